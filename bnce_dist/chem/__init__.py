@@ -1,0 +1,1 @@
+"""Molecules, force fields, coordinates, simulation and reference free energies."""

@@ -1,0 +1,1 @@
+"""Positions <-> model space, with exact log-determinants."""

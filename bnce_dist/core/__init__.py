@@ -1,0 +1,1 @@
+"""The mathematics: interpolants, objectives, ODEs, weights, free energies. Torch and numpy only."""

@@ -1,0 +1,31 @@
+"""The one exception a user's mistake raises."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line and always says what was wrong, what was expected, what came
+    instead and how to put it right, so that entry points can print it as it is.
+
+    Args:
+        what: The thing at fault, e.g. ``"temperature_kelvin"``.
+        expected: What would have been accepted.
+        got: What came instead.
+        remedy: What the user can do about it.
+    """
+
+    def __init__(self, what: str, *, expected: object, got: object, remedy: str) -> None:
+        self.what, self.expected, self.got, self.remedy = what, expected, got, remedy
+        super().__init__(what, expected, got, remedy)
+
+    def __str__(self) -> str:
+        line = f"{self.what}: expected {self.expected}, got {self.got}; {self.remedy}"
+        return " ".join(line.split())
+
+    def __reduce__(self) -> tuple[object, tuple[str, object, object, str]]:
+        # Keyword-only arguments do not survive the default pickling, which Ray relies on.
+        return _rebuild, (self.what, self.expected, self.got, self.remedy)
+
+
+def _rebuild(what: str, expected: object, got: object, remedy: str) -> InputError:
+    return InputError(what, expected=expected, got=got, remedy=remedy)

@@ -1,0 +1,1 @@
+"""The same program on many workers: Ray Train, actor pools, tasks."""

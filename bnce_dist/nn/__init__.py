@@ -1,0 +1,1 @@
+"""Neural networks: velocity fields and energy models. They know no molecule."""

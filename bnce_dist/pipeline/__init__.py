@@ -1,0 +1,1 @@
+"""Stages of a run as resumable functions over an artifact folder."""

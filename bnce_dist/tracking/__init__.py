@@ -1,0 +1,1 @@
+"""Where a run records itself: nothing, JSON lines, or MLflow."""

@@ -1,0 +1,1 @@
+"""The training loop: complete on one process, without Ray."""
