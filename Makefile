@@ -1,0 +1,54 @@
+# Two commands are enough on a fresh machine: `make train` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+TORCH  ?= cpu
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+PIP    := $(BIN)/pip install --quiet --constraint constraints.txt
+NAME   ?= adp
+ARGS   ?=
+
+.PHONY: setup setup-deepspeed setup-graphs train test lint bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python >= 3.11 needed, got $$($(PYTHON) --version); call make with PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@# The CPU build is a few hundred MB; the default Linux build brings gigabytes of CUDA packages.
+ifeq ($(TORCH),cpu)
+	$(PIP) "torch==$(TORCH_VERSION)+cpu" 2>/dev/null \
+	  || PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu $(PIP) "torch==$(TORCH_VERSION)+cpu" 2>/dev/null \
+	  || $(PIP) "torch==$(TORCH_VERSION)"
+else
+	$(PIP) "torch==$(TORCH_VERSION)"
+endif
+	$(PIP) --editable ".[full,dev]"
+	@touch $(READY)
+
+setup-deepspeed: $(READY)  ## DeepSpeed is a source distribution; it wants torch to be there first
+	$(PIP) --no-build-isolation "deepspeed>=0.19"
+
+setup-graphs: $(READY)  ## compiles torch-cluster: about ten minutes on two cores
+	$(PIP) setuptools wheel ninja
+	$(PIP) --no-build-isolation "torch-cluster>=1.6.3"
+
+train: $(READY)  ## the main job; e.g. make train NAME=adp ARGS="seed=1"
+	$(BIN)/python jobs/train.py --name $(NAME) $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## seconds to minutes each; one JSON line per script
+	$(BIN)/python benchmarks/force_field.py
+	$(BIN)/python benchmarks/ray_train_scaling.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
