@@ -1,0 +1,86 @@
+import math
+
+import pytest
+import torch
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.interpolant import interpolant_from_name
+from bnce_dist.core.path import ProductPath
+from bnce_dist.nn.energy import LateFusionEnergy
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return LateFusionEnergy(3, 2, width=16, depth=1, num_features=8, time_width=8).double()
+
+
+@pytest.fixture
+def points():
+    random = torch.Generator().manual_seed(1)
+    z = torch.randn(6, 5, generator=random, dtype=torch.float64)
+    return z, torch.rand(6, generator=random, dtype=torch.float64)
+
+
+def test_the_three_ways_to_evaluate_agree(model, points):
+    z, t = points
+    times = torch.cat([t, torch.tensor([0.0, 1.0], dtype=torch.float64)])
+    own, common = model.forward_with_times(z, t, times)
+    torch.testing.assert_close(own, model(z, t))
+    torch.testing.assert_close(common, model.at_times(z, times))
+    torch.testing.assert_close(common[:, :6].diagonal(), own)
+
+
+def test_energy_is_periodic_in_the_angles(model, points):
+    z, t = points
+    turned = z.clone()
+    turned[:, 3:] += 2 * math.pi
+    torch.testing.assert_close(model(turned, t), model(z, t))
+
+
+@pytest.mark.parametrize("name", ["linear", "trigonometric"])
+def test_without_a_network_standard_normal_data_are_exact(name, points):
+    """With f = g = 0 the energy is the marginal of standard normal data, up to normalisation."""
+    z, t = points
+    z = z[:, :3]
+    schedule = interpolant_from_name(name)
+    model = LateFusionEnergy(3, interpolant=name, width=8, depth=1, num_features=4).double()
+    torch.nn.init.zeros_(model.time_network.output[-1].weight)
+    variance = schedule.alpha(t) ** 2 + schedule.sigma(t) ** 2
+    torch.testing.assert_close(model(z, t), -z.square().sum(1) / (2 * variance))
+    log_density = model.log_density_z(z, ProductPath(schedule, 3))
+    normal = torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(log_density, normal.log_prob(z).sum(1))
+
+
+def test_log_density_ignores_a_function_of_position_alone(model, points):
+    """A constant in g adds c(z) to U, which InfoNCE cannot see; the read-out removes it."""
+    z, _ = points
+    path = ProductPath(interpolant_from_name("trigonometric"), 3, 2)
+    before = model.log_density_z(z, path)
+    handle = model.time_network.register_forward_hook(lambda *call: call[2] + 1.7)
+    torch.testing.assert_close(model.log_density_z(z, path), before)
+    handle.remove()
+
+
+def test_energies_keep_full_precision_under_autocast(model, points):
+    model, z, t = model.float(), 20 * points[0].float(), points[1].float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        own, common = model.forward_with_times(z, t, t)
+    assert own.dtype == common.dtype == torch.float32
+    # bf16 alone would be off by about 1 at energies of several hundred.
+    torch.testing.assert_close(own, model(z, t), rtol=0, atol=0.05)
+    torch.testing.assert_close(common.diagonal(), own, rtol=0, atol=1e-3)
+
+
+def test_config_rebuilds_the_model(points):
+    model = LateFusionEnergy(3, 2, width=16, depth=1, num_fourier=4, interpolant="linear")
+    twin = LateFusionEnergy(**model.config())
+    twin.load_state_dict(model.state_dict())
+    z, t = (tensor.float() for tensor in points)
+    torch.testing.assert_close(twin(z, t), model(z, t), rtol=0, atol=0)
+
+
+def test_unknown_interpolant_is_refused():
+    with pytest.raises(InputError, match="cosine"):
+        LateFusionEnergy(2, interpolant="cosine")
