@@ -1,0 +1,107 @@
+"""The folder a stage leaves behind: finished and intact, or to be continued, or in the way."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import file_sha256, read_json, write_json
+
+SCHEMA_VERSION = 1
+RECORD = "artifact.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One stage's folder and the key that says which work belongs in it.
+
+    The record ``artifact.json`` is written with the key when work starts and again, with the
+    checksum of every file, when it ends. So a folder is finished exactly if its record lists
+    files and they are all as listed.
+
+    Args:
+        folder: Where the stage writes.
+        key: Digest of everything the content depends on.
+    """
+
+    folder: Path
+    key: str
+
+    def is_finished(self) -> bool:
+        """Return whether the folder holds this key's finished work, every byte as written."""
+        files = self._record().get("files")
+        return files is not None and self._has_key() and self._is_intact(files)
+
+    def prepare(self, superseded: Path) -> None:
+        """Make the folder ready for work: unfinished work of the same key stays in it.
+
+        Args:
+            superseded: Folder that anything else found here is moved into; nothing is deleted.
+
+        Raises: InputError: the folder cannot be written.
+        """
+        if not (self._has_key() and "files" not in self._record()) and self.folder.exists():
+            _move_aside(self.folder, superseded)
+        write_json(self.folder / RECORD, {"schema_version": SCHEMA_VERSION, "key": self.key})
+
+    def finish(self, provenance: Mapping[str, Any]) -> None:
+        """Declare the work finished.
+
+        Args:
+            provenance: How it came about (config, versions, seconds...), as plain JSON.
+        """
+        record = {"schema_version": SCHEMA_VERSION, "key": self.key, "provenance": provenance}
+        write_json(self.folder / RECORD, record | {"files": self._checksums()})
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What `finish` was told."""
+        return read_json(self.folder / RECORD)["provenance"]
+
+    def digest(self, part: str = "") -> str:
+        """Return a digest of the finished content.
+
+        Args:
+            part: Only files whose path in the folder starts with this.
+        """
+        files = read_json(self.folder / RECORD)["files"]
+        return digest_of({name: files[name] for name in sorted(files) if name.startswith(part)})
+
+    def _record(self) -> dict[str, Any]:
+        try:
+            record = read_json(self.folder / RECORD)
+        except InputError:
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _has_key(self) -> bool:
+        record = self._record()
+        return record.get("schema_version") == SCHEMA_VERSION and record.get("key") == self.key
+
+    def _is_intact(self, files: Mapping[str, str]) -> bool:
+        paths = {self.folder / name: sha256 for name, sha256 in files.items()}
+        return all(path.is_file() and file_sha256(path) == paths[path] for path in paths)
+
+    def _checksums(self) -> dict[str, str]:
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return {
+            path.relative_to(self.folder).as_posix(): file_sha256(path)
+            for path in paths
+            if path != self.folder / RECORD
+        }
+
+
+def digest_of(content: Any) -> str:
+    """Return the hexadecimal SHA-256 of plain data, whatever the order of its mappings."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _move_aside(folder: Path, superseded: Path) -> None:
+    superseded.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (target := superseded / f"{folder.name}-{number}").exists():
+        number += 1
+    folder.rename(target)
