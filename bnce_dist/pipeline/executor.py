@@ -1,0 +1,109 @@
+"""How a stage gets its work done: here, in this process; or on a cluster (`distributed`)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, missing_shards, write_shard
+from bnce_dist.training import local
+from bnce_dist.training.progress import Progress
+from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+Item = TypeVar("Item")
+Output = TypeVar("Output")
+
+ShardWorker = Callable[[int], Mapping[str, np.ndarray]]
+"""Computes the arrays of one shard from its index alone (draws keyed by seed and index)."""
+
+
+class Executor(Protocol):
+    """Runs a stage's work. Every executor gives the same results."""
+
+    def map(
+        self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
+    ) -> list[Output]:
+        """Return ``[function(item) for item in items]``; a lost worker's item is run again."""
+        ...
+
+    def fit(
+        self,
+        task: TrainingTask,
+        folder: Path,
+        *,
+        report: Callable[[Record], None] | None = None,
+    ) -> TrainingResult:
+        """Train, continuing from the last checkpoint in ``folder`` if there is one.
+
+        Args:
+            task: What to train.
+            folder: The task's own folder, on storage all nodes share.
+            report: Called in this process with every record of the loss history.
+        """
+        ...
+
+    def map_shards(
+        self,
+        make_worker: Callable[[], ShardWorker],
+        num_shards: int,
+        folder: Path,
+        *,
+        metadata: DatasetMetadata,
+        label: str,
+    ) -> ShardedDataset:
+        """Write the missing shards ``0 .. num_shards - 1`` of ``folder`` and open the data set.
+
+        Args:
+            make_worker: Builds what computes shards (models, force field), once per process.
+            num_shards: How many shards the data set has.
+            folder: The data set's folder, on storage all nodes share.
+            metadata: What the arrays mean and what decides them.
+            label: Of the progress bar.
+        """
+        ...
+
+
+class LocalExecutor:
+    """Everything in this process, one thing after another, without Ray."""
+
+    def map(
+        self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
+    ) -> list[Output]:
+        """Return ``[function(item) for item in items]``."""
+        outputs = []
+        with Progress(label, total=len(items), unit="task") as progress:
+            for item in items:
+                outputs.append(function(item))
+                progress.update(len(outputs))
+        return outputs
+
+    def fit(
+        self,
+        task: TrainingTask,
+        folder: Path,
+        *,
+        report: Callable[[Record], None] | None = None,
+    ) -> TrainingResult:
+        """Train in this process, continuing from ``folder/checkpoint.pt`` if there is one."""
+        return local.fit(task, folder, report=report)
+
+    def map_shards(
+        self,
+        make_worker: Callable[[], ShardWorker],
+        num_shards: int,
+        folder: Path,
+        *,
+        metadata: DatasetMetadata,
+        label: str,
+    ) -> ShardedDataset:
+        """Write the missing shards one after another."""
+        missing = missing_shards(folder, num_shards, metadata)
+        if missing:
+            worker = make_worker()
+            done = num_shards - len(missing)
+            with Progress(label, total=num_shards, unit="shard", done=done) as progress:
+                for count, index in enumerate(missing, start=done + 1):
+                    write_shard(folder, index, worker(index), metadata)
+                    progress.update(count)
+        return ShardedDataset.finish(folder, num_shards, metadata)

@@ -1,0 +1,93 @@
+"""Checkpoints: plain types and tensors, labelled with what they belong to."""
+
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import atomic_path
+from bnce_dist.training.state import TrainState
+from bnce_dist.training.task import TrainingMetadata, TrainingTask
+
+SCHEMA_VERSION = 1
+# They change what is written when, not what is learned.
+_FREE_SETTINGS = ("checkpoint_interval", "report_interval")
+
+
+def save_checkpoint(path: str | Path, state: TrainState, task: TrainingTask) -> None:
+    """Write the state atomically.
+
+    Raises: InputError: the folder cannot be written or the disk is full.
+    """
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "metadata": _plain(task.metadata),
+        "settings": asdict(task.settings),
+        **state.state_dict(),
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_checkpoint(
+    path: str | Path, *, metadata: TrainingMetadata | None = None
+) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Args:
+        path: The file.
+        metadata: If given, what the checkpoint must belong to.
+
+    Returns: ``step``, ``model`` and ``ema`` (state dicts of the objective), ``optimizers``,
+        ``history``, ``metadata``, ``settings`` and ``schema_version``.
+    Raises: InputError: absent, truncated, not a checkpoint, of another schema version, or of
+        another molecule, stage or model.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        version = content["schema_version"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"checkpoint {path}",
+            expected="a complete checkpoint file",
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            remedy="delete it to train from the last earlier checkpoint or from the start",
+        ) from error
+    _require_equal(path, "schema version", SCHEMA_VERSION, version)
+    if metadata is not None:
+        for name, expected in _plain(metadata).items():
+            _require_equal(path, name, expected, content["metadata"].get(name))
+    return content
+
+
+def load_resumable(path: str | Path, task: TrainingTask) -> dict[str, Any]:
+    """Read a checkpoint that the task can go on from.
+
+    Raises: InputError: as ``load_checkpoint``; or it was trained with other settings.
+    """
+    content = load_checkpoint(path, metadata=task.metadata)
+    for name, expected in asdict(task.settings).items():
+        if name not in _FREE_SETTINGS:
+            _require_equal(path, f"setting {name}", expected, content["settings"].get(name))
+    return content
+
+
+def _plain(metadata: TrainingMetadata) -> dict[str, Any]:
+    return {
+        "stage": metadata.stage,
+        "molecule": metadata.molecule,
+        "model": dict(metadata.model),
+    }
+
+
+def _require_equal(path: str | Path, name: str, expected: object, got: object) -> None:
+    if got != expected:
+        raise InputError(
+            f"checkpoint {path}",
+            expected=f"{name} {expected}",
+            got=f"{name} {got}",
+            remedy="use another output folder or name, or go back to what it was made with",
+        )

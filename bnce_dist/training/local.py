@@ -1,0 +1,53 @@
+"""Training in this process."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
+from bnce_dist.training.loop import train
+from bnce_dist.training.progress import Progress
+from bnce_dist.training.state import TrainState
+from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+
+def fit(
+    task: TrainingTask, folder: str | Path, *, report: Callable[[Record], None] | None = None
+) -> TrainingResult:
+    """Train, continuing from ``folder/checkpoint.pt`` if there is one.
+
+    Args:
+        task: What to train.
+        folder: The task's own folder.
+        report: Called with every record of the loss history.
+
+    Raises: InputError: the data or the checkpoint cannot be used, or the loss is not finite.
+    """
+    started = time.monotonic()
+    path = Path(folder) / "checkpoint.pt"
+    data = task.open_data()
+    resume = load_resumable(path, task) if path.exists() else None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    done = resume["step"] if resume else 0
+
+    def save(state: TrainState) -> None:
+        save_checkpoint(path, state, task)
+
+    with Progress(task.label, total=task.settings.num_steps, unit="step", done=done) as progress:
+
+        def show(record: Record) -> None:
+            progress.update(int(record["step"]), note=f"loss {record['loss']:.4g}")
+            if report is not None:
+                report(record)
+
+        state = train(
+            task.create_objective().to(device),
+            data,
+            task.settings,
+            resume=resume,
+            report=show,
+            save=save,
+        )
+    return TrainingResult(path, state.history, time.monotonic() - started)

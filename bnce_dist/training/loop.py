@@ -1,0 +1,187 @@
+"""The training loop: the same program on one process and on many ranks.
+
+Every draw of step ``s`` is keyed by ``(seed, s)`` and made for the *global* batch, which is
+then cut into equal parts by rank. N ranks therefore see what one rank would see, a resumed run
+sees what an uninterrupted one would, and no random state needs saving.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.random import generator
+from bnce_dist.training.optimizer import learning_rate, set_learning_rate
+from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.state import TrainState
+from bnce_dist.training.task import Record
+
+
+def train(
+    objective: Any,
+    data: np.ndarray,
+    settings: TrainSettings,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+    resume: dict[str, Any] | None = None,
+    report: Callable[[Record], None] = lambda record: None,
+    save: Callable[[TrainState], None] = lambda state: None,
+) -> TrainState:
+    """Train the objective's model and return the final state.
+
+    Args:
+        objective: Module with ``draw(x_data, generator)``, ``shared`` and a ``forward`` that
+            returns the loss and its parts; gradients inside the loss are taken in ``forward``.
+        data: Model-space vectors, ``(samples, dim)`` float32.
+        settings: How to train.
+        rank: This process's place among ``world_size``; with more than one, the default
+            process group is initialised and ``wrap`` averages gradients over it.
+        world_size: Number of processes.
+        wrap: Makes the module parallel and puts it on its device.
+        resume: Content of a checkpoint to go on from.
+        report: Called on every rank with each record of the loss history.
+        save: Called on every rank where a checkpoint is due.
+
+    Raises: InputError: the batch cannot be cut into ``world_size`` parts, or the loss or its
+        gradient is not finite; nothing is saved from then on.
+    """
+    per_rank = per_rank_batch_size(settings, world_size)
+    part = slice(rank * per_rank, (rank + 1) * per_rank)
+    model = wrap(objective)
+    state = TrainState(objective, settings)
+    if resume is not None:
+        state.load_state_dict(resume)
+    meter = LossMeter(settings.global_batch_size, world_size)
+    while state.step < settings.num_steps:
+        batch = draw_batch(objective, data, settings, state.step, part)
+        losses = take_step(model, batch, state, settings)
+        meter.add(losses)
+        checkpoint_due = _is_due(state.step, settings.checkpoint_interval, settings)
+        if checkpoint_due or _is_due(state.step, settings.report_interval, settings):
+            record = meter.record(state.step, learning_rate(state.step - 1, settings))
+            _require_finite(record["loss"], state.step, settings)
+            state.history.append(record)
+            report(record)
+        if checkpoint_due:
+            save(state)
+    return state
+
+
+def per_rank_batch_size(settings: TrainSettings, world_size: int) -> int:
+    """Return how many samples of the global batch each rank gets.
+
+    Raises: InputError: the global batch does not divide.
+    """
+    if settings.global_batch_size % world_size:
+        raise InputError(
+            "training setting global_batch_size",
+            expected=f"a multiple of the number of workers ({world_size})",
+            got=settings.global_batch_size,
+            remedy="change global_batch_size or the number of workers",
+        )
+    return settings.global_batch_size // world_size
+
+
+def draw_batch(
+    objective: Any, data: np.ndarray, settings: TrainSettings, step: int, part: slice
+) -> dict[str, Tensor]:
+    """Return one rank's part of everything random in a step, on the objective's device."""
+    device = next(objective.parameters()).device
+    rows = torch.randint(
+        len(data),
+        (settings.global_batch_size,),
+        generator=generator(settings.seed, "batch", step),
+    )
+    x_data = torch.from_numpy(data[rows.numpy()])
+    drawn = objective.draw(x_data, generator(settings.seed, "draw", step))
+    return {
+        name: (value if name in objective.shared else value[part]).to(device)
+        for name, value in drawn.items()
+    }
+
+
+def take_step(
+    model: nn.Module, batch: dict[str, Tensor], state: TrainState, settings: TrainSettings
+) -> dict[str, Tensor]:
+    """Do one optimiser step and return the detached loss and its parts.
+
+    Raises: InputError: the gradient is not finite; the weights are left as they were.
+    """
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        losses = model(**batch)
+    for optimizer in state.optimizers:
+        optimizer.zero_grad()
+    losses["loss"].backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip or math.inf)
+    # The gradient is the mean over ranks, so all of them stop at the same step.
+    _require_finite(float(norm), state.step + 1, settings)
+    set_learning_rate(state.optimizers, learning_rate(state.step, settings))
+    for optimizer in state.optimizers:
+        optimizer.step()
+    state.update_average()
+    state.step += 1
+    return {name: value.detach() for name, value in losses.items()}
+
+
+class LossMeter:
+    """Averages the losses over steps and ranks, and times them.
+
+    Args:
+        global_batch_size: Samples per step over all ranks.
+        world_size: Number of ranks that call ``record`` together.
+    """
+
+    def __init__(self, global_batch_size: int, world_size: int) -> None:
+        self._global_batch_size, self._world_size = global_batch_size, world_size
+        self._reset()
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Take in the losses of one step."""
+        self._losses.append(losses)
+
+    def record(self, step: int, learning_rate: float) -> Record:
+        """Return the means since the last record and start again."""
+        steps = self._losses
+        names = list(steps[0])
+        means = torch.stack([torch.stack([losses[n] for losses in steps]).mean() for n in names])
+        if self._world_size > 1:
+            torch.distributed.all_reduce(means)
+            means /= self._world_size
+        rate = len(steps) * self._global_batch_size / (time.perf_counter() - self._started)
+        self._reset()
+        return {
+            "step": step,
+            **dict(zip(names, means.tolist(), strict=True)),
+            "learning_rate": learning_rate,
+            "samples_per_second": rate,
+        }
+
+    def _reset(self) -> None:
+        self._losses: list[dict[str, Tensor]] = []
+        self._started = time.perf_counter()
+
+
+def _is_due(step: int, interval: int, settings: TrainSettings) -> bool:
+    return step % interval == 0 or step == settings.num_steps
+
+
+def _require_finite(value: float, step: int, settings: TrainSettings) -> None:
+    if math.isfinite(value):
+        return
+    last_good = (step - 1) // settings.checkpoint_interval * settings.checkpoint_interval
+    raise InputError(
+        f"training at step {step}",
+        expected="a finite loss and gradient",
+        got=value,
+        remedy="lower learning_rate or gradient_clip, or check the data; "
+        + (f"the checkpoint of step {last_good} is intact" if last_good else "nothing was saved"),
+    )

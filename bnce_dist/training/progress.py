@@ -1,0 +1,66 @@
+"""One progress bar on a terminal, one line now and then in a log."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+LINE_INTERVAL_SECONDS = 10.0
+
+
+class Progress:
+    """How far a known amount of work is, with its rate and the time left.
+
+    Args:
+        label: What is being done.
+        total: Units of work altogether.
+        unit: Name of one unit.
+        done: Units done before this process began; they do not count towards the rate.
+    """
+
+    def __init__(self, label: str, *, total: int, unit: str, done: int = 0) -> None:
+        self._label, self._total, self._unit, self._initial = label, total, unit, done
+        self._started = self._last_line = time.monotonic()
+        self._bar = (
+            tqdm(desc=label, total=total, unit=unit, initial=done, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that ``done`` units are finished; fewer than before means work was lost."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.n = done
+            self._bar.refresh()
+            return
+        now = time.monotonic()
+        if done >= self._total or now - self._last_line >= LINE_INTERVAL_SECONDS:
+            self._last_line = now
+            print(self._line(done, now - self._started, note), file=sys.stderr, flush=True)
+
+    def _line(self, done: int, elapsed: float, note: str) -> str:
+        return tqdm.format_meter(
+            done,
+            self._total,
+            elapsed,
+            prefix=self._label,
+            unit=self._unit,
+            initial=self._initial,
+            postfix=note or None,
+            bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

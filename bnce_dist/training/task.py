@@ -1,0 +1,99 @@
+"""A training run as a value: it can be pickled, sent to any worker and started there."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.random import seed_from
+from bnce_dist.training.settings import TrainSettings
+
+Record = dict[str, float]
+"""One line of a loss history: step, loss, its parts, learning_rate, samples_per_second."""
+
+
+@dataclass(frozen=True)
+class TrainingMetadata:
+    """What a checkpoint belongs to; a checkpoint of anything else is refused.
+
+    Args:
+        stage: E.g. ``"emulator"`` or ``"energy"``.
+        molecule: Identity of the molecule (``Molecule.identity``).
+        model: Constructor arguments of the model (``model.config()``).
+    """
+
+    stage: str
+    molecule: str
+    model: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """Everything a worker needs to train one model.
+
+    Args:
+        build_objective: Makes the objective with its model inside; a top-level function or a
+            ``functools.partial`` of one, so that it pickles.
+        data_path: ``.npy`` of float32 model-space vectors, ``(samples, dim)``; every rank maps
+            it into memory, so it must lie where every node can read it.
+        settings: How to train.
+        metadata: What the checkpoints are labelled with.
+    """
+
+    build_objective: Callable[[], nn.Module]
+    data_path: Path
+    settings: TrainSettings
+    metadata: TrainingMetadata
+
+    @property
+    def label(self) -> str:
+        """Name of the task on a progress bar."""
+        return f"train {self.metadata.stage}"
+
+    def create_objective(self) -> nn.Module:
+        """Return the objective with the initial weights that ``settings.seed`` decides."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_from(self.settings.seed, "initial weights"))
+            return self.build_objective()
+
+    def open_data(self) -> np.ndarray:
+        """Return the memory-mapped data, ``(samples, dim)`` float32.
+
+        Raises: InputError: the file is absent, torn, or of another type or shape.
+        """
+        try:
+            data = np.load(self.data_path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"training data {self.data_path}",
+                expected="a .npy file",
+                got=error,
+                remedy="delete it and run the stage that writes it again",
+            ) from error
+        if data.ndim != 2 or data.dtype != np.float32 or len(data) == 0:
+            raise InputError(
+                f"training data {self.data_path}",
+                expected="a non-empty float32 array (samples, dim)",
+                got=f"{data.dtype} {data.shape}",
+                remedy="delete it and run the stage that writes it again",
+            )
+        return data
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training leaves.
+
+    Args:
+        checkpoint_path: The last checkpoint, with raw and averaged weights.
+        history: The loss history from the first step on, also across restarts.
+        seconds: Wall time of this call (not of what earlier, interrupted calls did).
+    """
+
+    checkpoint_path: Path
+    history: list[Record]
+    seconds: float

@@ -1,0 +1,103 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.training import local
+from bnce_dist.training.checkpoint import load_checkpoint, load_resumable
+from bnce_dist.training.task import TrainingMetadata, TrainingTask
+
+
+@pytest.fixture
+def path(task: TrainingTask, tmp_path: Path) -> Path:
+    return local.fit(task, tmp_path).checkpoint_path
+
+
+def test_a_checkpoint_rebuilds_both_sets_of_weights(task: TrainingTask, path: Path) -> None:
+    content = load_checkpoint(path, metadata=task.metadata)
+    objective = task.build_objective()
+    objective.load_state_dict(content["ema"])
+    assert not torch.equal(content["ema"]["potential.0.weight"], content["model"]["potential.0.weight"])
+    assert (content["step"], content["metadata"]["model"]) == (40, {"dim": 3})
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused_and_left_alone(
+    task: TrainingTask, path: Path, keep: float
+) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(InputError, match=r"checkpoint\.pt.*complete checkpoint.*delete it"):
+        local.fit(task, path.parent)
+    assert len(path.read_bytes()) == int(keep * len(whole))
+
+
+def test_a_pickled_object_is_not_executed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"schema_version": 1, "code": local.fit}, path)
+    with pytest.raises(InputError, match="complete checkpoint"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"molecule": "molecule-b"}, "molecule molecule-b"),
+        ({"stage": "emulator"}, "stage emulator"),
+        ({"model": {"dim": 4}}, "model"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused(
+    task: TrainingTask, path: Path, change: dict[str, Any], named: str
+) -> None:
+    other: TrainingMetadata = dataclasses.replace(task.metadata, **change)
+    with pytest.raises(InputError, match=named):
+        load_checkpoint(path, metadata=other)
+
+
+def test_other_settings_do_not_continue_a_run_but_other_intervals_do(
+    task: TrainingTask, path: Path
+) -> None:
+    def with_settings(**change: Any) -> TrainingTask:
+        return dataclasses.replace(task, settings=dataclasses.replace(task.settings, **change))
+
+    with pytest.raises(InputError, match=r"learning_rate 0\.01"):
+        load_resumable(path, with_settings(learning_rate=0.01))
+    load_resumable(path, with_settings(report_interval=7, checkpoint_interval=9))
+
+
+def test_another_schema_version_is_refused(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"schema_version": 2}, path)
+    with pytest.raises(InputError, match="schema version 1.*schema version 2"):
+        load_checkpoint(path)
+
+
+def nothing(path: Path) -> None:
+    path.unlink()
+
+
+def text(path: Path) -> None:
+    path.write_text("z")
+
+
+def doubles(path: Path) -> None:
+    np.save(path, np.zeros((4, 3)))
+
+
+def one_column(path: Path) -> None:
+    np.save(path, np.zeros(4, dtype=np.float32))
+
+
+@pytest.mark.parametrize("spoil", [nothing, text, doubles, one_column])
+def test_unusable_training_data_are_refused(
+    task: TrainingTask, spoil: Callable[[Path], None]
+) -> None:
+    spoil(task.data_path)
+    with pytest.raises(InputError, match=r"training data .*z\.npy"):
+        task.open_data()

@@ -1,0 +1,187 @@
+import dataclasses
+import math
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.training import local
+from bnce_dist.training.checkpoint import load_checkpoint
+from bnce_dist.training.loop import draw_batch, train
+from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.state import TrainState
+from bnce_dist.training.task import TrainingTask
+
+
+def without_timing(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in record.items() if k != "samples_per_second"} for record in history]
+
+
+def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
+    for name, value in left.state_dict().items():
+        assert torch.equal(value, right.state_dict()[name]), name
+
+
+def test_the_plain_adam_step_written_out_gives_the_same_weights(task: TrainingTask) -> None:
+    settings = dataclasses.replace(task.settings, num_steps=6, warmup_steps=0, gradient_clip=None)
+    trained = train(task.create_objective(), task.open_data(), settings).objective
+
+    expected = task.create_objective()
+    optimizer = torch.optim.Adam(expected.parameters())
+    for step in range(6):
+        optimizer.param_groups[0]["lr"] = 3e-3 * 0.5 * (1 + math.cos(math.pi * step / 6))
+        batch = draw_batch(expected, task.open_data(), settings, step, slice(None))
+        gradients = torch.autograd.grad(expected(**batch)["loss"], list(expected.parameters()))
+        for parameter, gradient in zip(expected.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], value, rtol=0, atol=1e-6)
+
+
+def test_parts_of_the_batch_are_disjoint_and_share_what_is_shared(task: TrainingTask) -> None:
+    objective, data = task.create_objective(), task.open_data()
+    whole = draw_batch(objective, data, task.settings, 7, slice(0, 32))
+    halves = [
+        draw_batch(objective, data, task.settings, 7, part) for part in (slice(16), slice(16, 32))
+    ]
+    for name in ("x_data", "x_noise"):
+        assert torch.equal(torch.cat([half[name] for half in halves]), whole[name])
+    assert all(torch.equal(half["scale"], whole["scale"]) for half in halves)
+
+
+def test_the_mean_gradient_of_two_ranks_is_the_gradient_of_one(task: TrainingTask) -> None:
+    objective, data = task.create_objective(), task.open_data()
+
+    def gradient(part: slice) -> torch.Tensor:
+        loss = objective(**draw_batch(objective, data, task.settings, 7, part))["loss"]
+        gradients = torch.autograd.grad(loss, list(objective.parameters()))
+        return torch.cat([g.flatten() for g in gradients])
+
+    mean = (gradient(slice(16)) + gradient(slice(16, 32))) / 2
+    torch.testing.assert_close(mean, gradient(slice(32)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
+    task: TrainingTask, tmp_path: Path, optimizer: str
+) -> None:
+    task = dataclasses.replace(
+        task, settings=dataclasses.replace(task.settings, optimizer=optimizer)
+    )
+    local.fit(task, tmp_path / "whole")
+
+    def stop_at_step_30(record: dict[str, float]) -> None:
+        if record["step"] >= 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.fit(task, tmp_path / "halted", report=stop_at_step_30)
+    assert load_checkpoint(tmp_path / "halted" / "checkpoint.pt")["step"] == 24
+    local.fit(task, tmp_path / "halted")
+
+    whole, halted = (
+        load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "halted")
+    )
+    for weights in ("model", "ema"):
+        for name, value in whole[weights].items():
+            assert torch.equal(value, halted[weights][name]), (weights, name)
+    assert without_timing(whole["history"]) == without_timing(halted["history"])
+
+
+def test_a_finished_training_is_not_done_again(task: TrainingTask, tmp_path: Path) -> None:
+    first = local.fit(task, tmp_path)
+    written = first.checkpoint_path.stat().st_mtime_ns
+    records: list[dict[str, float]] = []
+    second = local.fit(task, tmp_path, report=records.append)
+    assert (second.history, records) == (first.history, [])
+    assert second.checkpoint_path.stat().st_mtime_ns == written
+
+
+def test_history_averages_over_its_interval(task: TrainingTask) -> None:
+    every = train(
+        task.create_objective(),
+        task.open_data(),
+        dataclasses.replace(task.settings, report_interval=1),
+    ).history
+    fifth = train(task.create_objective(), task.open_data(), task.settings).history
+    assert [record["step"] for record in fifth] == [5, 10, 12, 15, 20, 24, 25, 30, 35, 36, 40]
+    assert fifth[0]["loss"] == pytest.approx(np.mean([r["loss"] for r in every[:5]]), rel=1e-6)
+    assert fifth[2]["loss"] == pytest.approx(np.mean([r["loss"] for r in every[10:12]]), rel=1e-6)
+    assert fifth[-1]["samples_per_second"] > 0
+
+
+def test_training_lowers_the_loss_to_that_of_the_exact_score(task: TrainingTask) -> None:
+    settings = dataclasses.replace(task.settings, num_steps=1500, global_batch_size=64)
+    state = train(task.create_objective(), task.open_data(), settings)
+    last = np.mean([record["loss"] for record in state.history[-60:]])
+    # Data N(0, I) plus noise of width s has E|score + noise / s|^2 = d (1 / s^2 - 1 / (1 + s^2)),
+    # averaged over s uniform in (0.5, 1.5).
+    widths = np.linspace(0.5, 1.5, 10_001)
+    exact = 3 * np.mean(1 / widths**2 - 1 / (1 + widths**2))
+    # The network does not see s, so it stays a little above; without training it is at 4.
+    assert exact - 0.15 < last < exact + 0.35
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_is_spoilt(
+    task: TrainingTask, tmp_path: Path, diverging: type[nn.Module]
+) -> None:
+    task = dataclasses.replace(task, build_objective=partial(diverging, 3))
+    with pytest.raises(InputError, match=r"at step \d+.*finite.*nan") as caught:
+        local.fit(task, tmp_path)
+    step = int(str(caught.value).split("at step ")[1].split(":")[0])
+    objective, data = task.create_objective(), task.open_data()
+    scales = [
+        float(draw_batch(objective, data, task.settings, s, slice(1))["scale"]) for s in range(step)
+    ]
+    assert max(scales[:-1]) <= 0.9 < scales[-1]
+    last_saved = (step - 1) // 12 * 12
+    if last_saved:
+        assert f"step {last_saved} is intact" in str(caught.value)
+        checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
+        assert checkpoint["step"] == last_saved
+        assert all(bool(v.isfinite().all()) for v in checkpoint["model"].values())
+    else:
+        assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_batch_that_does_not_divide_is_refused(task: TrainingTask) -> None:
+    with pytest.raises(InputError, match="multiple of the number of workers"):
+        train(task.create_objective(), task.open_data(), task.settings, world_size=3)
+
+
+def test_bf16_trains_in_bf16_and_keeps_fp32_weights(task: TrainingTask) -> None:
+    settings = dataclasses.replace(task.settings, precision="bf16")
+    exact = train(task.create_objective(), task.open_data(), task.settings).objective
+    rounded = train(task.create_objective(), task.open_data(), settings).objective
+    for name, value in exact.state_dict().items():
+        other = rounded.state_dict()[name]
+        assert other.dtype == torch.float32
+        assert not torch.equal(other, value)
+        torch.testing.assert_close(other, value, rtol=0, atol=0.05)
+
+
+def test_initial_weights_depend_on_the_seed_alone(task: TrainingTask) -> None:
+    torch.manual_seed(1)
+    first = task.create_objective()
+    torch.manual_seed(2)
+    assert_same_weights(first, task.create_objective())
+    other_seed = dataclasses.replace(task.settings, seed=4)
+    other = dataclasses.replace(task, settings=other_seed).create_objective()
+    assert not torch.equal(first.potential[0].weight, other.potential[0].weight)
+
+
+def test_averaged_weights_follow_the_warmed_up_decay(settings: TrainSettings) -> None:
+    module = nn.Linear(1, 1, bias=False)
+    state = TrainState(module, dataclasses.replace(settings, ema_decay=0.5))
+    expected = 0.0
+    for step, weight in enumerate([1.0, 5.0, -2.0, 7.0, 3.0, 8.0, 0.5]):
+        nn.init.constant_(module.weight, weight)
+        state.update_average()
+        decay = 0.0 if step == 0 else min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight
+        assert float(state.state_dict()["ema"]["weight"]) == pytest.approx(expected, rel=1e-6)
