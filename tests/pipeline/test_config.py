@@ -106,7 +106,7 @@ def test_an_unknown_key_names_the_nearest_one(override: str, nearest: str) -> No
     ],
 )
 def test_a_wrong_value_names_what_is_expected(override: str, expected: str) -> None:
-    key, _, value = override.partition("=")
+    key = override.partition("=")[0]
     with pytest.raises(InputError) as caught:
         load_config(None, [override])
     line = str(caught.value)
@@ -117,7 +117,7 @@ def test_a_wrong_value_names_what_is_expected(override: str, expected: str) -> N
 
 @pytest.mark.parametrize("override", ["seed", "=3", "energy.width=["])
 def test_malformed_arguments(override: str) -> None:
-    with pytest.raises(InputError, match="^argument "):
+    with pytest.raises(InputError, match=r"^argument "):
         load_config(None, [override])
 
 
@@ -125,7 +125,7 @@ def test_malformed_arguments(override: str) -> None:
 def test_malformed_files(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    with pytest.raises(InputError, match="config.yaml"):
+    with pytest.raises(InputError, match=r"config\.yaml"):
         load_config(path)
 
 
