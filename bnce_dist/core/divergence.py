@@ -1,0 +1,127 @@
+"""Exact likelihoods of the probability-flow ODE; no stochastic trace estimates."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from bnce_dist.core.ode import VelocityField, midpoint_step, time_grid
+from bnce_dist.core.path import ProductPath
+
+
+def jacobian(
+    function: Callable[[Tensor], Tensor], z: Tensor, chunk_size: int | None = None
+) -> Tensor:
+    """Return the Jacobian of a map that treats every row of its batch alone.
+
+    Args:
+        function: Maps ``(batch, dim)`` to ``(batch, dim)``, row by row.
+        z: Where, ``(batch, dim)``.
+        chunk_size: Columns computed at once; fewer take less memory (default: all).
+
+    Returns: ``(batch, dim, dim)``, outputs before inputs.
+    """
+    basis = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)
+
+    def column(direction: Tensor) -> Tensor:
+        return torch.func.jvp(function, (z,), (direction.expand_as(z),))[1]
+
+    return torch.vmap(column, out_dims=2, chunk_size=chunk_size)(basis)
+
+
+def exact_divergence(
+    velocity: VelocityField, z: Tensor, t: Tensor, chunk_size: int | None = None
+) -> Tensor:
+    """Return the trace of the velocity's Jacobian, from one forward derivative per coordinate.
+
+    Args:
+        velocity: The field.
+        z: Points, ``(batch, dim)``.
+        t: Times, ``(batch,)``.
+        chunk_size: Derivatives computed at once (default: all).
+
+    Returns: ``(batch,)``.
+    """
+    return jacobian(lambda x: velocity(x, t), z, chunk_size).diagonal(dim1=1, dim2=2).sum(1)
+
+
+@torch.no_grad()
+def log_density_along_ode(
+    velocity: VelocityField,
+    path: ProductPath,
+    z_data: Tensor,
+    num_steps: int,
+    *,
+    time_exponent: float = 1.0,
+    chunk_size: int | None = None,
+) -> Tensor:
+    r"""Return the log density that the continuous flow gives to data.
+
+    .. math:: \log q(z_0) = \log p_1(z_1) + \int_0^1 \nabla \cdot v_t(z_t)\, dt
+
+    integrated from the data to the prior by the midpoint rule; the error is second order in the
+    step. For the solver's own samples ``sample_with_log_density`` has no such error.
+
+    Args:
+        velocity: The field.
+        path: From data to prior.
+        z_data: Points at ``t = 0``, ``(batch, dim)``.
+        num_steps: Number of midpoint steps.
+        time_exponent: Above 1 the steps shorten towards the data.
+        chunk_size: Derivatives computed at once (default: all).
+
+    Returns: ``(batch,)`` [nats].
+    Raises: InputError: no steps.
+    Source: Chen et al. (2018), eq. 8.
+    """
+    times = time_grid(num_steps, 0.0, 1.0, time_exponent, like=z_data)
+    z, log_volume = z_data, z_data.new_zeros(len(z_data))
+    for t, t_next in pairwise(times):
+        step = t_next - t
+        halfway = z + 0.5 * step * velocity(z, t.expand(len(z)))
+        t_halfway = (t + 0.5 * step).expand(len(z))
+        log_volume += step * exact_divergence(velocity, halfway, t_halfway, chunk_size)
+        z = path.wrap(z + step * velocity(halfway, t_halfway))
+    return path.log_prior(z) + log_volume
+
+
+@torch.no_grad()
+def sample_with_log_density(
+    velocity: VelocityField,
+    path: ProductPath,
+    z_prior: Tensor,
+    num_steps: int,
+    *,
+    time_exponent: float = 1.0,
+    chunk_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Return samples and the log density of exactly the map that produced them.
+
+    Every midpoint step is a map of its own; its log determinant is taken from its full Jacobian,
+
+    .. math:: \log q(z_0) = \log p_1(z_1) - \sum_k \log |\det \partial z_{k+1} / \partial z_k|
+
+    so the densities belong to the samples at any number of steps, without a discretisation error.
+
+    Args:
+        velocity: The field.
+        path: From data to prior.
+        z_prior: Samples at ``t = 1``, ``(batch, dim)``.
+        num_steps: Number of midpoint steps.
+        time_exponent: Above 1 the steps shorten towards the data.
+        chunk_size: Derivatives computed at once (default: all).
+
+    Returns: The samples of ``ode.midpoint``, ``(batch, dim)``, and ``(batch,)`` [nats].
+    Raises: InputError: no steps.
+    """
+    times = time_grid(num_steps, 1.0, 0.0, time_exponent, like=z_prior)
+    z, log_density = z_prior, path.log_prior(z_prior)
+    for t, t_next in pairwise(times):
+
+        def step(z: Tensor, t: Tensor = t, t_next: Tensor = t_next) -> Tensor:
+            return midpoint_step(velocity, z, t, t_next)
+
+        log_density = log_density - torch.linalg.slogdet(jacobian(step, z, chunk_size)).logabsdet
+        z = path.wrap(step(z))
+    return z, log_density
