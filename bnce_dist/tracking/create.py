@@ -1,0 +1,31 @@
+"""Choose a tracker by name."""
+
+from pathlib import Path
+from typing import Literal
+
+from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
+from bnce_dist.tracking.tracker import NullTracker, Tracker
+
+Backend = Literal["mlflow", "jsonl", "none"]
+
+
+def create_tracker(
+    backend: Backend, run_folder: str | Path, *, experiment: str = "bnce_dist"
+) -> Tracker:
+    """Return the tracker of a pipeline; call it before anything expensive.
+
+    Args:
+        backend: ``"mlflow"``, ``"jsonl"`` (a file in the run folder) or ``"none"``.
+        run_folder: The pipeline's folder.
+        experiment: MLflow experiment.
+
+    Raises: InputError: MLflow's store does not answer.
+    """
+    if backend == "none":
+        return NullTracker()
+    if backend == "jsonl":
+        return JsonLinesTracker(run_folder)
+    # MLflow takes seconds to import.
+    from bnce_dist.tracking.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(run_folder, experiment=experiment)

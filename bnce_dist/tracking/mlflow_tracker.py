@@ -1,0 +1,208 @@
+"""A tracker whose journal is sent to MLflow while the run goes on."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.tracking.journal import Journal
+from bnce_dist.tracking.jsonl_tracker import JOURNAL_NAME, JsonLinesTracker
+from bnce_dist.tracking.mlflow_sender import MlflowSender, SendState, read_state
+from bnce_dist.tracking.tracker import Status
+
+logger = logging.getLogger(__name__)
+
+STATE_NAME = "tracking_state.json"
+SEND_INTERVAL_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 10.0
+LONGEST_PAUSE_SECONDS = 120.0
+# One short attempt per request (MLflow's own defaults retry for minutes): what fails stays in
+# the journal anyway. No lines printed into progress bars. A user's setting wins.
+MLFLOW_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+class MlflowTracker(JsonLinesTracker):
+    """Record in the journal first; a background thread sends it to MLflow.
+
+    The store is ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` beside the run folder. A store that
+    goes away costs the run nothing: records wait in the journal until it is back, or until
+    `flush`. Pickled into another process that sees the run folder, the tracker becomes a
+    plain `JsonLinesTracker` into the same journal.
+
+    Args:
+        run_folder: The pipeline's folder.
+        experiment: MLflow experiment; it is created where it does not exist.
+
+    Raises: InputError: the store does not answer.
+    """
+
+    def __init__(self, run_folder: str | Path, *, experiment: str = "bnce_dist") -> None:
+        super().__init__(run_folder)
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(self._folder)
+        self._sender = connect(self._folder, uri, experiment)
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._send_repeatedly, daemon=True)
+        self._thread.start()
+
+    @property
+    def unsent(self) -> int:
+        """Records the store does not have yet."""
+        return self._sender.unsent
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Close the parent run and send what is left, in one attempt."""
+        super().finish(status)
+        self._finished.set()
+        self._thread.join()
+        self._try_to_send()
+        if self.unsent:
+            logger.warning(
+                "%d tracking records wait in %s; send them with: python -m bnce_dist.tracking %s",
+                self.unsent,
+                self._journal.path,
+                self._folder,
+            )
+
+    def __reduce__(self) -> tuple[Callable[..., JsonLinesTracker], tuple[Any, ...]]:
+        """Leave the thread and the client behind."""
+        return _recorder, (self._folder, list(self._open_runs))
+
+    def _send_repeatedly(self) -> None:
+        pause = 0.0
+        while not self._finished.wait(pause or SEND_INTERVAL_SECONDS):
+            error = self._try_to_send()
+            if error is None:
+                pause = 0.0
+                continue
+            if not pause:
+                logger.warning(
+                    "MLflow is away, records wait in %s: %s", self._journal.path, _reason(error)
+                )
+            pause = min(2 * pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
+
+    def _try_to_send(self) -> Exception | None:
+        try:
+            self._sender.send()
+        except Exception as error:  # Stores fail in many ways; none of them may end a run.
+            return error
+        return None
+
+
+def flush(run_folder: str | Path) -> int:
+    """Send what a run folder's journal still holds.
+
+    It goes to ``MLFLOW_TRACKING_URI``, else to the store the run used, else to ``mlflow.db``
+    beside the folder. Repeating it changes nothing.
+
+    Args:
+        run_folder: The pipeline's folder.
+
+    Returns: The number of records sent.
+    Raises: InputError: there is no journal, or the store does not answer.
+    """
+    folder = Path(run_folder).absolute()
+    if not (folder / JOURNAL_NAME).exists():
+        raise InputError(
+            f"run folder {folder}",
+            expected=f"a folder with {JOURNAL_NAME}",
+            got="none",
+            remedy="name the folder of a tracked run",
+        )
+    kept = read_state(folder / STATE_NAME)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (
+        kept.tracking_uri if kept else local_store(folder)
+    )
+    sender = connect(folder, uri, kept.experiment if kept else "bnce_dist")
+    waiting = sender.unsent
+    try:
+        sender.send()
+    except (MlflowException, OSError) as error:
+        raise _unreachable(uri, error) from error
+    return waiting
+
+
+def local_store(run_folder: Path) -> str:
+    """Return the address of the SQLite store all runs of one output folder share."""
+    return f"sqlite:///{run_folder.parent / 'mlflow.db'}"
+
+
+def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSender:
+    """Return a sender for a run folder's journal.
+
+    Raises: InputError: the store does not answer within about five seconds, or the
+        experiment was deleted in it.
+    """
+    for name, value in MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    try:
+        client = MlflowClient(tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            artifacts = _local_artifacts(tracking_uri, run_folder)
+            experiment_id = client.create_experiment(experiment, artifact_location=artifacts)
+        else:
+            experiment_id = found.experiment_id
+    except (MlflowException, OSError) as error:
+        raise _unreachable(tracking_uri, error) from error
+    if found is not None and found.lifecycle_stage != "active":
+        raise InputError(
+            f"MLflow experiment {experiment!r}",
+            expected="an active experiment",
+            got="a deleted one",
+            remedy=f"run: mlflow experiments restore -x {experiment_id}",
+        )
+    state = SendState(_without_credentials(tracking_uri), experiment)
+    journal = Journal(run_folder / JOURNAL_NAME)
+    return MlflowSender(journal, run_folder / STATE_NAME, client, state, experiment_id)
+
+
+def _local_artifacts(tracking_uri: str, run_folder: Path) -> str | None:
+    # Left to itself, MLflow puts a local store's files under the working directory, which is
+    # another one in every process; a server decides for itself.
+    if tracking_uri.startswith("sqlite:"):
+        return (run_folder.parent / "mlflow_artifacts").as_uri()
+    return None
+
+
+def _unreachable(tracking_uri: str, error: Exception) -> InputError:
+    return InputError(
+        f"MLflow tracking store {_without_credentials(tracking_uri)}",
+        expected="a store that answers",
+        got=_reason(error),
+        remedy="start it (mlflow/serve.sh), unset MLFLOW_TRACKING_URI for a local file,"
+        " or choose another tracking backend",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    # MLflow wraps what went wrong on the wire into several layers of its own words.
+    if not isinstance(error, MlflowException) or error.error_code != "INTERNAL_ERROR":
+        return str(error)[:200]
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def _without_credentials(uri: str) -> str:
+    parts = urlsplit(uri)
+    if not parts.username and not parts.password:
+        return uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _recorder(run_folder: Path, open_runs: list[str]) -> JsonLinesTracker:
+    recorder = JsonLinesTracker(run_folder)
+    recorder._open_runs = open_runs
+    return recorder

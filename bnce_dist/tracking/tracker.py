@@ -1,0 +1,83 @@
+"""What the pipeline needs from a tracker, and the tracker that does nothing."""
+
+import contextlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal, Protocol
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+ModelKind = Literal["emulator", "energy"]
+
+
+class Tracker(Protocol):
+    """One run of the pipeline, with one child run per stage.
+
+    Everything logged goes to the innermost open run. A run that is started again with the
+    same name and the same parameters goes on where it stopped; other parameters make a new
+    run. A tracker belongs to one thread of the driver process.
+    """
+
+    @property
+    def unsent(self) -> int:
+        """Records that have not reached their destination yet."""
+
+    def start_run(
+        self, name: str, params: Mapping[str, object], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Open the parent run; nested ``params`` are flattened to dotted names."""
+
+    def stage(
+        self, name: str, params: Mapping[str, object] | None = None
+    ) -> AbstractContextManager[None]:
+        """Open a child run for the block; an exception marks it failed and goes on."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record values at a step; a value already recorded there is not repeated."""
+
+    def log_artifact(self, path: str | Path, folder: str = "") -> None:
+        """Record a file of the run under ``folder``."""
+
+    def log_figure(self, path: str | Path) -> None:
+        """Record an image under ``figures``."""
+
+    def log_model(self, kind: ModelKind, path: str | Path) -> None:
+        """Record a checkpoint, which carries its own metadata, under ``models/<kind>``."""
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Close the parent run."""
+
+
+class NullTracker:
+    """A tracker that records nothing."""
+
+    @property
+    def unsent(self) -> int:
+        """Nothing is ever waiting."""
+        return 0
+
+    def start_run(
+        self, name: str, params: Mapping[str, object], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Do nothing."""
+
+    def stage(
+        self, name: str, params: Mapping[str, object] | None = None
+    ) -> AbstractContextManager[None]:
+        """Do nothing around the block."""
+        return contextlib.nullcontext()
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Do nothing."""
+
+    def log_artifact(self, path: str | Path, folder: str = "") -> None:
+        """Do nothing."""
+
+    def log_figure(self, path: str | Path) -> None:
+        """Do nothing."""
+
+    def log_model(self, kind: ModelKind, path: str | Path) -> None:
+        """Do nothing."""
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Do nothing."""
