@@ -3,9 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow.exceptions import MlflowException
@@ -37,8 +35,7 @@ class MlflowTracker(JsonLinesTracker):
 
     The store is ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` beside the run folder. A store that
     goes away costs the run nothing: records wait in the journal until it is back, or until
-    `flush`. Pickled into another process that sees the run folder, the tracker becomes a
-    plain `JsonLinesTracker` into the same journal.
+    `flush`.
 
     Args:
         run_folder: The pipeline's folder.
@@ -73,10 +70,6 @@ class MlflowTracker(JsonLinesTracker):
                 self._journal.path,
                 self._folder,
             )
-
-    def __reduce__(self) -> tuple[Callable[..., JsonLinesTracker], tuple[Any, ...]]:
-        """Leave the thread and the client behind."""
-        return _recorder, (self._folder, list(self._open_runs))
 
     def _send_repeatedly(self) -> None:
         pause = 0.0
@@ -200,9 +193,3 @@ def _without_credentials(uri: str) -> str:
     if not parts.username and not parts.password:
         return uri
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _recorder(run_folder: Path, open_runs: list[str]) -> JsonLinesTracker:
-    recorder = JsonLinesTracker(run_folder)
-    recorder._open_runs = open_runs
-    return recorder

@@ -1,5 +1,4 @@
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -121,16 +120,6 @@ def test_files_inside_the_run_folder_are_named_relative_to_it(tmp_path: Path) ->
     figure, model = records(tmp_path / "run", "artifact")
     assert (figure["path"], figure["folder"]) == ("figures/losses.png", "figures")
     assert (model["path"], model["folder"]) == (str(tmp_path / "elsewhere.pt"), "models/energy")
-
-
-def test_a_pickled_tracker_records_into_the_run_that_was_open(tmp_path: Path) -> None:
-    tracker = JsonLinesTracker(tmp_path)
-    tracker.start_run("adp", {})
-    with tracker.stage("train_energy"):
-        elsewhere = pickle.loads(pickle.dumps(tracker))
-        elsewhere.log_metrics({"loss": 1.0}, step=3)
-    (metrics,) = records(tmp_path, "metrics")
-    assert metrics["run"] == records(tmp_path, "start")[1]["run"]
 
 
 def test_logging_before_the_run_is_a_programming_error(tmp_path: Path) -> None:

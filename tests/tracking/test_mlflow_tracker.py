@@ -1,5 +1,5 @@
 import os
-import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +18,6 @@ from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.tracking import mlflow_tracker
-from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
 from bnce_dist.tracking.mlflow_tracker import MlflowTracker, flush
 
 
@@ -32,6 +31,21 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setattr(mlflow_tracker, "SEND_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(mlflow_tracker, "FIRST_PAUSE_SECONDS", 0.5)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables; making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def output(tmp_path: Path, empty_store: Path) -> Path:
+    """An output folder whose local store exists already."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 class Server:
@@ -125,8 +139,8 @@ def test_the_default_store_is_a_database_beside_the_run_folder(tmp_path: Path) -
     assert stored.read_bytes() == b"weights"
 
 
-def test_a_restarted_pipeline_continues_its_runs_and_sends_what_was_left(tmp_path: Path) -> None:
-    folder = tmp_path / "adp"
+def test_a_restarted_pipeline_continues_its_runs_and_sends_what_was_left(output: Path) -> None:
+    folder = output / "adp"
     killed = MlflowTracker(folder)
     killed.start_run("adp", {"seed": 1})
     killed.log_metrics({"loss": 1.0}, step=0)
@@ -139,15 +153,15 @@ def test_a_restarted_pipeline_continues_its_runs_and_sends_what_was_left(tmp_pat
     again.log_metrics({"loss": 0.5}, step=1)
     again.log_metrics({"loss": 0.25}, step=2)
     again.finish()
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = f"sqlite:///{output / 'mlflow.db'}"
     (run,) = runs(uri).values()
     assert run.info.status == "FINISHED"
     assert history(uri, run, "loss") == [(0, 1.0), (1, 0.5), (2, 0.25)]
 
 
-def test_sending_everything_a_second_time_changes_nothing(tmp_path: Path) -> None:
+def test_sending_everything_a_second_time_changes_nothing(output: Path) -> None:
     """The state file is the only memory of what was sent; the store must survive its loss."""
-    folder = tmp_path / "adp"
+    folder = output / "adp"
     tracker = MlflowTracker(folder)
     tracker.start_run("adp", {f"p{i}": i for i in range(150)})
     with tracker.stage("train_energy"):
@@ -157,7 +171,7 @@ def test_sending_everything_a_second_time_changes_nothing(tmp_path: Path) -> Non
     (folder / "tracking_state.json").unlink()
     assert flush(folder) == 1200 + 4
     assert flush(folder) == 0
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = f"sqlite:///{output / 'mlflow.db'}"
     found = runs(uri)
     assert set(found) == {"adp", "train_energy"}
     assert len(found["adp"].data.params) == 150
@@ -165,9 +179,9 @@ def test_sending_everything_a_second_time_changes_nothing(tmp_path: Path) -> Non
 
 
 def test_a_record_the_store_refuses_does_not_hold_up_the_rest(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    output: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = tmp_path / "adp"
+    folder = output / "adp"
     tracker = MlflowTracker(folder)
     tracker.start_run("adp", {})
     tracker.log_metrics({"not a name = ": 1.0})
@@ -180,20 +194,8 @@ def test_a_record_the_store_refuses_does_not_hold_up_the_rest(
     assert tracker.unsent == 0
     assert "refused 1 record" in caplog.text
     assert "never_written.png is gone" in caplog.text
-    parent = runs(f"sqlite:///{tmp_path / 'mlflow.db'}")["adp"]
+    parent = runs(f"sqlite:///{output / 'mlflow.db'}")["adp"]
     assert parent.data.metrics == {"delta_f_kT": 3.9}
-
-
-def test_a_pickled_tracker_feeds_the_same_run(tmp_path: Path) -> None:
-    tracker = MlflowTracker(tmp_path / "adp")
-    tracker.start_run("adp", {})
-    with tracker.stage("train_energy"):
-        elsewhere = pickle.loads(pickle.dumps(tracker))
-        assert type(elsewhere) is JsonLinesTracker
-        elsewhere.log_metrics({"loss": 2.0}, step=4)
-    tracker.finish()
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    assert history(uri, runs(uri)["train_energy"], "loss") == [(4, 2.0)]
 
 
 @pytest.mark.parametrize("credentials", ["", "user:secret@"])
