@@ -1,0 +1,73 @@
+"""Which chain holds which umbrella window, and the moves that swap neighbours."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class WindowGrid:
+    r"""A periodic grid of windows, each held by one chain of each copy of the grid.
+
+    Two chains a, b in neighbouring windows swap with the Metropolis probability
+
+    .. math:: \min(1, e^{-\beta [w_a(x_b) + w_b(x_a) - w_a(x_a) - w_b(x_b)]})
+
+    which leaves the joint distribution as it is; only the bias of the axis along which the
+    windows differ enters, since the other terms cancel.
+
+    Args:
+        chain_at: The chain in each window, ``(copies, num_phi, num_psi)``.
+        reduced_stiffness: Bias strength along (phi, psi) [kT].
+    """
+
+    def __init__(self, chain_at: Tensor, reduced_stiffness: tuple[float, float]) -> None:
+        self.chain_at = chain_at.clone()
+        self.reduced_stiffness = reduced_stiffness
+        self.accepted = torch.zeros(2)
+        self.attempted = torch.zeros(2)
+
+    @property
+    def acceptance(self) -> tuple[float, float]:
+        """Accepted share of the swaps tried so far along (phi, psi)."""
+        phi, psi = (self.accepted / self.attempted).tolist()
+        return phi, psi
+
+    def window_of_chain(self) -> Tensor:
+        """Return the window index ``phi_index * num_psi + psi_index`` of each chain."""
+        windows = torch.arange(self.chain_at[0].numel()).expand(len(self.chain_at), -1)
+        return torch.empty(self.chain_at.numel(), dtype=torch.long).scatter_(
+            0, self.chain_at.flatten(), windows.flatten()
+        )
+
+    def exchange(self, angles: Tensor, generator: torch.Generator) -> None:
+        """Try to swap every pair of neighbours once, along phi and along psi.
+
+        Args:
+            angles: (phi, psi) of each chain, ``(chains, 2)`` [rad].
+            generator: Source of the Metropolis draws.
+        """
+        for axis in (0, 1):
+            for parity in (0, 1):
+                self._exchange_pairs(angles[:, axis], axis, parity, generator)
+
+    def _exchange_pairs(
+        self, angle: Tensor, axis: int, parity: int, generator: torch.Generator
+    ) -> None:
+        num_windows = self.chain_at.shape[axis + 1]
+        centres = window_centres(num_windows, dtype=angle.dtype).roll(-parity).unflatten(0, (-1, 2))
+        line = self.chain_at.movedim(axis + 1, -1).roll(-parity, -1).unflatten(-1, (-1, 2))
+        here, swapped = angle[line], angle[line.flip(-1)]
+        agreement_gain = (torch.cos(swapped - centres) - torch.cos(here - centres)).sum(-1)
+        log_ratio = self.reduced_stiffness[axis] * agreement_gain
+        draw = torch.rand(log_ratio.shape, generator=generator, dtype=angle.dtype)
+        accept = draw.log() < log_ratio
+        line = torch.where(accept[..., None], line.flip(-1), line)
+        self.chain_at = line.flatten(-2).roll(parity, -1).movedim(-1, axis + 1).contiguous()
+        self.accepted[axis] += accept.sum()
+        self.attempted[axis] += accept.numel()
+
+
+def window_centres(num_windows: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Return evenly spaced centres on the circle, starting at -pi [rad]."""
+    return torch.arange(num_windows, dtype=dtype) * (2 * math.pi / num_windows) - math.pi
