@@ -1,0 +1,104 @@
+"""Cartesian coordinates without the centre of mass: for equivariant, transferable models."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.coordinates.base import Coordinates, normalised_weights
+from bnce_dist.core.errors import InputError
+
+
+class CenteredCartesian(Coordinates):
+    r"""Scaled Cartesian coordinates in the subspace of zero mean position.
+
+    :math:`z = Q^T x / s` with the ``(atoms, atoms - 1)`` orthonormal basis :math:`Q` of the
+    vectors that sum to zero, and the scale :math:`s`: :math:`3(N-1)` Euclidean dimensions, with
+    z reading ``(atoms - 1, 3)`` row by row. Densities are over molecules modulo translation; a
+    rotation of the molecule rotates ``z``.
+
+    Args:
+        num_atoms: Atoms of the molecule.
+        scale_nm: Length :math:`s` that counts as one [nm].
+    """
+
+    basis: Tensor
+    scale_nm: Tensor
+
+    def __init__(self, num_atoms: int, scale_nm: float) -> None:
+        super().__init__()
+        if num_atoms < 2:
+            raise InputError(
+                "number of atoms",
+                expected="at least 2",
+                got=num_atoms,
+                remedy="one atom has no coordinates modulo translation",
+            )
+        if not 0 < scale_nm < float("inf"):
+            raise InputError(
+                "scale_nm",
+                expected="a positive length",
+                got=scale_nm,
+                remedy="use the standard deviation of centred positions",
+            )
+        self.num_atoms = num_atoms
+        self.num_euclidean = 3 * (num_atoms - 1)
+        self.num_circular = 0
+        self.register_buffer("basis", _zero_sum_basis(num_atoms))
+        self.register_buffer("scale_nm", torch.tensor(scale_nm, dtype=torch.float64))
+
+    @classmethod
+    def fit(cls, positions_nm: Tensor, weights: Tensor | None = None) -> Self:
+        """Take the standard deviation of the centred training positions as the scale.
+
+        Args:
+            positions_nm: Training positions, ``(samples, atoms, 3)`` [nm].
+            weights: Statistical weights, ``(samples,)``; equal if absent.
+
+        Raises: InputError: as for :meth:`encode`, or positions that do not vary.
+        """
+        unit = cls(positions_nm.shape[1], scale_nm=1.0)
+        z, _ = unit.encode(positions_nm)
+        weights = normalised_weights(weights, num_samples=len(z))
+        return cls(unit.num_atoms, float((weights @ z.square().mean(1)).sqrt()))
+
+    def encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Coordinates.encode`."""
+        positions = self._checked_positions(positions_nm).to(self.basis.dtype)
+        z = torch.einsum("ak,nac->nkc", self.basis, positions) / self.scale_nm
+        return z.flatten(1), self._log_det_decode(len(z)).neg()
+
+    def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Coordinates.decode`."""
+        vectors = self._checked_vectors(z).to(self.basis.dtype).unflatten(1, (-1, 3))
+        vectors = torch.where(vectors.isfinite(), vectors, 0.0)
+        positions = torch.einsum("ak,nkc->nac", self.basis, vectors) * self.scale_nm
+        return positions, self._log_det_decode(len(z))
+
+    def validity(self, z: Tensor) -> Tensor:
+        """See :meth:`Coordinates.validity`."""
+        return self._checked_vectors(z).isfinite().all(1)
+
+    def to_state(self) -> dict[str, Any]:
+        """See :meth:`Coordinates.to_state`."""
+        return {
+            "kind": "CenteredCartesian",
+            "num_atoms": self.num_atoms,
+            "scale_nm": float(self.scale_nm),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """See :meth:`Coordinates.from_state`."""
+        return cls(state["num_atoms"], state["scale_nm"])
+
+    def _log_det_decode(self, batch: int) -> Tensor:
+        return (self.num_euclidean * self.scale_nm.log()).expand(batch)
+
+
+def _zero_sum_basis(num_atoms: int) -> Tensor:
+    """Return the Helmert basis: column k is ``(1, ..., 1, -k, 0, ...)``, normalised."""
+    k = torch.arange(1, num_atoms, dtype=torch.float64)
+    atom = torch.arange(num_atoms, dtype=torch.float64)[:, None]
+    columns = (atom < k).double() - k * (atom == k).double()
+    return columns / (k * (k + 1)).sqrt()
