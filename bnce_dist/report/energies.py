@@ -1,0 +1,51 @@
+"""Potential energies: emulator, reweighted emulator, molecular dynamics."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bnce_dist.core.weights import Weights
+from bnce_dist.report.results import Array
+from bnce_dist.report.style import EMULATOR, REFERENCE, REWEIGHTED, styled
+
+STYLES: tuple[dict[str, Any], ...] = (
+    {"color": EMULATOR, "fill": True, "alpha": 0.35},
+    {"color": REWEIGHTED, "linewidth": 1.8},
+    {"color": REFERENCE, "linewidth": 1.2, "linestyle": "--"},
+)
+
+
+@styled
+def energy_figure(ensembles: Mapping[str, tuple[Array, Array]], *, num_bins: int = 70) -> Figure:
+    """Draw normalised histograms of the reduced potential.
+
+    The last ensemble sets the axis, since one clash would stretch it beyond use; the legend says
+    how much of each lies to the right of it.
+
+    Args:
+        ensembles: Up to three times a name and ``(energies_kT, log_weights)``, each
+            ``(samples,)`` [kT, nats]; an energy may be infinite.
+        num_bins: Bins.
+    """
+    low, high = np.quantile(list(ensembles.values())[-1][0], [0.0005, 0.9995])
+    margin = 0.05 * (high - low)
+    edges = np.linspace(low - margin, high + 3 * margin, num_bins + 1)
+    figure = Figure(figsize=(6.4, 3.4))
+    axis = figure.subplots()
+    for (name, (energies, log_weights)), style in zip(ensembles.items(), STYLES, strict=False):
+        weights = Weights(log_weights).normalised
+        beyond = weights[energies > edges[-1]].sum()
+        label = f"{name} ({100 * beyond:.1f} % beyond the axis)" if beyond >= 0.0005 else name
+        mass, _ = np.histogram(energies, edges, weights=weights)
+        axis.stairs(mass / np.diff(edges), edges, label=label, **style)
+    axis.set(
+        xlabel="Reduced potential u (kT)",
+        ylabel="Probability density (1/kT)",
+        xlim=(edges[0], edges[-1]),
+        ylim=(0, None),
+        title="Potential energy of the samples",
+    )
+    axis.legend(loc="upper right")
+    return figure

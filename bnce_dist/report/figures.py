@@ -1,0 +1,85 @@
+"""Draw and write all figures of a run."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bnce_dist.core.weights import Weights
+from bnce_dist.data.atomic import atomic_path
+from bnce_dist.report.energies import energy_figure
+from bnce_dist.report.histograms import free_energy_profile
+from bnce_dist.report.log_density import log_density_figure
+from bnce_dist.report.losses import loss_figure
+from bnce_dist.report.profile import profile_figure
+from bnce_dist.report.ramachandran import ramachandran_figure
+from bnce_dist.report.results import RunResults
+from bnce_dist.report.style import DPI
+from bnce_dist.report.weights import weights_figure
+
+
+def write_figures(folder: str | Path, results: RunResults) -> list[Path]:
+    """Write the figures of a run as PNG files, each whole or not at all.
+
+    Args:
+        folder: Where they go; it is created.
+        results: The run.
+
+    Returns: The files' paths.
+    Raises: InputError: the folder cannot be written or the disk is full.
+    """
+    paths = []
+    for name, figure in draw_figures(results).items():
+        path = Path(folder) / f"{name}.png"
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI)
+        paths.append(path)
+    return paths
+
+
+def draw_figures(results: RunResults) -> dict[str, Figure]:
+    """Return the figures of a run by name."""
+    unweighted = np.zeros_like(results.log_weights)
+    return {
+        "ramachandran": ramachandran_figure(
+            {
+                "Emulator": (results.phi, results.psi, unweighted),
+                "Reweighted": (results.phi, results.psi, results.log_weights),
+                "Reference": (
+                    results.reference_phi,
+                    results.reference_psi,
+                    results.reference_log_weights,
+                ),
+            },
+            state=results.state,
+        ),
+        "free_energy_profile": _profile(results),
+        "energies": energy_figure(
+            {
+                "Emulator": (results.energies_kT, unweighted),
+                "Reweighted": (results.energies_kT, results.log_weights),
+                "Molecular dynamics": (results.md_energies_kT, results.md_log_weights),
+            }
+        ),
+        "losses": loss_figure(results.losses),
+        "weights": weights_figure(
+            Weights(results.log_weights), clip_fraction=results.clip_fraction
+        ),
+        "log_density": log_density_figure(results.log_density_exact, results.log_density_learned),
+    }
+
+
+def _profile(results: RunResults) -> Figure:
+    return profile_figure(
+        free_energy_profile(results.phi, results.log_weights, seed=results.seed),
+        free_energy_profile(
+            results.reference_phi,
+            results.reference_log_weights,
+            unit=results.reference_replica,
+            seed=results.seed,
+        ),
+        free_energy_profile(results.phi, np.zeros_like(results.log_weights), seed=results.seed),
+        delta_f=(results.delta_f_kT, results.delta_f_stderr_kT),
+        delta_f_reference=(results.delta_f_reference_kT, results.delta_f_reference_stderr_kT),
+        state=results.state,
+    )

@@ -1,0 +1,77 @@
+"""The free energy along phi, against the reference."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bnce_dist.report.histograms import FreeEnergyProfile
+from bnce_dist.report.results import Array
+from bnce_dist.report.style import EMULATOR, MUTED, REFERENCE, REWEIGHTED, angle_axis, styled
+
+# Above this a bin holds a handful of samples at most.
+CAP_KT = 10
+OFF_AXIS_KT = 1e3
+
+
+@styled
+def profile_figure(
+    reweighted: FreeEnergyProfile,
+    reference: FreeEnergyProfile,
+    emulator: FreeEnergyProfile,
+    *,
+    delta_f: tuple[float, float],
+    delta_f_reference: tuple[float, float],
+    state: tuple[float, float] = (0.0, 2.0),
+) -> Figure:
+    """Draw three profiles, and below them how far the first is from the second.
+
+    Args:
+        reweighted: The result, on the bins of the reference.
+        reference: What it should be.
+        emulator: The samples before reweighting.
+        delta_f: Free energy of the state against the rest, and its standard error [kT].
+        delta_f_reference: The same of the reference [kT].
+        state: Interval of phi [rad].
+    """
+    figure = Figure(figsize=(6.4, 4.6))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    for axis in (upper, lower):
+        axis.axvspan(*np.degrees(state), color=MUTED, alpha=0.12, linewidth=0)
+    phi = np.degrees(emulator.centres)
+    upper.plot(
+        phi, _gaps(emulator.values), color=EMULATOR, linewidth=1.1, label="Emulator, unweighted"
+    )
+    _draw(upper, reference, np.zeros(1), REFERENCE, "Reference (umbrella sampling)")
+    _draw(upper, reweighted, np.zeros(1), REWEIGHTED, "Reweighted")
+    result, expected = (
+        f"{value:.2f} ± {error:.2f}" for value, error in (delta_f, delta_f_reference)
+    )
+    title = f"State in grey: $\\Delta f$ = {result} kT, reference {expected} kT"
+    upper.set(title=title, ylabel="Free energy −ln p(φ) (kT)", ylim=(None, CAP_KT))
+    upper.legend(
+        loc="upper left", title="Bands: 95 % bootstrap", title_fontsize=8.5, alignment="left"
+    )
+
+    shift = _gaps(reference.values)
+    _draw(lower, reference, shift, REFERENCE)
+    _draw(lower, reweighted, shift, REWEIGHTED)
+    lower.set(ylabel="Difference (kT)", ylim=(-1, 1))
+    angle_axis(lower, label="φ")
+    return figure
+
+
+def _draw(
+    axis: Axes, profile: FreeEnergyProfile, shift: Array, colour: str, label: str | None = None
+) -> None:
+    phi = np.degrees(profile.centres)
+    values = _gaps(profile.values) - shift
+    # A bin that some replicates leave empty has no upper end: its band leaves the axis.
+    low, high = (np.minimum(end, OFF_AXIS_KT) - shift for end in (profile.low, profile.high))
+    shown = np.isfinite(values)
+    axis.fill_between(phi, low, high, where=shown, color=colour, alpha=0.25, linewidth=0)
+    axis.plot(phi, values, color=colour, label=label)
+
+
+def _gaps(values: Array) -> Array:
+    # Empty bins have infinite free energy; a line must break there.
+    return np.where(np.isfinite(values), values, np.nan)

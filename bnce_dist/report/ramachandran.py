@@ -1,0 +1,54 @@
+"""Where the backbone is: free energy over phi and psi, panel by panel on one scale."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+
+from bnce_dist.core.weights import Weights
+from bnce_dist.report.histograms import free_energy_surface
+from bnce_dist.report.results import Array
+from bnce_dist.report.style import REFERENCE, angle_axis, note, styled
+
+COLOURS = "viridis_r"
+CAP_KT = 8
+
+
+@styled
+def ramachandran_figure(
+    panels: Mapping[str, tuple[Array, Array, Array]],
+    *,
+    state: tuple[float, float] = (0.0, 2.0),
+    num_bins: int = 48,
+) -> Figure:
+    """Draw free energies over the two backbone dihedrals side by side, each above its minimum.
+
+    Bins above 8 kT stay white, like those without samples.
+
+    Args:
+        panels: Title to ``(phi, psi, log_weights)``, each ``(samples,)`` [rad, rad, nats].
+        state: Interval of phi that is marked and whose weight is printed [rad].
+        num_bins: Bins per angle.
+    """
+    figure = Figure(figsize=(2.75 * len(panels) + 0.9, 3.2), layout="compressed")
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    edges = np.linspace(-180, 180, num_bins + 1)
+    norm = BoundaryNorm(np.arange(0, CAP_KT + 0.5, 0.5), 256)
+    for axis, (title, (phi, psi, log_weights)) in zip(axes, panels.items(), strict=True):
+        surface = free_energy_surface(phi, psi, log_weights, num_bins)
+        shown = np.where(surface < CAP_KT, surface, np.nan)
+        axis.pcolormesh(edges, edges, shown.T, cmap=COLOURS, norm=norm)
+        axis.set(title=title, aspect="equal")
+        angle_axis(axis, which="x", label="φ")
+        inside = (phi > state[0]) & (phi < state[1])
+        for edge in np.degrees(state):
+            axis.axvline(edge, color=REFERENCE, linewidth=0.9, linestyle=(0, (4, 3)))
+        share = 100 * Weights(log_weights).normalised[inside].sum()
+        note(axis, f"{share:.1f} % in state", 1.0, 1.035, ha="right", va="bottom")
+    angle_axis(axes[0], which="y", label="ψ")
+    scale = ScalarMappable(norm, COLOURS)
+    bar = figure.colorbar(scale, ax=axes, pad=0.015, ticks=range(0, CAP_KT + 1, 2))
+    bar.set_label("Free energy (kT)")
+    return figure

@@ -1,0 +1,58 @@
+"""What the figures are drawn from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunResults:
+    """A finished run as plain arrays: angles in rad, energies in kT, log densities in nats.
+
+    Args:
+        phi: Backbone dihedral of the held-out emulator samples, ``(samples,)``.
+        psi: The other one, ``(samples,)``.
+        log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
+        energies_kT: Reduced potentials of these samples, ``(samples,)``.
+        reference_phi: Dihedral of the reference's frames, ``(frames,)``.
+        reference_psi: The other one, ``(frames,)``.
+        reference_log_weights: MBAR log weights of these frames, ``(frames,)``.
+        reference_replica: Independent replica each frame belongs to, ``(frames,)`` integers.
+        md_energies_kT: Reduced potentials of Boltzmann-distributed frames, ``(md_frames,)``.
+        md_log_weights: Log weights of these frames, zeros for plain dynamics, ``(md_frames,)``.
+        losses: Per stage the array ``"step"`` and loss terms of the same length by name.
+        log_density_exact: Exact log likelihood of held-out samples, ``(held_out,)``.
+        log_density_learned: The energy model's log density of the same samples.
+        delta_f_kT: Free energy of the state against the rest, from the reweighted samples.
+        delta_f_stderr_kT: Its standard error.
+        delta_f_reference_kT: The same from the reference.
+        delta_f_reference_stderr_kT: Its standard error.
+        clip_fraction: Share of the weights that clipping lowers.
+        state: The state's interval in phi.
+        seed: Of the bootstrap bands.
+    """
+
+    phi: Array
+    psi: Array
+    log_weights: Array
+    energies_kT: Array
+    reference_phi: Array
+    reference_psi: Array
+    reference_log_weights: Array
+    reference_replica: NDArray[np.integer]
+    md_energies_kT: Array
+    md_log_weights: Array
+    losses: Mapping[str, Mapping[str, Array]]
+    log_density_exact: Array
+    log_density_learned: Array
+    delta_f_kT: float
+    delta_f_stderr_kT: float
+    delta_f_reference_kT: float
+    delta_f_reference_stderr_kT: float
+    clip_fraction: float = 0.002
+    state: tuple[float, float] = (0.0, 2.0)
+    seed: int = 0
