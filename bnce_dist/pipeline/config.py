@@ -57,7 +57,7 @@ class TargetConfig(Section):
         return values
 
     @model_validator(mode="after")
-    def _check(self) -> "TargetConfig":
+    def _check_consistent(self) -> "TargetConfig":
         one_source = (self.sequence is None) != (self.pdb is None)
         self._require(one_source, "one of sequence and pdb, the other null", "sequence", "pdb")
         self._require(
@@ -72,24 +72,30 @@ class TargetConfig(Section):
 class ReferenceConfig(Section):
     """The short umbrella sampling that every run makes for itself."""
 
-    num_replicas: Annotated[int, Field(ge=2)] = 4
-    """Independent runs of the window grid, one task each."""
-    num_phi: Count = 12
-    """Windows along phi (even)."""
-    num_psi: Count = 12
-    """Windows along psi (even)."""
+    num_tasks: Count = 4
+    """Independent simulations, one task each."""
+    num_copies: Count = 2
+    """Independent copies of the window grid in one simulation; a copy is a replica."""
+    num_phi: Annotated[int, Field(ge=4, multiple_of=2)] = 12
+    """Windows along phi."""
+    num_psi: Annotated[int, Field(ge=4, multiple_of=2)] = 12
+    """Windows along psi."""
     stiffness_kj_mol: Positive = 20.0
-    """K in k (1 - cos(angle)) [kJ/mol]."""
-    num_copies: Count = 1
-    """Copies of the grid in one replica."""
+    """Strength k of the bias k (1 - cos(angle - centre)) [kJ/mol]."""
     burn_in_ps: NonNegative = 5.0
-    """Hot dynamics before it, per chain [ps]."""
+    """Hot dynamics before everything else, per chain [ps]."""
     equilibration_ps: NonNegative = 10.0
     """Discarded dynamics, per chain [ps]."""
     production_ps: Positive = 40.0
     """Recorded dynamics, per chain [ps]."""
+    positions_interval_ps: Positive = 1.0
+    """Time between frames whose energy is recorded [ps]."""
     timestep_fs: Positive = 2.0
     """Integration step [fs]."""
+    num_blocks: Annotated[int, Field(ge=2)] = 5
+    """Blocks in time whose spread gives the standard error."""
+    max_stderr_kt: Positive = 0.10
+    """Largest standard error that counts as converged [kT]."""
 
 
 class DatasetConfig(Section):
@@ -125,28 +131,42 @@ class TrainingConfig(Section):
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay."""
     gradient_clip: Positive | None = 1.0
-    """Largest gradient norm; null: no clip."""
+    """Largest norm of the gradient; null does not clip."""
     ema_decay: Fraction = 0.999
     """Decay of the averaged weights per step."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """Adamw or muon."""
+    """Muon applies to weight matrices, AdamW to the rest."""
     checkpoint_interval: Count = 500
     """Steps between checkpoints."""
     report_interval: Count = 50
     """Steps one record of the history averages."""
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> "TrainingConfig":
+        self._require(
+            self.warmup_steps < self.num_steps,
+            "warmup_steps below num_steps",
+            "warmup_steps",
+            "num_steps",
+        )
+        return self
 
 
 class EmulatorConfig(TrainingConfig):
     """The flow that draws samples, in whitened internal coordinates."""
 
     width: Count = 256
-    """Hidden units per layer."""
+    """Hidden features."""
     depth: Count = 4
-    """Hidden layers."""
+    """Residual blocks."""
     time_exponent: Positive = 1.0
-    """T = u^exponent with u uniform."""
+    """Training times are u^exponent with u uniform."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Fp32 or bf16 autocast."""
+    """Arithmetic of the forward pass; bf16 is autocast."""
+    num_ode_steps: Count = 24
+    """Midpoint steps of the sampler."""
+    ode_time_exponent: Positive = 1.0
+    """Above 1 the sampler's steps shorten towards the data."""
 
 
 class GenerateConfig(Section):
@@ -154,8 +174,6 @@ class GenerateConfig(Section):
 
     num_samples: Count = 200_000
     """Samples for the energy model."""
-    num_ode_steps: Count = 20
-    """Midpoint steps of the sampler."""
     shard_size: Count = 5_000
     """Samples per shard."""
 
@@ -166,9 +184,11 @@ class EnergyConfig(TrainingConfig):
     learning_rate: Positive = 2e-3
     """Peak of the cosine schedule."""
     width: Count = 256
-    """Hidden units per layer."""
+    """Hidden features."""
     depth: Count = 4
-    """Hidden layers."""
+    """Residual blocks."""
+    num_features: Count = 128
+    """Features of a point that times are fused with."""
     score_weight: NonNegative = 1.0
     """Weight of the score-matching loss."""
     infonce_weight: NonNegative = 2.0
@@ -176,12 +196,12 @@ class EnergyConfig(TrainingConfig):
     num_negatives: Count = 128
     """Stratified times per positive."""
     time_exponent: Positive = 2.5
-    """T = u^exponent with u uniform."""
+    """Training times are u^exponent with u uniform."""
     precision: Literal["fp32"] = "fp32"
-    """Fp32: log densities need it."""
+    """Arithmetic; bf16 would cost the log density 0.1 kT and more."""
 
     @model_validator(mode="after")
-    def _check(self) -> "EnergyConfig":
+    def _check_weights(self) -> "EnergyConfig":
         self._require(
             self.score_weight + self.infonce_weight > 0,
             "one of the two weights above zero",
@@ -198,17 +218,17 @@ class EvaluateConfig(Section):
     """Held-out samples that are reweighted."""
     num_exact: Annotated[int, Field(ge=10)] = 1_000
     """Of them, those with an exact likelihood."""
-    num_exact_steps: Count = 20
-    """Midpoint steps of the exact likelihood."""
-    shard_size: Count = 500
+    shard_size: Count = 1_000
     """Samples per shard."""
+    exact_shard_size: Count = 50
+    """Samples per shard of the exact likelihood."""
     clip_fraction: Fraction = 0.002
-    """Largest weights that are clipped."""
+    """Share of the largest weights that is clipped."""
     num_bootstrap: Annotated[int, Field(ge=20)] = 500
     """Bootstrap resamples."""
 
     @model_validator(mode="after")
-    def _check(self) -> "EvaluateConfig":
+    def _check_counts(self) -> "EvaluateConfig":
         self._require(
             self.num_exact <= self.num_samples,
             "num_exact at most num_samples",
@@ -219,19 +239,19 @@ class EvaluateConfig(Section):
 
 
 class ClusterConfig(Section):
-    """How the work is spread; results do not depend on it."""
+    """How the work is spread; results do not depend on it beyond rounding."""
 
+    executor: Literal["ray", "local"] = "ray"
+    """Where the work runs: on Ray, or all of it in the calling process."""
     num_workers: Count | None = None
-    """Parallel workers; null: one per core."""
-    threads_per_worker: Count = 1
-    """Threads of each worker."""
+    """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
 
 
 class TrackingConfig(Section):
     """Where the run is recorded."""
 
     backend: Literal["mlflow", "jsonl", "none"] = "mlflow"
-    """Where records go."""
+    """Where records go: an MLflow store, a file in the run's folder, or nowhere."""
     experiment: str = "bnce_dist"
     """Name of the experiment."""
 
@@ -240,7 +260,7 @@ class Config(Section):
     """One run of the pipeline."""
 
     seed: Annotated[int, Field(ge=0)] = 0
-    """Of every random draw."""
+    """Seed of every random draw."""
     target: TargetConfig = TargetConfig()
     reference: ReferenceConfig = ReferenceConfig()
     dataset: DatasetConfig = DatasetConfig()

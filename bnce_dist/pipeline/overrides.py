@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,15 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def dotted_keys(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted name of every setting."""
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section):
-            yield from dotted_keys(kind, f"{prefix}{name}.")
+def dotted_values(config: Section, prefix: str = "") -> dict[str, Any]:
+    """Return every setting's value by its dotted name."""
+    values: dict[str, Any] = {}
+    for name, value in config:
+        if isinstance(value, Section):
+            values |= dotted_values(value, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            values[prefix + name] = value
+    return values
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -152,4 +153,4 @@ def _nearest(key: str) -> str:
         last = difflib.SequenceMatcher(None, key.split(".")[-1], known.split(".")[-1]).ratio()
         return whole + last
 
-    return max(dotted_keys(), key=likeness)
+    return max(dotted_values(Config()), key=likeness)

@@ -6,7 +6,7 @@ import yaml
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import Config, Section
-from bnce_dist.pipeline.overrides import dotted_keys, load_config, to_yaml
+from bnce_dist.pipeline.overrides import dotted_values, load_config, to_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
 
@@ -51,7 +51,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))
     assert load_config(path) == config
-    assert set(dotted_keys()) >= {"seed", "energy.num_negatives", "target.temperature_kelvin"}
+    assert dotted_values(config)["emulator.learning_rate"] == 3e-4
 
 
 def test_arguments_win_over_the_file_and_the_last_one_wins(tmp_path: Path) -> None:
@@ -103,6 +103,7 @@ def test_an_unknown_key_names_the_nearest_one(override: str, nearest: str) -> No
         ("target.sequence=null", "one of sequence and pdb"),
         ("target.state_phi_max=-1.0", "state_phi_min below state_phi_max"),
         ("evaluate.num_exact=20000", "num_exact at most num_samples"),
+        ("energy.num_steps=100", "warmup_steps below num_steps"),
     ],
 )
 def test_a_wrong_value_names_what_is_expected(override: str, expected: str) -> None:

@@ -1,0 +1,201 @@
+"""The two things a run leaves for use: a sampler and a density, each in one file."""
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.coordinates import Coordinates, from_state
+from bnce_dist.core.divergence import sample_with_log_density
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.ode import midpoint
+from bnce_dist.core.path import ProductPath
+from bnce_dist.data.atomic import atomic_path
+from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.velocity import InternalVelocity
+from bnce_dist.pipeline.models import build_path
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """Draws molecules that are approximately Boltzmann distributed.
+
+    Args:
+        molecule: Identity of the molecule (``Molecule.identity``).
+        coordinates: Between positions and model space; float64.
+        velocity_field: The trained flow.
+        num_ode_steps: Midpoint steps from noise to data.
+        ode_time_exponent: Above 1 the steps shorten towards the data.
+    """
+
+    molecule: str
+    coordinates: Coordinates
+    velocity_field: InternalVelocity
+    num_ode_steps: int
+    ode_time_exponent: float
+
+    @property
+    def path(self) -> ProductPath:
+        """The path from data to prior."""
+        return build_path(self.coordinates.num_euclidean, self.coordinates.num_circular)
+
+    def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """Draw positions, ``(num_samples, atoms, 3)`` [nm]."""
+        z_prior = self.path.sample_prior(num_samples, generator)
+        return self.coordinates.decode(self.transport(z_prior))[0]
+
+    def transport(self, z_prior: Tensor) -> Tensor:
+        """Return where the flow takes samples of the prior, ``(batch, dim)``."""
+        return midpoint(
+            self.velocity_field,
+            z_prior,
+            self.num_ode_steps,
+            wrap=self.path.wrap,
+            time_exponent=self.ode_time_exponent,
+        )
+
+    def transport_with_log_density(self, z_prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``transport(z_prior)`` and its exact log density, thousands of times slower.
+
+        Returns: ``(batch, dim)`` and ``(batch,)`` [nats], in model space.
+        """
+        return sample_with_log_density(
+            self.velocity_field,
+            self.path,
+            z_prior,
+            self.num_ode_steps,
+            time_exponent=self.ode_time_exponent,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the emulator to one file, atomically."""
+        ode = {
+            "num_ode_steps": self.num_ode_steps,
+            "ode_time_exponent": self.ode_time_exponent,
+        }
+        _save(path, "emulator", self.molecule, self.coordinates, self.velocity_field, ode)
+
+    @classmethod
+    def load(cls, path: Path, *, molecule: str | None = None) -> "Emulator":
+        """Read an emulator.
+
+        Args:
+            path: A file that ``save`` wrote.
+            molecule: If given, the identity it must have.
+
+        Raises: InputError: absent, torn, or of something else.
+        """
+        content = _load(path, "emulator", molecule)
+        velocity_field = InternalVelocity(**content["model"])
+        velocity_field.load_state_dict(content["weights"])
+        return cls(
+            content["molecule"],
+            from_state(content["coordinates"]),
+            velocity_field.eval(),
+            **content["settings"],
+        )
+
+
+@dataclass(frozen=True)
+class LearnedDensity:
+    """The emulator's density, from one pass through the energy model.
+
+    Args:
+        molecule: Identity of the molecule (``Molecule.identity``).
+        coordinates: Between positions and model space; float64.
+        energy_model: The trained model.
+    """
+
+    molecule: str
+    coordinates: Coordinates
+    energy_model: LateFusionEnergy
+
+    @property
+    def path(self) -> ProductPath:
+        """The path from data to prior."""
+        return build_path(self.coordinates.num_euclidean, self.coordinates.num_circular)
+
+    @torch.no_grad()
+    def log_density(self, positions_nm: Tensor) -> Tensor:
+        """Return the normalised log density of molecules, modulo rigid motion.
+
+        Args:
+            positions_nm: ``(batch, atoms, 3)`` [nm].
+
+        Returns: ``(batch,)`` [nats].
+        Raises: InputError: wrong shape, not finite, or a singular geometry.
+        """
+        z, log_det = self.coordinates.encode(positions_nm)
+        return self.log_density_z(z.float()).double() + log_det
+
+    @torch.no_grad()
+    def log_density_z(self, z: Tensor) -> Tensor:
+        """Return the normalised log density in model space, ``(batch,)`` [nats]."""
+        return self.energy_model.log_density_z(z, self.path)
+
+    def save(self, path: Path) -> None:
+        """Write the density to one file, atomically."""
+        _save(path, "energy", self.molecule, self.coordinates, self.energy_model, {})
+
+    @classmethod
+    def load(cls, path: Path, *, molecule: str | None = None) -> "LearnedDensity":
+        """Read a density.
+
+        Args:
+            path: A file that ``save`` wrote.
+            molecule: If given, the identity it must have.
+
+        Raises: InputError: absent, torn, or of something else.
+        """
+        content = _load(path, "energy", molecule)
+        energy_model = LateFusionEnergy(**content["model"])
+        energy_model.load_state_dict(content["weights"])
+        return cls(content["molecule"], from_state(content["coordinates"]), energy_model.eval())
+
+
+def _save(
+    path: Path,
+    kind: str,
+    molecule: str,
+    coordinates: Coordinates,
+    model: InternalVelocity | LateFusionEnergy,
+    settings: dict[str, int | float],
+) -> None:
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "molecule": molecule,
+        "coordinates": coordinates.to_state(),
+        "model": model.config(),
+        "weights": model.state_dict(),
+        "settings": settings,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _load(path: Path, kind: str, molecule: str | None) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = (content["schema_version"], content["kind"], content["molecule"])
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"model {path}",
+            expected=f"a complete {kind} file",
+            got=(str(error) or type(error).__name__).splitlines()[0],
+            remedy="delete it and run the stage that writes it again",
+        ) from error
+    expected = (SCHEMA_VERSION, kind, molecule or found[2])
+    if found != expected:
+        raise InputError(
+            f"model {path}",
+            expected="schema version {}, kind {}, molecule {:.12}".format(*expected),
+            got="schema version {}, kind {}, molecule {:.12}".format(*found),
+            remedy="give the file that belongs to this molecule and purpose",
+        )
+    return content

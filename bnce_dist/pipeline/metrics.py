@@ -1,0 +1,152 @@
+"""From evaluated samples to the numbers of a run; everything here is float64 numpy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
+from bnce_dist.core.random import seed_from
+from bnce_dist.core.weights import Weights, log_weights
+from bnce_dist.pipeline.config import EvaluateConfig
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Held-out emulator samples; the first of them have an exact likelihood.
+
+    Args:
+        reduced_potential: ``(n,)`` [kT]; infinite where the sample is no molecule.
+        log_density: Learned log density, ``(n,)`` [nats].
+        log_density_exact: Of the first samples, ``(m,)`` [nats].
+        in_state: ``(n,)`` bool.
+        valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
+        native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
+        cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
+        cpu_seconds_exact: Of the exact one, ``(m,)`` [s].
+    """
+
+    reduced_potential: FloatArray
+    log_density: FloatArray
+    log_density_exact: FloatArray
+    in_state: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    native_chirality: NDArray[np.bool_]
+    cpu_seconds: FloatArray
+    cpu_seconds_exact: FloatArray
+
+    @classmethod
+    def from_arrays(
+        cls,
+        evaluated: Mapping[str, np.ndarray],
+        exact: Mapping[str, np.ndarray],
+        in_state: NDArray[np.bool_],
+    ) -> "Samples":
+        """Join the data sets that the evaluation leaves."""
+        log_det = evaluated["log_det_decode"][: len(exact["log_density_z"])]
+        return cls(
+            reduced_potential=evaluated["reduced_potential"],
+            log_density=evaluated["log_density"],
+            log_density_exact=exact["log_density_z"] - log_det,
+            in_state=in_state,
+            valid=evaluated["valid"],
+            native_chirality=evaluated["native_chirality"],
+            cpu_seconds=evaluated["cpu_seconds"],
+            cpu_seconds_exact=exact["cpu_seconds"],
+        )
+
+    @property
+    def num_exact(self) -> int:
+        """How many samples have an exact likelihood."""
+        return len(self.log_density_exact)
+
+    @property
+    def log_weights(self) -> FloatArray:
+        """Log weights by the learned density, ``(n,)``; mirror images have none."""
+        return log_weights(self._potential(), self.log_density)
+
+    @property
+    def log_weights_exact(self) -> FloatArray:
+        """Log weights by the exact density, ``(m,)``."""
+        return log_weights(self._potential()[: self.num_exact], self.log_density_exact)
+
+    def _potential(self) -> FloatArray:
+        """The target is the molecule as it is: its mirror images are impossible."""
+        return np.where(self.native_chirality, self.reduced_potential, np.inf)
+
+
+def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    """Return the free energy, the diagnostics of its weights, and the density's errors.
+
+    Args:
+        samples: The evaluated samples.
+        config: Clipping and bootstrap.
+        seed: Of the run; decides the bootstrap.
+
+    Raises: InputError: no weight at all, or none on one side of the state.
+    """
+    weights = Weights(samples.log_weights)
+    clipped, clip = weights.clipped(config.clip_fraction)
+    learned = _delta_f(weights, samples.in_state, config, seed)
+    of_clipped = _delta_f(clipped, samples.in_state, config, seed)
+    return {
+        "delta_f_kT": learned.value_kT,
+        "delta_f_stderr_kT": learned.stderr_kT,
+        "delta_f_interval_kT": list(learned.interval_kT),
+        "delta_f_clipped_kT": of_clipped.value_kT,
+        "num_in_state": learned.num_in_state,
+        "weight_in_state": learned.weight_in_state,
+        "ess_fraction": weights.ess_fraction,
+        "ess_fraction_clipped": clipped.ess_fraction,
+        "ess_num_samples": weights.num_samples,
+        "pareto_k": weights.pareto_k,
+        "clip_fraction": clip.fraction,
+        "clip_weight_removed": clip.weight_removed,
+        "num_rejected": weights.num_rejected,
+        "num_invalid": int((~samples.valid).sum()),
+        "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
+        "log_z": _log_z(weights),
+        **_exact_metrics(samples, config, seed),
+    }
+
+
+def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    count = samples.num_exact
+    weights = Weights(samples.log_weights_exact)
+    exact = _delta_f(weights, samples.in_state[:count], config, seed)
+    error = samples.log_density[:count] - samples.log_density_exact
+    learned_cost, exact_cost = np.median(samples.cpu_seconds), np.median(samples.cpu_seconds_exact)
+    return {
+        "delta_f_exact_kT": exact.value_kT,
+        "delta_f_exact_stderr_kT": exact.stderr_kT,
+        "ess_fraction_exact": weights.ess_fraction,
+        "log_z_exact": _log_z(weights),
+        # The mean difference is a constant that no weight sees; it is reported beside.
+        "log_density_rmse_kT": float(error.std()),
+        "log_density_offset_kT": float(error.mean()),
+        "log_density_num_samples": count,
+        "speedup_over_exact": float(exact_cost / learned_cost),
+        "learned_cpu_seconds_per_sample": float(learned_cost),
+        "exact_cpu_seconds_per_sample": float(exact_cost),
+    }
+
+
+def _delta_f(
+    weights: Weights, in_state: NDArray[np.bool_], config: EvaluateConfig, seed: int
+) -> FreeEnergyDifference:
+    return delta_f(
+        weights.log_weights,
+        in_state,
+        num_bootstrap=config.num_bootstrap,
+        seed=seed_from(seed, "bootstrap"),
+    )
+
+
+def _log_z(weights: Weights) -> float:
+    """Return the log of the mean weight: the target's log normalisation constant [nats]."""
+    return float(logsumexp(weights.log_weights) - np.log(weights.num_samples))

@@ -1,0 +1,46 @@
+"""The Boltzmann distribution of a run, built once and sent to every worker."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnce_dist.chem.force_field import ForceField, build_system
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.pipeline.config import TargetConfig
+
+
+@dataclass(frozen=True)
+class Target:
+    """A molecule, its reduced potential, and the state whose free energy is asked for.
+
+    Args:
+        molecule: The molecule.
+        force_field: Evaluates in float64, at the target's temperature.
+        state_phi: Open interval of phi that is the state [rad].
+    """
+
+    molecule: Molecule
+    force_field: ForceField
+    state_phi: tuple[float, float]
+
+    @classmethod
+    def from_config(cls, config: TargetConfig) -> "Target":
+        """Build what the configuration names.
+
+        Raises: InputError: unknown sequence or force field, unusable PDB file.
+        """
+        molecule = (
+            Molecule.from_pdb(Path(config.pdb))
+            if config.pdb is not None
+            else Molecule.from_sequence(str(config.sequence))
+        )
+        system = build_system(molecule, config.force_field)
+        force_field = ForceField.from_system(system, config.temperature_kelvin)
+        return cls(molecule, force_field, (config.state_phi_min, config.state_phi_max))
+
+    def in_state(self, phi: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return which values of phi [rad] are in the state."""
+        lower, upper = self.state_phi
+        return (lower < phi) & (phi < upper)
