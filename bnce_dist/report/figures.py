@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from bnce_dist.core.metrics import free_energy_profile
 from bnce_dist.core.weights import Weights
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.report.energies import energy_figure
-from bnce_dist.report.histograms import free_energy_profile
+from bnce_dist.report.histograms import replica_profile
 from bnce_dist.report.log_density import log_density_figure
 from bnce_dist.report.losses import loss_figure
 from bnce_dist.report.profile import profile_figure
@@ -70,15 +71,17 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
 
 
 def _profile(results: RunResults) -> Figure:
+    reference = replica_profile(
+        results.reference_phi,
+        results.reference_log_weights,
+        results.reference_replica,
+        seed=results.seed,
+    )
+    weights = Weights(results.log_weights).normalised
     return profile_figure(
-        free_energy_profile(results.phi, results.log_weights, seed=results.seed),
-        free_energy_profile(
-            results.reference_phi,
-            results.reference_log_weights,
-            unit=results.reference_replica,
-            seed=results.seed,
-        ),
-        free_energy_profile(results.phi, np.zeros_like(results.log_weights), seed=results.seed),
+        free_energy_profile(results.phi, weights, seed=results.seed),
+        reference,
+        free_energy_profile(results.phi, seed=results.seed),
         delta_f=(results.delta_f_kT, results.delta_f_stderr_kT),
         delta_f_reference=(results.delta_f_reference_kT, results.delta_f_reference_stderr_kT),
         state=results.state,

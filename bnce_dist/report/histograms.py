@@ -1,74 +1,51 @@
-"""Weighted histograms as free energies, with bootstrap bands."""
+"""Free energies from the weighted frames of a simulation."""
 
-from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnce_dist.core.metrics import FreeEnergyProfile
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights
 from bnce_dist.report.results import Array
 
 
-@dataclass(frozen=True, eq=False)
-class FreeEnergyProfile:
-    """``-ln p`` of an angle on a grid of bins.
-
-    Args:
-        centres: Bin centres, ``(bins,)`` [rad].
-        values: ``-ln p`` with ``p`` normalised per radian, ``(bins,)`` [kT]; ``inf`` where empty.
-        low: 2.5th percentile over bootstrap replicates, ``(bins,)`` [kT].
-        high: 97.5th percentile, ``(bins,)`` [kT].
-    """
-
-    centres: Array
-    values: Array
-    low: Array
-    high: Array
-
-
-def free_energy_profile(
+def replica_profile(
     angle: Array,
     log_weights: Array,
+    replica: NDArray[np.integer],
     *,
-    unit: NDArray[np.integer] | None = None,
     num_bins: int = 60,
     num_bootstrap: int = 200,
     seed: int = 0,
 ) -> FreeEnergyProfile:
-    """Return ``-ln p`` of an angle with a 95 % bootstrap band.
+    """Return ``-ln p`` of an angle with a 95 % band from a bootstrap over whole replicas.
+
+    Frames of one replica are correlated, so resampling frames would make the band too narrow.
 
     Args:
-        angle: ``(samples,)`` in (-pi, pi] [rad].
-        log_weights: Unnormalised, ``(samples,)`` [nats].
-        unit: What is independent of one another, an integer per sample (the replica of a
-            simulation's frame); without it every sample is. A single unit has no error:
-            its band is NaN.
+        angle: In [-pi, pi] [rad], ``(frames,)``.
+        log_weights: Unnormalised, ``(frames,)`` [nats].
+        replica: Which independent replica a frame belongs to, ``(frames,)``. A single one has
+            no error: the band is then as narrow as the line.
         num_bins: Bins over the circle.
         num_bootstrap: Replicates.
         seed: Of the replicates.
     """
+    edges = np.linspace(-math.pi, math.pi, num_bins + 1)
+    names, row = np.unique(replica, return_inverse=True)
     weights = Weights(log_weights).normalised
-    edges = np.linspace(-np.pi, np.pi, num_bins + 1)
-    width = 2 * np.pi / num_bins
-    bins = np.clip(np.digitize(angle, edges) - 1, 0, num_bins - 1)
-
-    def profile(sample_weights: Array) -> Array:
-        mass = np.bincount(bins, weights=sample_weights, minlength=num_bins)
-        with np.errstate(divide="ignore"):
-            return -np.log(mass / (mass.sum() * width))
-
-    values = profile(weights)
-    _, unit_of = np.unique(np.arange(len(angle)) if unit is None else unit, return_inverse=True)
-    num_units = int(unit_of.max()) + 1
-    low = high = np.full(num_bins, np.nan)
-    if num_units > 1:
-        rng = np.random.default_rng(seed_from(seed, "profile"))
-        copies = rng.multinomial(num_units, np.full(num_units, 1 / num_units), num_bootstrap)
-        replicates = np.stack([profile(weights * count[unit_of]) for count in copies])
-        # Nearest, because interpolating between infinities of empty bins gives NaN.
-        low, high = np.quantile(replicates, [0.025, 0.975], axis=0, method="nearest")
-    return FreeEnergyProfile((edges[:-1] + edges[1:]) / 2, values, low, high)
+    mass, _, _ = np.histogram2d(
+        row, angle, bins=(np.arange(len(names) + 1), edges), weights=weights
+    )
+    rng = np.random.default_rng(seed_from(seed, "profile"))
+    copies = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), num_bootstrap)
+    replicates = _minus_log_density(copies @ mass)
+    # Nearest, because interpolating between the infinities of empty bins gives NaN.
+    lower, upper = np.quantile(replicates, [0.025, 0.975], axis=0, method="nearest")
+    value = _minus_log_density(mass.sum(0))
+    return FreeEnergyProfile(0.5 * (edges[1:] + edges[:-1]), value, lower, upper)
 
 
 def free_energy_surface(phi: Array, psi: Array, log_weights: Array, num_bins: int) -> Array:
@@ -82,8 +59,14 @@ def free_energy_surface(phi: Array, psi: Array, log_weights: Array, num_bins: in
 
     Returns: ``(num_bins, num_bins)`` [kT], phi along the first axis; ``inf`` where empty.
     """
-    edges = np.linspace(-np.pi, np.pi, num_bins + 1)
+    edges = np.linspace(-math.pi, math.pi, num_bins + 1)
     weights = Weights(log_weights).normalised
     mass, _, _ = np.histogram2d(phi, psi, bins=(edges, edges), weights=weights)
     with np.errstate(divide="ignore"):
         return -np.log(mass / mass.max())
+
+
+def _minus_log_density(mass: Array) -> Array:
+    width = 2 * math.pi / mass.shape[-1]
+    with np.errstate(divide="ignore"):
+        return -np.log(mass / (mass.sum(-1, keepdims=True) * width))

@@ -14,7 +14,12 @@ from bnce_dist.report.style import EMULATOR, REWEIGHTED, styled
 COLOURS = (EMULATOR, REWEIGHTED)
 # A curve that spans less than this ratio reads better on a linear axis.
 LOG_RATIO = 5.0
-TITLES = {"emulator": "Emulator", "energy": "Energy model", "infonce": "InfoNCE"}
+TITLES = {
+    "emulator": "Emulator",
+    "energy": "Energy model",
+    "infonce": "InfoNCE",
+    "score": "score matching",
+}
 
 
 @styled
@@ -28,8 +33,7 @@ def loss_figure(losses: Mapping[str, Mapping[str, Array]], *, smoothing: float =
     terms = [
         (stage, term, colour)
         for (stage, history), colour in zip(losses.items(), COLOURS, strict=False)
-        for term in history
-        if term != "step"
+        for term in sorted(history.keys() - {"step"}, key=lambda term: (term != "loss", term))
     ]
     columns = min(2, len(terms))
     rows = -(-len(terms) // columns)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bnce_dist.report.histograms import FreeEnergyProfile
+from bnce_dist.core.metrics import FreeEnergyProfile
 from bnce_dist.report.results import Array
 from bnce_dist.report.style import EMULATOR, MUTED, REFERENCE, REWEIGHTED, angle_axis, styled
 
@@ -39,7 +39,7 @@ def profile_figure(
         axis.axvspan(*np.degrees(state), color=MUTED, alpha=0.12, linewidth=0)
     phi = np.degrees(emulator.centres)
     upper.plot(
-        phi, _gaps(emulator.values), color=EMULATOR, linewidth=1.1, label="Emulator, unweighted"
+        phi, _gaps(emulator.value_kT), color=EMULATOR, linewidth=1.1, label="Emulator, unweighted"
     )
     _draw(upper, reference, np.zeros(1), REFERENCE, "Reference (umbrella sampling)")
     _draw(upper, reweighted, np.zeros(1), REWEIGHTED, "Reweighted")
@@ -47,12 +47,14 @@ def profile_figure(
         f"{value:.2f} ± {error:.2f}" for value, error in (delta_f, delta_f_reference)
     )
     title = f"State in grey: $\\Delta f$ = {result} kT, reference {expected} kT"
-    upper.set(title=title, ylabel="Free energy −ln p(φ) (kT)", ylim=(None, CAP_KT))
+    lowest = min(profile.value_kT.min() for profile in (reweighted, reference, emulator))
+    limits = (min(lowest, 0) - 0.7, CAP_KT)
+    upper.set(title=title, ylabel="Free energy −ln p(φ) (kT)", ylim=limits)
     upper.legend(
         loc="upper left", title="Bands: 95 % bootstrap", title_fontsize=8.5, alignment="left"
     )
 
-    shift = _gaps(reference.values)
+    shift = _gaps(reference.value_kT)
     _draw(lower, reference, shift, REFERENCE)
     _draw(lower, reweighted, shift, REWEIGHTED)
     lower.set(ylabel="Difference (kT)", ylim=(-1, 1))
@@ -64,9 +66,11 @@ def _draw(
     axis: Axes, profile: FreeEnergyProfile, shift: Array, colour: str, label: str | None = None
 ) -> None:
     phi = np.degrees(profile.centres)
-    values = _gaps(profile.values) - shift
+    values = _gaps(profile.value_kT) - shift
     # A bin that some replicates leave empty has no upper end: its band leaves the axis.
-    low, high = (np.minimum(end, OFF_AXIS_KT) - shift for end in (profile.low, profile.high))
+    low, high = (
+        np.minimum(end, OFF_AXIS_KT) - shift for end in (profile.lower_kT, profile.upper_kT)
+    )
     shown = np.isfinite(values)
     axis.fill_between(phi, low, high, where=shown, color=colour, alpha=0.25, linewidth=0)
     axis.plot(phi, values, color=colour, label=label)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bnce_dist.core.weights import Weights
 from bnce_dist.report.histograms import free_energy_surface
 from bnce_dist.report.results import Array
-from bnce_dist.report.style import REFERENCE, angle_axis, note, styled
+from bnce_dist.report.style import REFERENCE, angle_axis, styled
 
 COLOURS = "viridis_r"
 CAP_KT = 8
@@ -46,7 +46,7 @@ def ramachandran_figure(
         for edge in np.degrees(state):
             axis.axvline(edge, color=REFERENCE, linewidth=0.9, linestyle=(0, (4, 3)))
         share = 100 * Weights(log_weights).normalised[inside].sum()
-        note(axis, f"{share:.1f} % in state", 1.0, 1.035, ha="right", va="bottom")
+        axis.set_title(f"{share:.1f} % in state", loc="right", fontsize=8.5, color="#333333")
     angle_axis(axes[0], which="y", label="ψ")
     scale = ScalarMappable(norm, COLOURS)
     bar = figure.colorbar(scale, ax=axes, pad=0.015, ticks=range(0, CAP_KT + 1, 2))

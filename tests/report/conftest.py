@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 from bnce_dist.report.results import Array, RunResults
 
@@ -53,6 +54,16 @@ EMULATOR = TorusMixture(
     means=TARGET.means,
     scales=TARGET.scales * 1.06,
 )
+
+
+@pytest.fixture(scope="session")
+def target() -> TorusMixture:
+    return TARGET
+
+
+@pytest.fixture(scope="session")
+def run() -> RunResults:
+    return synthetic_run()
 
 
 def synthetic_run(num_samples: int = 10_000, seed: int = 0) -> RunResults:
