@@ -3,6 +3,8 @@
 import itertools
 import math
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import openmm
 import torch
@@ -41,19 +43,21 @@ def bonded_terms(system: openmm.System) -> list[torch.nn.Module]:
     for force in system.getForces():
         if isinstance(force, openmm.HarmonicBondForce):
             bonds = [force.getBondParameters(i) for i in range(force.getNumBonds())]
+            length, stiffness = _columns(bond[2:] for bond in bonds)
             atoms = [(i, j) for i, j, _, _ in bonds]
-            terms.append(HarmonicBonds(atoms, *_columns(b[2:] for b in bonds), num_atoms))
+            terms.append(HarmonicBonds(atoms, length, stiffness, num_atoms=num_atoms))
         elif isinstance(force, openmm.HarmonicAngleForce):
             angles = [force.getAngleParameters(i) for i in range(force.getNumAngles())]
+            rest, stiffness = _columns(angle[3:] for angle in angles)
             triples = [(i, j, k) for i, j, k, _, _ in angles]
-            terms.append(HarmonicAngles(triples, *_columns(a[3:] for a in angles), num_atoms))
+            terms.append(HarmonicAngles(triples, rest, stiffness, num_atoms=num_atoms))
         elif isinstance(force, openmm.PeriodicTorsionForce):
             torsions = [force.getTorsionParameters(i) for i in range(force.getNumTorsions())]
             fourier = [
-                TorsionTerm((i, j, k, l), n, phase._value, amplitude._value)
-                for i, j, k, l, n, phase, amplitude in torsions
+                TorsionTerm((i, j, k, end), order, phase._value, amplitude._value)
+                for i, j, k, end, order, phase, amplitude in torsions
             ]
-            terms.append(PeriodicTorsions(fourier, num_atoms))
+            terms.append(PeriodicTorsions(fourier, num_atoms=num_atoms))
     return terms
 
 
@@ -153,25 +157,21 @@ def _custom_born_parameters(force: openmm.CustomGBForce) -> BornParameters:
 def _obc_parameters(force: openmm.GBSAOBCForce) -> BornParameters:
     particles = [force.getParticleParameters(i) for i in range(force.getNumParticles())]
     charge, radius, scale = _columns(particles)
-    tension = force.getSurfaceAreaEnergy().value_in_unit(
-        unit.kilojoule_per_mole / unit.nanometer**2
-    )
+    dielectric = 1 / force.getSoluteDielectric() - 1 / force.getSolventDielectric()
     return BornParameters(
         charge=charge,
         radius_nm=radius,
         scale=scale,
         tanh_coefficients=_OBC2,
-        coulomb_constant=_COULOMB * (1 / force.getSoluteDielectric() - 1 / force.getSolventDielectric()),
-        surface_tension=4 * math.pi * tension,
+        coulomb_constant=_COULOMB * dielectric,
+        surface_tension=4 * math.pi * force.getSurfaceAreaEnergy()._value,
         fills_engulfed=True,
     )
 
 
-def _columns(rows) -> list[Tensor]:
-    """Strip OpenMM's units (its own MD system) and return one float64 vector per column."""
-    values = [
-        [entry._value if unit.is_quantity(entry) else entry for entry in row] for row in rows
-    ]
+def _columns(rows: Iterable[Sequence[Any]]) -> list[Tensor]:
+    """Return one float64 vector per column, in OpenMM's units: nm, rad, kJ/mol, e."""
+    values = [[entry._value if unit.is_quantity(entry) else entry for entry in row] for row in rows]
     return list(torch.tensor(values, dtype=torch.float64).T)
 
 
