@@ -7,7 +7,7 @@ process writes ``manifest.json``, and the folder is a data set.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path, file_sha256, read_json, write_json
 
 SCHEMA_VERSION = 1
+
+ShardWorker = Callable[[int], Mapping[str, np.ndarray]]
+"""Computes the arrays of one shard from its index alone (draws keyed by seed and index)."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ class ShardedDataset:
             records.append(record)
         manifest = _describe(metadata) | {"shards": [asdict(record) for record in records]}
         write_json(folder / "manifest.json", manifest)
+        for leftover in folder.glob(".shard_*.part"):
+            leftover.unlink()  # of a writer that was killed
         return cls(folder, metadata, records)
 
     @classmethod

@@ -1,21 +1,22 @@
 """How a stage gets its work done: here, in this process; or on a cluster (`distributed`)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
-
-from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, missing_shards, write_shard
+from bnce_dist.data.shards import (
+    DatasetMetadata,
+    ShardedDataset,
+    ShardWorker,
+    missing_shards,
+    write_shard,
+)
 from bnce_dist.training import local
 from bnce_dist.training.progress import Progress
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
-
-ShardWorker = Callable[[int], Mapping[str, np.ndarray]]
-"""Computes the arrays of one shard from its index alone (draws keyed by seed and index)."""
 
 
 class Executor(Protocol):

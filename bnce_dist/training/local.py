@@ -8,7 +8,7 @@ import torch
 
 from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
 from bnce_dist.training.loop import train
-from bnce_dist.training.progress import Progress
+from bnce_dist.training.progress import TrainingDisplay
 from bnce_dist.training.state import TrainState
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
@@ -35,19 +35,13 @@ def fit(
     def save(state: TrainState) -> None:
         save_checkpoint(path, state, task)
 
-    with Progress(task.label, total=task.settings.num_steps, unit="step", done=done) as progress:
-
-        def show(record: Record) -> None:
-            progress.update(int(record["step"]), note=f"loss {record['loss']:.4g}")
-            if report is not None:
-                report(record)
-
+    with TrainingDisplay(task, done, report) as display:
         state = train(
             task.create_objective().to(device),
             data,
             task.settings,
             resume=resume,
-            report=show,
+            report=display.show,
             save=save,
         )
     return TrainingResult(path, state.history, time.monotonic() - started)

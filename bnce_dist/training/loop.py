@@ -23,6 +23,10 @@ from bnce_dist.training.state import TrainState
 from bnce_dist.training.task import Record
 
 
+class TrainingDiverged(InputError):
+    """The loss or its gradient is not finite; training again would end the same way."""
+
+
 def train(
     objective: Any,
     data: np.ndarray,
@@ -50,8 +54,9 @@ def train(
         report: Called on every rank with each record of the loss history.
         save: Called on every rank where a checkpoint is due.
 
-    Raises: InputError: the batch cannot be cut into ``world_size`` parts, or the loss or its
-        gradient is not finite; nothing is saved from then on.
+    Raises:
+        InputError: the batch cannot be cut into ``world_size`` parts.
+        TrainingDiverged: the loss or its gradient is not finite; nothing is saved from then on.
     """
     per_rank = per_rank_batch_size(settings, world_size)
     part = slice(rank * per_rank, (rank + 1) * per_rank)
@@ -113,7 +118,7 @@ def take_step(
 ) -> dict[str, Tensor]:
     """Do one optimiser step and return the detached loss and its parts.
 
-    Raises: InputError: the gradient is not finite; the weights are left as they were.
+    Raises: TrainingDiverged: the gradient is not finite; the weights are left as they were.
     """
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -178,7 +183,7 @@ def _require_finite(value: float, step: int, settings: TrainSettings) -> None:
     if math.isfinite(value):
         return
     last_good = (step - 1) // settings.checkpoint_interval * settings.checkpoint_interval
-    raise InputError(
+    raise TrainingDiverged(
         f"training at step {step}",
         expected="a finite loss and gradient",
         got=value,

@@ -2,15 +2,17 @@
 
 import sys
 import time
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from tqdm import tqdm
+
+from bnce_dist.training.task import Record, TrainingTask
 
 LINE_INTERVAL_SECONDS = 10.0
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """How far a known amount of work is, with its rate and the time left.
 
     Args:
@@ -53,14 +55,46 @@ class Progress:
             bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Leave the terminal to others."""
         if self._bar is not None:
             self._bar.close()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
+    """Shows the records of a training and hands each on once, also after a restart.
+
+    Args:
+        task: What is trained.
+        done: Steps done before.
+        report: Gets every new record.
+    """
+
+    def __init__(
+        self, task: TrainingTask, done: int, report: Callable[[Record], None] | None
+    ) -> None:
+        self._task, self._shown, self._report = task, done, report
+        self._progress: Progress | None = None
+
+    def show(self, record: Record) -> None:
+        """Show the record if it is later than all before."""
+        if record["step"] <= self._shown:
+            return
+        self._shown = int(record["step"])
+        if self._progress is None:  # only now, so that starting workers does not spoil the rate
+            self._progress = Progress(
+                f"train {self._task.metadata.stage}",
+                total=self._task.settings.num_steps,
+                unit="step",
+                done=self._shown,
+            )
+        self._progress.update(self._shown, note=f"loss {record['loss']:.4g}")
+        if self._report is not None:
+            self._report(record)
+
+    def __exit__(self, *error: object) -> None:
+        if self._progress is not None:
+            self._progress.close()

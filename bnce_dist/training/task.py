@@ -49,11 +49,6 @@ class TrainingTask:
     settings: TrainSettings
     metadata: TrainingMetadata
 
-    @property
-    def label(self) -> str:
-        """Name of the task on a progress bar."""
-        return f"train {self.metadata.stage}"
-
     def create_objective(self) -> nn.Module:
         """Return the objective with the initial weights that ``settings.seed`` decides."""
         with torch.random.fork_rng(devices=[]):

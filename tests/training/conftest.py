@@ -21,7 +21,11 @@ class DenoisingScoreMatching(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.potential = nn.Sequential(
-            nn.Linear(dim, 16), nn.SiLU(), nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, 1, bias=False)
+            nn.Linear(dim, 16),
+            nn.SiLU(),
+            nn.Linear(16, 16),
+            nn.SiLU(),
+            nn.Linear(16, 1, bias=False),
         )
 
     def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -39,11 +43,16 @@ class DenoisingScoreMatching(nn.Module):
 
 
 class Diverging(DenoisingScoreMatching):
-    """Turns infinite at the first value of ``scale`` above a threshold."""
+    """Has no finite loss at one step."""
+
+    def __init__(self, dim: int, at_step: int) -> None:
+        super().__init__(dim)
+        self.steps_left = at_step
 
     def forward(self, x_data: Tensor, x_noise: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        self.steps_left -= 1
         losses = super().forward(x_data, x_noise, scale)
-        return losses | {"loss": losses["loss"] * (math.nan if scale > 0.9 else 1.0)}
+        return losses | {"loss": losses["loss"] * (1.0 if self.steps_left else math.nan)}
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ def test_a_checkpoint_rebuilds_both_sets_of_weights(task: TrainingTask, path: Pa
     content = load_checkpoint(path, metadata=task.metadata)
     objective = task.build_objective()
     objective.load_state_dict(content["ema"])
-    assert not torch.equal(content["ema"]["potential.0.weight"], content["model"]["potential.0.weight"])
+    assert not torch.equal(
+        content["ema"]["potential.0.weight"], content["model"]["potential.0.weight"]
+    )
     assert (content["step"], content["metadata"]["model"]) == (40, {"dim": 3})
 
 
@@ -74,7 +76,7 @@ def test_other_settings_do_not_continue_a_run_but_other_intervals_do(
 def test_another_schema_version_is_refused(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     torch.save(content | {"schema_version": 2}, path)
-    with pytest.raises(InputError, match="schema version 1.*schema version 2"):
+    with pytest.raises(InputError, match=r"schema version 1.*schema version 2"):
         load_checkpoint(path)
 
 

@@ -1,0 +1,85 @@
+"""The executor of `pipeline` on a Ray cluster."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, ShardWorker
+from bnce_dist.distributed.cluster import (
+    available_workers,
+    ensure_ray,
+    num_gpus,
+    require_workers,
+)
+from bnce_dist.distributed.pool import map_shards
+from bnce_dist.distributed.tasks import map_tasks
+from bnce_dist.distributed.train import fit
+from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+Item = TypeVar("Item")
+Output = TypeVar("Output")
+
+
+class RayExecutor:
+    """Tasks, Ray Train and actor pools; gives what ``LocalExecutor`` gives.
+
+    Args:
+        num_workers: Ranks of a training and actors of a pool; by default all that the cluster
+            holds, for a training the largest number that divides its batch.
+
+    Raises: InputError: no workers, more than the cluster holds, or no cluster to be reached.
+    """
+
+    def __init__(self, num_workers: int | None = None) -> None:
+        if num_workers is not None and num_workers < 1:
+            raise InputError(
+                "number of workers",
+                expected="at least 1",
+                got=num_workers,
+                remedy="ask for one worker or more",
+            )
+        ensure_ray()
+        if num_workers is not None:
+            require_workers(num_workers)
+        self._num_workers = num_workers
+
+    def map(
+        self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
+    ) -> list[Output]:
+        """Return ``[function(item) for item in items]``, one Ray task per item."""
+        return map_tasks(function, items, label=label)
+
+    def fit(
+        self,
+        task: TrainingTask,
+        folder: Path,
+        *,
+        report: Callable[[Record], None] | None = None,
+    ) -> TrainingResult:
+        """Train with Ray Train, continuing from the last checkpoint in ``folder``."""
+        batch = task.settings.global_batch_size
+        num_workers = self._num_workers or max(
+            n for n in range(1, available_workers() + 1) if batch % n == 0
+        )
+        return fit(task, folder, num_workers=num_workers, report=report)
+
+    def map_shards(
+        self,
+        make_worker: Callable[[], ShardWorker],
+        num_shards: int,
+        folder: Path,
+        *,
+        metadata: DatasetMetadata,
+        label: str,
+    ) -> ShardedDataset:
+        """Write the missing shards with a pool of actors."""
+        return map_shards(
+            make_worker,
+            num_shards,
+            folder,
+            metadata=metadata,
+            label=label,
+            num_actors=self._num_workers or available_workers(),
+            num_gpus_per_actor=1 if num_gpus() else 0,
+        )
