@@ -218,7 +218,9 @@ class WhitenedInternal(Coordinates):
             sample, row = singular.nonzero()[0].tolist()
             raise InputError(
                 "geometry",
-                expected=f"bonds of {BOND_RANGE_NM} nm, angles of {ANGLE_RANGE} rad",
+                expected="bonds of {:g} to {:g} nm, angles of {:.3g} to {:.3g} rad".format(
+                    *BOND_RANGE_NM, *ANGLE_RANGE
+                ),
                 got=f"{torch.cat((bonds, angles))[row, sample]:.3g} for atoms "
                 f"{self.zmatrix.stiff[row]} of sample {sample}",
                 remedy="drop the sample: atoms coincide, lie on a line or have come apart",
