@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.path import ProductPath
 
 
@@ -41,6 +42,11 @@ def stratified_times(
     return (uniform**exponent).to(like)
 
 
+def _require(what: str, holds: bool, expected: str, got: float) -> None:
+    if not holds:
+        raise InputError(what, expected=expected, got=got, remedy="correct the configuration")
+
+
 def _draw_samples(
     path: ProductPath, x_data: Tensor, exponent: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
@@ -64,6 +70,7 @@ class FlowMatching(nn.Module):
         path: From data to prior.
         time_exponent: Times are ``u**time_exponent`` with ``u`` uniform.
 
+    Raises: InputError: the time exponent is not positive.
     Source: Lipman et al. (2023), eq. 9; Albergo & Vanden-Eijnden (2023).
     """
 
@@ -73,6 +80,7 @@ class FlowMatching(nn.Module):
         self, velocity_field: nn.Module, path: ProductPath, time_exponent: float = 1.0
     ) -> None:
         super().__init__()
+        _require("time_exponent", time_exponent > 0, "above 0", time_exponent)
         self.velocity_field = velocity_field
         self.path = path
         self.time_exponent = time_exponent
@@ -118,6 +126,7 @@ class EnergyMatching(nn.Module):
         num_negatives: Other times each point is compared with.
         time_exponent: Times are ``u**time_exponent`` with ``u`` uniform.
 
+    Raises: InputError: the time exponent is not positive, or there are no negatives.
     Source: Song & Ermon (2019) for the score term; van den Oord et al. (2018) for InfoNCE.
     """
 
@@ -134,6 +143,8 @@ class EnergyMatching(nn.Module):
         time_exponent: float = 2.5,
     ) -> None:
         super().__init__()
+        _require("time_exponent", time_exponent > 0, "above 0", time_exponent)
+        _require("num_negatives", num_negatives >= 1, "at least 1", num_negatives)
         self.energy_model = energy_model
         self.path = path
         self.score_weight = score_weight
@@ -171,7 +182,8 @@ class EnergyMatching(nn.Module):
         return {"loss": loss, "score": score, "infonce": infonce}
 
     def _infonce(self, own: Tensor, others: Tensor, t: Tensor) -> Tensor:
+        """Return the cross-entropy of each point's own time among one time per stratum."""
         num_strata = others.shape[1]
         stratum = (t ** (1 / self.time_exponent) * num_strata).long().clamp_(max=num_strata - 1)
-        others = others.scatter(1, stratum[:, None], own[:, None])
-        return others.logsumexp(1) - own
+        candidates = others.scatter(1, stratum[:, None], own[:, None])
+        return candidates.logsumexp(1) - own
