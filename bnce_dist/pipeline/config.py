@@ -74,14 +74,16 @@ class ReferenceConfig(Section):
 
     num_tasks: Count = 4
     """Independent simulations, one task each."""
-    num_copies: Count = 2
+    num_copies: Count = 1
     """Independent copies of the window grid in one simulation; a copy is a replica."""
-    num_phi: Annotated[int, Field(ge=4, multiple_of=2)] = 12
+    num_phi: Annotated[int, Field(ge=4, multiple_of=2)] = 24
     """Windows along phi."""
     num_psi: Annotated[int, Field(ge=4, multiple_of=2)] = 12
     """Windows along psi."""
-    stiffness_kj_mol: Positive = 20.0
-    """Strength k of the bias k (1 - cos(angle - centre)) [kJ/mol]."""
+    phi_stiffness_kj_mol: Positive = 70.0
+    """Strength k of the bias k (1 - cos(phi - centre)) [kJ/mol]."""
+    psi_stiffness_kj_mol: Positive = 20.0
+    """Strength k of the bias k (1 - cos(psi - centre)) [kJ/mol]."""
     burn_in_ps: NonNegative = 5.0
     """Hot dynamics before everything else, per chain [ps]."""
     equilibration_ps: NonNegative = 10.0

@@ -1,0 +1,158 @@
+"""The command line of the pipeline: checks first, then one call."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.executor import Executor, LocalExecutor
+from bnce_dist.pipeline.folder import RunFolder
+from bnce_dist.pipeline.overrides import load_config, to_yaml
+from bnce_dist.pipeline.plan import Plan
+from bnce_dist.pipeline.provenance import commit
+from bnce_dist.pipeline.results import load_figure_data
+from bnce_dist.pipeline.run import STAGE_NAMES, run_pipeline
+from bnce_dist.pipeline.summary import summary
+from bnce_dist.pipeline.target import Target
+from bnce_dist.tracking.create import create_tracker
+from bnce_dist.tracking.tracker import Status, Tracker
+
+DEFAULT_NAME = "alanine_dipeptide"
+USER_ERROR, INTERRUPTED = 2, 130
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def train(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Settings that win over the file, e.g. seed=7."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file; what it leaves out keeps its default.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run; by default that of the file.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
+    stage: Annotated[
+        str, typer.Option(help=f"Stop after this stage: {', '.join(STAGE_NAMES)}.")
+    ] = STAGE_NAMES[-1],
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue a run whose configuration changed: redo the stages affected.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done and start nothing.")
+    ] = False,
+) -> None:
+    """From a molecule to a free-energy difference: simulate, train, sample, reweight.
+
+    The same command again continues an interrupted run; finished stages are not repeated.
+    """
+    try:
+        resolved = load_config(config, overrides or [])
+        folder = RunFolder(_run_path(output, name or (config.stem if config else DEFAULT_NAME)))
+        _require_stage(stage)
+        if dry_run:
+            _print_plan(resolved, folder)
+            return
+        _run(resolved, folder, stage, resume)
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command continues the run", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> None:
+    """Check everything that can be known before anything expensive, then run."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    if not resume:
+        folder.require_same_run(config)
+    target = Target.from_config(config.target)
+    folder.require_space(Plan.of(config, target).storage_bytes)
+    with folder.lock():
+        executor = _executor(config)
+        tracker = create_tracker(
+            config.tracking.backend, folder.path, experiment=config.tracking.experiment
+        )
+        params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
+        tracker.start_run(folder.path.name, params, {"commit": str(commit())})
+        status: Status = "FAILED"
+        try:
+            metrics = run_pipeline(config, target, folder, executor, tracker, last_stage)
+            if metrics is not None:
+                _report(config, target, folder, tracker, metrics)
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            tracker.finish(status)
+
+
+def _report(
+    config: Config, target: Target, folder: RunFolder, tracker: Tracker, metrics: dict[str, Any]
+) -> None:
+    """Draw the figures, record everything and print the summary."""
+    from bnce_dist.report.figures import write_figures
+    from bnce_dist.report.results import RunResults
+
+    data = load_figure_data(folder, config, target, metrics)
+    for figure in write_figures(folder.path / "figures", RunResults(**data)):
+        tracker.log_figure(figure)
+    tracker.log_artifact(folder.path / "metrics.json")
+    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+    tracker.log_metrics(numbers)
+    typer.echo(summary(metrics, folder.path))
+
+
+def _executor(config: Config) -> Executor:
+    if config.cluster.executor == "local":
+        return LocalExecutor()
+    # Ray takes seconds to import, which neither --help nor an error should wait for.
+    from bnce_dist.distributed.executor import RayExecutor
+
+    return RayExecutor(config.cluster.num_workers)
+
+
+def _run_path(output: Path, name: str) -> Path:
+    if not name or Path(name).name != name:
+        raise InputError(
+            "--name", expected="a plain folder name", got=repr(name), remedy="put paths in --output"
+        )
+    # Workers have other working directories.
+    return (output / name).absolute()
+
+
+def _require_stage(name: str) -> None:
+    if name not in STAGE_NAMES:
+        raise InputError(
+            "--stage", expected=f"one of {', '.join(STAGE_NAMES)}", got=name, remedy="choose one"
+        )
+
+
+def _print_plan(config: Config, folder: RunFolder) -> None:
+    typer.echo(to_yaml(config))
+    for line in Plan.of(config, Target.from_config(config.target)).lines():
+        typer.echo(f"# {line}")
+    typer.echo(f"# output: {folder.path}")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,147 @@
+"""What a run will need, worked out without starting anything."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from bnce_dist.chem.coordinates import ZMatrix
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.models import build_energy_model, build_velocity_field, train_settings
+from bnce_dist.pipeline.stages.reference import umbrella_settings
+from bnce_dist.pipeline.target import Target
+from bnce_dist.training.loop import per_rank_batch_size
+
+_FLOAT = 4
+# Raw and averaged weights and two moments of Adam; the latest checkpoint and its copy.
+_CHECKPOINT_COPIES = 4 * 2
+# Trackers, figures and the records of the folder itself.
+_REST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of a run.
+
+    Args:
+        num_atoms: Atoms of the molecule.
+        num_euclidean: Model-space coordinates on the real line.
+        num_circular: Model-space coordinates on the circle.
+        emulator_parameters: Weights of the velocity field.
+        energy_parameters: Weights of the energy model.
+        num_workers: Workers of a training.
+        emulator_per_rank_batch_size: Samples per step and worker.
+        energy_per_rank_batch_size: The same for the energy model.
+        storage_bytes: What the run folder will hold, approximately.
+        upload_bytes: What ``ray job submit --working-dir .`` uploads; None outside git.
+    """
+
+    num_atoms: int
+    num_euclidean: int
+    num_circular: int
+    emulator_parameters: int
+    energy_parameters: int
+    num_workers: int
+    emulator_per_rank_batch_size: int
+    energy_per_rank_batch_size: int
+    storage_bytes: int
+    upload_bytes: int | None
+
+    @classmethod
+    def of(cls, config: Config, target: Target) -> "Plan":
+        """Plan a run on this machine.
+
+        Raises: InputError: a batch that does not divide by the configured number of workers.
+        """
+        num_atoms = target.molecule.num_atoms
+        circular = ZMatrix.from_graph(target.molecule.elements, target.molecule.bonds).circular
+        num_circular = sum(circular)
+        num_euclidean = 3 * num_atoms - 6 - num_circular
+        emulator = build_velocity_field(config.emulator, num_euclidean, num_circular)
+        energy = build_energy_model(config.energy, num_euclidean, num_circular)
+        parameters = _num_parameters(emulator), _num_parameters(energy)
+        num_workers = config.cluster.num_workers or _default_workers(config)
+        per_rank = [
+            per_rank_batch_size(train_settings(section, config.seed), num_workers)
+            for section in (config.emulator, config.energy)
+        ]
+        return cls(
+            num_atoms=num_atoms,
+            num_euclidean=num_euclidean,
+            num_circular=num_circular,
+            emulator_parameters=parameters[0],
+            energy_parameters=parameters[1],
+            num_workers=num_workers,
+            emulator_per_rank_batch_size=per_rank[0],
+            energy_per_rank_batch_size=per_rank[1],
+            storage_bytes=_data_bytes(config, num_atoms, num_euclidean + num_circular)
+            + sum(parameters) * _FLOAT * _CHECKPOINT_COPIES
+            + _REST_BYTES,
+            upload_bytes=_upload_bytes(Path.cwd()),
+        )
+
+    def lines(self) -> list[str]:
+        """Return the plan for people."""
+        upload = "unknown (not a git checkout)"
+        if self.upload_bytes is not None:
+            upload = f"{self.upload_bytes / 1e6:.1f} MB"
+        return [
+            f"molecule: {self.num_atoms} atoms, model space of "
+            f"{self.num_euclidean} euclidean + {self.num_circular} circular coordinates",
+            f"emulator: {self.emulator_parameters:,} parameters, "
+            f"{self.emulator_per_rank_batch_size} samples per step on each of "
+            f"{self.num_workers} workers",
+            f"energy model: {self.energy_parameters:,} parameters, "
+            f"{self.energy_per_rank_batch_size} samples per step on each of "
+            f"{self.num_workers} workers",
+            f"storage: about {self.storage_bytes / 1e6:.0f} MB",
+            f"upload with ray job submit --working-dir .: {upload}",
+        ]
+
+
+def _default_workers(config: Config) -> int:
+    """Return the most workers of this machine among which both batches divide."""
+    batches = (config.emulator.global_batch_size, config.energy.global_batch_size)
+    candidates = range(1, (os.cpu_count() or 1) + 1)
+    return max(n for n in candidates if all(batch % n == 0 for batch in batches))
+
+
+def _num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _data_bytes(config: Config, num_atoms: int, dim: int) -> int:
+    """Return the size of all samples, compression aside."""
+    frame, vector = 3 * num_atoms * _FLOAT, dim * _FLOAT
+    reference, dataset, evaluate = config.reference, config.dataset, config.evaluate
+    chains = reference.num_tasks * reference.num_copies * reference.num_phi * reference.num_psi
+    intervals = reference.production_ps / umbrella_settings(reference, 300.0).interval_ps
+    # phi, psi and window of every interval as recorded, and once more with its weight.
+    reference_bytes = chains * intervals * (10 + 18)
+    dataset_frames = dataset.num_chains * dataset.frames_per_chain
+    return round(
+        reference_bytes
+        + dataset_frames * (frame + vector)
+        + config.generate.num_samples * 3 * vector
+        + evaluate.num_samples * (frame + 3 * vector)
+    )
+
+
+def _upload_bytes(folder: Path) -> int | None:
+    """Return the size of the files that git does not ignore, which is what Ray uploads."""
+    if shutil.which("git") is None:
+        return None
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        return None
+    paths = [folder / name for name in listed.stdout.split("\0") if name]
+    return sum(path.stat().st_size for path in paths if path.is_file())

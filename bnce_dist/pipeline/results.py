@@ -1,0 +1,88 @@
+"""Read a finished run: its numbers, and the arrays its figures are drawn from."""
+
+from typing import Any
+
+import numpy as np
+
+from bnce_dist.chem.long_reference import find_long_reference
+from bnce_dist.data.atomic import read_json
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.folder import RunFolder
+from bnce_dist.pipeline.metrics import Samples, evaluation_metrics
+from bnce_dist.pipeline.stages.reference import Reference
+from bnce_dist.pipeline.target import Target
+
+
+def load_samples(folder: RunFolder, target: Target) -> Samples:
+    """Read the evaluated held-out samples of a run."""
+    stage = folder.stage("evaluate")
+    evaluated = ShardedDataset.open(stage / "evaluated").load()
+    exact = ShardedDataset.open(stage / "exact").load()
+    return Samples.from_arrays(evaluated, exact, target.in_state(evaluated["phi"]))
+
+
+def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str, Any]:
+    """Return the free energies of a finished run with their references and diagnostics."""
+    samples = load_samples(folder, target)
+    metrics = evaluation_metrics(samples, config.evaluate, config.seed)
+    own = Reference.load(folder.stage("simulate")).result
+    long = find_long_reference(
+        target.molecule.identity,
+        config.target.force_field,
+        config.target.temperature_kelvin,
+        target.state_phi,
+    )
+    return metrics | {
+        "delta_f_reference_kT": long.delta_f_kT if long else own["delta_f_kT"],
+        "delta_f_reference_stderr_kT": long.stderr_kT if long else own["stderr_kT"],
+        "delta_f_reference_source": long.source if long else "this run",
+        "delta_f_reference_run_kT": own["delta_f_kT"],
+        "delta_f_reference_run_stderr_kT": own["stderr_kT"],
+        "delta_f_reference_run_converged": own["converged"],
+        "delta_f_reference_run_reason": own["reason"],
+    }
+
+
+def load_figure_data(
+    folder: RunFolder, config: Config, target: Target, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of ``report.results.RunResults``."""
+    samples = load_samples(folder, target)
+    evaluated = ShardedDataset.open(folder.stage("evaluate") / "evaluated").load(["phi", "psi"])
+    reference = Reference.load(folder.stage("simulate"))
+    named = (
+        "delta_f_kT",
+        "delta_f_stderr_kT",
+        "delta_f_reference_kT",
+        "delta_f_reference_stderr_kT",
+    )
+    return {
+        "phi": evaluated["phi"],
+        "psi": evaluated["psi"],
+        "log_weights": samples.log_weights,
+        "energies_kT": samples.reduced_potential,
+        "reference_phi": reference.phi,
+        "reference_psi": reference.psi,
+        "reference_log_weights": reference.log_weights,
+        "reference_replica": reference.replica,
+        "md_energies_kT": reference.energies_kt,
+        "md_log_weights": reference.energies_log_weights,
+        "losses": {
+            "emulator": _history(folder, "train_emulator"),
+            "energy": _history(folder, "train_energy"),
+        },
+        "log_density_exact": samples.log_density_exact,
+        "log_density_learned": samples.log_density[: samples.num_exact],
+        **{name: metrics[name] for name in named},
+        "clip_fraction": config.evaluate.clip_fraction,
+        "state": target.state_phi,
+        "seed": config.seed,
+    }
+
+
+def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:
+    """Return the loss and its parts by step."""
+    records = read_json(folder.stage(stage) / "history.json")
+    names = records[0].keys() - {"learning_rate", "samples_per_second"}
+    return {name: np.array([record[name] for record in records]) for name in sorted(names)}

@@ -1,0 +1,188 @@
+"""The run's own reference: short umbrella simulations on all workers, joined by MBAR."""
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bnce_dist.chem.langevin import LangevinSettings
+from bnce_dist.chem.reference import ReferenceFreeEnergy, estimate_reference
+from bnce_dist.chem.umbrella import UmbrellaSamples, UmbrellaSettings, run_umbrella
+from bnce_dist.core.random import seed_from
+from bnce_dist.data.atomic import atomic_path, read_json, write_json
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.pipeline.config import ReferenceConfig
+from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.target import Target
+
+_UNITS = {"phi": "rad", "psi": "rad", "window": "1", "reduced_potential": "kT"}
+
+
+def run_reference(context: StageContext) -> None:
+    """Leave ``reference/result.json`` and ``reference/frames.npz``."""
+    config = context.config.reference
+    settings = umbrella_settings(config, context.config.target.temperature_kelvin)
+    runs = context.executor.map_shards(
+        partial(UmbrellaWorker, context.target, settings, context.config.seed),
+        config.num_tasks,
+        context.folder / "umbrella",
+        metadata=context.metadata(_UNITS),
+        label="reference",
+    )
+    reference = estimate_reference(
+        [_samples(run, settings, index) for index, run in enumerate(runs)],
+        state_phi=context.target.state_phi,
+        num_blocks=config.num_blocks,
+        max_stderr_kT=config.max_stderr_kt,
+    )
+    folder = context.folder / "reference"
+    _write_frames(folder / "frames.npz", reference, runs)
+    write_json(folder / "result.json", _summary(reference))
+    context.tracker.log_metrics(
+        {
+            "delta_f_reference_run_kT": reference.delta_f_kT,
+            "delta_f_reference_run_stderr_kT": reference.stderr_kT,
+        }
+    )
+
+
+def umbrella_settings(config: ReferenceConfig, temperature_kelvin: float) -> UmbrellaSettings:
+    """Return the simulation's settings."""
+    return UmbrellaSettings(
+        num_phi=config.num_phi,
+        num_psi=config.num_psi,
+        phi_stiffness_kj_mol=config.phi_stiffness_kj_mol,
+        psi_stiffness_kj_mol=config.psi_stiffness_kj_mol,
+        num_copies=config.num_copies,
+        langevin=LangevinSettings(
+            temperature_kelvin=temperature_kelvin, timestep_fs=config.timestep_fs
+        ),
+        burn_in_ps=config.burn_in_ps,
+        equilibration_ps=config.equilibration_ps,
+        production_ps=config.production_ps,
+        positions_interval_ps=config.positions_interval_ps,
+    )
+
+
+class UmbrellaWorker:
+    """Runs independent umbrella simulations; the first axis of a shard is time.
+
+    Args:
+        target: What to simulate.
+        settings: How.
+        seed: Of the run; the shard's index is added to it.
+    """
+
+    def __init__(self, target: Target, settings: UmbrellaSettings, seed: int) -> None:
+        self.target, self.settings, self.seed = target, settings, seed
+        self.dynamics = target.force_field.astype(torch.float32)
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one simulation, cut into the times at which positions were recorded.
+
+        Returns: ``phi``, ``psi`` and ``window``, ``(times, frames, chains)``, and
+            ``reduced_potential`` of the last frame of each time, ``(times, chains)``.
+        """
+        seed = seed_from(self.seed, "reference", index)
+        samples = run_umbrella(self.dynamics, self.target.molecule, self.settings, seed)
+        times, chains = samples.positions_nm.shape[:2]
+        frames = samples.positions_stride
+
+        def in_times(array: np.ndarray) -> np.ndarray:
+            return array[: times * frames].reshape(times, frames, chains)
+
+        positions = torch.from_numpy(samples.positions_nm).flatten(0, 1)
+        with torch.no_grad():
+            potential = self.target.force_field.reduced_potential(positions)
+        return {
+            "phi": in_times(samples.phi),
+            "psi": in_times(samples.psi),
+            "window": in_times(samples.window),
+            "reduced_potential": potential.view(times, chains).numpy(),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The run's reference as the stages after it read it; frames are flat arrays.
+
+    Args:
+        result: Free energy, standard error and verdict, as in ``result.json``.
+        phi: ``(frames,)`` [rad].
+        psi: ``(frames,)`` [rad].
+        log_weights: Of the unbiased ensemble, normalised, ``(frames,)``.
+        replica: Independent replica of each frame, ``(frames,)``.
+        energies_kt: Reduced potentials of some of the frames, ``(energies,)`` [kT].
+        energies_log_weights: Log weights of those frames, ``(energies,)``.
+    """
+
+    result: dict[str, Any]
+    phi: np.ndarray
+    psi: np.ndarray
+    log_weights: np.ndarray
+    replica: np.ndarray
+    energies_kt: np.ndarray
+    energies_log_weights: np.ndarray
+
+    @classmethod
+    def load(cls, simulate_folder: Path) -> "Reference":
+        """Read what `run_reference` left in the stage's folder."""
+        folder = simulate_folder / "reference"
+        with np.load(folder / "frames.npz", allow_pickle=False) as frames:
+            return cls(read_json(folder / "result.json"), **frames)
+
+
+def _samples(run: dict[str, np.ndarray], settings: UmbrellaSettings, index: int) -> UmbrellaSamples:
+    """Return a shard in the form in which it was recorded, without positions."""
+    chains = run["phi"].shape[-1]
+    return UmbrellaSamples(
+        settings=settings,
+        seed=index,
+        phi=run["phi"].reshape(-1, chains),
+        psi=run["psi"].reshape(-1, chains),
+        window=run["window"].reshape(-1, chains),
+        positions_nm=np.empty((0, chains, 0, 3), dtype=np.float32),
+        positions_stride=run["phi"].shape[1],
+        acceptance=(np.nan, np.nan),
+        seconds=0.0,
+    )
+
+
+def _write_frames(path: Path, reference: ReferenceFreeEnergy, runs: ShardedDataset) -> None:
+    stride = runs.read(0, ["phi"])["phi"].shape[1]
+    windows = len(reference.free_energies)
+    # As in the reference: replicas first, then time, then windows.
+    potentials = np.concatenate(
+        [
+            run["reduced_potential"].reshape(len(run["window"]), -1, windows).swapaxes(0, 1)
+            for run in runs
+        ]
+    )
+    replicas, times = potentials.shape[:2]
+    log_weights = reference.log_weights.reshape(replicas, times, stride, windows)[:, :, -1]
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            phi=reference.phi.astype(np.float32),
+            psi=reference.psi.astype(np.float32),
+            log_weights=reference.log_weights,
+            replica=reference.replica.astype(np.int16),
+            energies_kt=potentials.ravel(),
+            energies_log_weights=log_weights.ravel(),
+        )
+
+
+def _summary(reference: ReferenceFreeEnergy) -> dict[str, Any]:
+    return {
+        "delta_f_kT": reference.delta_f_kT,
+        "stderr_kT": reference.stderr_kT,
+        "converged": reference.converged,
+        "reason": reference.reason,
+        "trend_p_value": reference.trend_p_value,
+        "agreement_p_value": reference.agreement_p_value,
+        "replica_delta_f_kT": reference.replica_delta_f_kT.tolist(),
+        "block_delta_f_kT": reference.block_delta_f_kT.tolist(),
+    }

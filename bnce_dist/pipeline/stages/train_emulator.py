@@ -1,0 +1,82 @@
+"""Fit coordinates and a flow to the simulated molecules."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.coordinates import Coordinates, WhitenedInternal, ZMatrix
+from bnce_dist.core.random import generator
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.pipeline.emulator import Emulator
+from bnce_dist.pipeline.models import build_flow_matching, build_velocity_field
+from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.stages.fitting import fit_model
+
+_ENCODE_BATCH = 8192
+
+
+def run(context: StageContext) -> None:
+    """Leave ``emulator.pt``."""
+    config, molecule = context.config.emulator, context.target.molecule
+    dataset = ShardedDataset.open(
+        context.inputs["simulate"] / "dataset", molecule=molecule.identity
+    )
+    positions = torch.from_numpy(dataset.load(["positions_nm"])["positions_nm"])
+    positions = permute_hydrogens(
+        positions, molecule.equivalent_hydrogens, generator(context.config.seed, "hydrogens")
+    )
+    zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds)
+    coordinates = WhitenedInternal.fit(zmatrix, positions)
+    context.tracker.log_metrics({"condition_number": coordinates.condition_number})
+
+    dims = (coordinates.num_euclidean, coordinates.num_circular)
+    velocity_field = build_velocity_field(config, *dims)
+    fit_model(
+        context,
+        "emulator",
+        config,
+        velocity_field,
+        partial(build_flow_matching, config, *dims),
+        encode(coordinates, positions),
+    )
+    emulator = Emulator(
+        molecule.identity,
+        coordinates,
+        velocity_field,
+        config.num_ode_steps,
+        config.ode_time_exponent,
+    )
+    emulator.save(context.folder / "emulator.pt")
+    context.tracker.log_model("emulator", context.folder / "emulator.pt")
+
+
+def permute_hydrogens(
+    positions_nm: Tensor, groups: Sequence[Sequence[int]], generator: torch.Generator
+) -> Tensor:
+    """Relabel the hydrogens of each methyl group at random; the target does not tell them apart.
+
+    Only cyclic relabellings: an odd one would mirror the group's relative torsions.
+
+    Args:
+        positions_nm: ``(batch, atoms, 3)`` [nm].
+        groups: Interchangeable atoms.
+        generator: Source of the relabellings.
+
+    Returns: New positions of the same shape [nm].
+    """
+    permuted = positions_nm.clone()
+    for group in groups:
+        shifts = torch.randint(len(group), (len(positions_nm), 1), generator=generator)
+        order = torch.tensor(group)[(torch.arange(len(group)) + shifts) % len(group)]
+        rows = torch.arange(len(positions_nm))[:, None]
+        permuted[:, list(group)] = positions_nm[rows, order]
+    return permuted
+
+
+def encode(coordinates: Coordinates, positions_nm: Tensor) -> np.ndarray:
+    """Return the model-space vectors of positions, ``(samples, dim)`` float32."""
+    batches = [coordinates.encode(batch)[0] for batch in positions_nm.split(_ENCODE_BATCH)]
+    return torch.cat(batches).float().numpy()

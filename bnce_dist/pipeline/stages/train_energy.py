@@ -1,0 +1,29 @@
+"""Train the energy model on the emulator's samples."""
+
+from functools import partial
+
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
+from bnce_dist.pipeline.models import build_energy_matching, build_energy_model
+from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.stages.fitting import fit_model
+
+
+def run(context: StageContext) -> None:
+    """Leave ``energy.pt``."""
+    config, identity = context.config.energy, context.target.molecule.identity
+    samples = ShardedDataset.open(context.inputs["generate"] / "samples", molecule=identity)
+    emulator = Emulator.load(context.inputs["train_emulator"] / "emulator.pt", molecule=identity)
+    dims = (emulator.coordinates.num_euclidean, emulator.coordinates.num_circular)
+    energy_model = build_energy_model(config, *dims)
+    fit_model(
+        context,
+        "energy",
+        config,
+        energy_model,
+        partial(build_energy_matching, config, *dims),
+        samples.load(["z"])["z"],
+    )
+    density = LearnedDensity(identity, emulator.coordinates, energy_model)
+    density.save(context.folder / "energy.pt")
+    context.tracker.log_model("energy", context.folder / "energy.pt")

@@ -1,0 +1,33 @@
+"""The result of a run in ten lines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def summary(metrics: Mapping[str, Any], folder: Path) -> str:
+    """Return a short table of a run's ``metrics.json``."""
+    low, high = metrics["delta_f_interval_kT"]
+    converged = "" if metrics["delta_f_reference_run_converged"] else ", NOT converged"
+    stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in metrics["seconds"].items())
+    rows = {
+        "delta_f": f"{_value(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]",
+        "reference": f"{_value(metrics, 'delta_f_reference')} "
+        f"({metrics['delta_f_reference_source']})",
+        "reference, this run": f"{_value(metrics, 'delta_f_reference_run')}{converged}",
+        "exact likelihood": f"{_value(metrics, 'delta_f_exact')} "
+        f"(n = {metrics['log_density_num_samples']})",
+        "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['ess_num_samples']}, "
+        f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
+        "Pareto k": f"{metrics['pareto_k']:.2f} (reliable below 0.7)",
+        "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
+        f"{metrics['speedup_over_exact']:.0f} times faster than exact",
+        "time": f"{sum(metrics['seconds'].values()):.0f} s ({stages})",
+        "memory": f"{metrics['peak_memory_gb']:.1f} GB",
+        "folder": str(folder),
+    }
+    return "\n".join(f"{name:<20} {text}" for name, text in rows.items())
+
+
+def _value(metrics: Mapping[str, Any], name: str) -> str:
+    return f"{metrics[f'{name}_kT']:.2f} +- {metrics[f'{name}_stderr_kT']:.2f} kT"

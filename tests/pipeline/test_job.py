@@ -1,0 +1,158 @@
+"""The whole job, small: real simulation, training, sampling and reweighting in one process."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import Result
+
+from bnce_dist.chem.geometry import signed_volume
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.core.divergence import log_density_along_ode
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.random import generator
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
+
+Job = Callable[..., Result]
+PROMISED = {
+    "delta_f_kT",
+    "delta_f_stderr_kT",
+    "delta_f_reference_kT",
+    "delta_f_reference_stderr_kT",
+    "delta_f_reference_run_kT",
+    "delta_f_reference_run_stderr_kT",
+    "delta_f_exact_kT",
+    "ess_fraction",
+    "ess_fraction_clipped",
+    "ess_num_samples",
+    "pareto_k",
+    "log_density_rmse_kT",
+    "speedup_over_exact",
+    "seconds",
+    "seed",
+    "commit",
+    "versions",
+}
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "done"))
+
+
+def modification_times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_metrics_hold_what_is_promised(finished_run: Path) -> None:
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    assert metrics.keys() >= PROMISED
+    numbers = [value for value in metrics.values() if isinstance(value, float)]
+    assert all(math.isfinite(value) for value in numbers)
+    assert metrics["ess_num_samples"] == 1000
+    assert metrics["speedup_over_exact"] > 10
+    assert set(metrics["seconds"]) == {
+        "simulate",
+        "train_emulator",
+        "generate",
+        "train_energy",
+        "evaluate",
+    }
+
+
+def test_figures_and_journal_are_there(finished_run: Path) -> None:
+    assert len(list((finished_run / "figures").glob("*.png"))) >= 5
+    assert (finished_run / "tracking.jsonl").stat().st_size > 0
+
+
+def test_the_same_command_again_computes_nothing(run_job: Job, run_copy: Path) -> None:
+    stages = [path.parent for path in run_copy.glob("*/artifact.json")]
+    before = [modification_times(stage) for stage in stages]
+    result = run_job("--output", run_copy.parent, "--name", "done")
+    assert result.exit_code == 0, result.output
+    assert "delta_f" in result.stdout
+    assert [modification_times(stage) for stage in stages] == before
+
+
+def test_a_changed_configuration_needs_resume_and_redoes_what_it_affects(
+    run_job: Job, run_copy: Path
+) -> None:
+    command = ("--output", run_copy.parent, "--name", "done", "evaluate.num_exact=40")
+    refused = run_job(*command)
+    assert refused.exit_code == 2
+    assert "evaluate.num_exact=60" in refused.stderr
+    training = modification_times(run_copy / "train_energy")
+    accepted = run_job(*command, "--resume")
+    assert accepted.exit_code == 0, accepted.output
+    assert modification_times(run_copy / "train_energy") == training
+    metrics = json.loads((run_copy / "metrics.json").read_text())
+    assert metrics["log_density_num_samples"] == 40
+    assert (run_copy / "superseded" / "evaluate-1" / "artifact.json").exists()
+
+
+def test_an_interrupted_training_with_a_torn_checkpoint_is_one_line(
+    run_job: Job, run_copy: Path
+) -> None:
+    stage = run_copy / "train_energy"
+    record = json.loads((stage / "artifact.json").read_text())
+    (stage / "artifact.json").write_text(json.dumps({k: record[k] for k in record if k != "files"}))
+    checkpoint = stage / "training" / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    earlier = modification_times(run_copy / "generate")
+    command = ("--output", run_copy.parent, "--name", "done")
+
+    refused = run_job(*command)
+    assert refused.exit_code == 2
+    assert "checkpoint.pt" in refused.stderr.splitlines()[-1]
+    assert modification_times(run_copy / "generate") == earlier
+
+    checkpoint.unlink()
+    assert run_job(*command).exit_code == 0
+
+
+def test_emulator_samples_the_molecule(finished_run: Path) -> None:
+    molecule = Molecule.from_sequence("ACE-ALA-NME")
+    emulator = Emulator.load(
+        finished_run / "train_emulator" / "emulator.pt", molecule=molecule.identity
+    )
+    positions = emulator.sample(200, generator(1))
+    assert positions.shape == (200, molecule.num_atoms, 3)
+    (centre,) = molecule.chirality_centres
+    assert (signed_volume(positions, centre) > 0).double().mean() > 0.95
+
+
+def test_exact_log_density_agrees_with_the_continuous_flow(finished_run: Path) -> None:
+    emulator = Emulator.load(finished_run / "train_emulator" / "emulator.pt")
+    z_prior = emulator.path.sample_prior(20, generator(2))
+    z, discrete = emulator.transport_with_log_density(z_prior)
+    torch.testing.assert_close(z, emulator.transport(z_prior), rtol=1e-4, atol=1e-4)
+    continuous = log_density_along_ode(emulator.velocity_field, emulator.path, z, 48)
+    assert (discrete - continuous).abs().median() < 0.5
+
+
+def test_learned_density_of_positions_is_that_of_the_evaluation(finished_run: Path) -> None:
+    density = LearnedDensity.load(finished_run / "train_energy" / "energy.pt")
+    evaluated = ShardedDataset.open(finished_run / "evaluate" / "evaluated").load()
+    usable = evaluated["valid"] & evaluated["native_chirality"]
+    positions = torch.from_numpy(evaluated["positions_nm"][usable][:100])
+    expected = torch.from_numpy(evaluated["log_density"][usable][:100])
+    # The stored positions are float32, which the stiffest coordinates feel.
+    torch.testing.assert_close(density.log_density(positions), expected, rtol=0, atol=0.05)
+
+
+def test_a_model_file_of_something_else_is_refused(finished_run: Path, tmp_path: Path) -> None:
+    path = finished_run / "train_emulator" / "emulator.pt"
+    with pytest.raises(InputError, match="kind energy"):
+        LearnedDensity.load(path)
+    with pytest.raises(InputError, match="molecule 123"):
+        Emulator.load(path, molecule="123")
+    torn = tmp_path / "torn.pt"
+    torn.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="a complete emulator file"):
+        Emulator.load(torn)

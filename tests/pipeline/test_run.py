@@ -1,0 +1,144 @@
+"""Which stages run when: with stages that only write what they were given."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bnce_dist.pipeline import run as run_module
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.executor import LocalExecutor
+from bnce_dist.pipeline.folder import RunFolder
+from bnce_dist.pipeline.overrides import load_config
+from bnce_dist.pipeline.run import StageSpec, run_pipeline
+from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.tracking.tracker import NullTracker
+
+
+class FakeStages:
+    """Stages a -> b -> c; b reads one of a's two files; each counts its runs."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.fail_in: str | None = None
+
+    def specs(self) -> tuple[StageSpec, ...]:
+        return (
+            StageSpec("a", self.stage("a", ("dataset", "reference")), ("dataset", "reference")),
+            StageSpec("b", self.stage("b", ("emulator",)), ("emulator",), {"a": "dataset"}),
+            StageSpec("c", self.stage("c", ("energy",)), ("energy",), {"b": ""}),
+        )
+
+    def stage(self, name: str, sections: tuple[str, ...]) -> Callable[[StageContext], None]:
+        def run(context: StageContext) -> None:
+            self.ran.append(name)
+            settings = context.config.model_dump(mode="json")
+            for section in sections:
+                (context.folder / section).write_text(json.dumps(settings[section]))
+            if self.fail_in == name:
+                raise KeyboardInterrupt
+            for source, folder in context.inputs.items():
+                (context.folder / f"from_{source}").write_text(
+                    "".join(path.read_text() for path in sorted(folder.glob("[!a]*")))
+                )
+
+        return run
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
+    fake = FakeStages()
+    monkeypatch.setattr(run_module, "STAGES", fake.specs())
+    monkeypatch.setattr(run_module, "STAGE_NAMES", ("a", "b", "c"))
+    monkeypatch.setattr(run_module, "load_metrics", lambda *_: {"delta_f_kT": 3.9})
+    return fake
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+def execute(folder: RunFolder, *overrides: str, last_stage: str = "c") -> dict | None:
+    config = load_config(None, overrides)
+    return run_pipeline(config, None, folder, LocalExecutor(), NullTracker(), last_stage)
+
+
+def test_stages_run_in_order_once(stages: FakeStages, folder: RunFolder) -> None:
+    execute(folder)
+    execute(folder)
+    assert stages.ran == ["a", "b", "c"]
+
+
+def test_metrics_are_written_with_their_provenance(stages: FakeStages, folder: RunFolder) -> None:
+    assert execute(folder) == json.loads((folder.path / "metrics.json").read_text())
+    metrics = json.loads((folder.path / "metrics.json").read_text())
+    assert metrics["delta_f_kT"] == 3.9
+    assert set(metrics["seconds"]) == {"a", "b", "c"}
+    assert metrics["seed"] == 0
+    assert metrics["versions"]["torch"]
+    assert metrics["peak_memory_gb"] > 0
+    assert load_config(folder.config_path) == Config()
+
+
+def test_an_interrupted_stage_is_repeated_and_those_before_are_not(
+    stages: FakeStages, folder: RunFolder
+) -> None:
+    stages.fail_in = "b"
+    with pytest.raises(KeyboardInterrupt):
+        execute(folder)
+    stages.fail_in = None
+    execute(folder)
+    assert stages.ran == ["a", "b", "b", "c"]
+    assert not folder.superseded.exists()
+
+
+def test_a_changed_setting_reruns_the_stages_it_affects(
+    stages: FakeStages, folder: RunFolder
+) -> None:
+    execute(folder)
+    stages.ran.clear()
+    execute(folder, "energy.width=64")
+    assert stages.ran == ["c"]
+    assert [path.name for path in folder.superseded.iterdir()] == ["c-1"]
+    stages.ran.clear()
+    execute(folder, "emulator.width=64", "energy.width=64")
+    assert stages.ran == ["b", "c"]
+
+
+def test_a_part_of_a_stage_that_did_not_change_reruns_nothing_below(
+    stages: FakeStages, folder: RunFolder
+) -> None:
+    execute(folder)
+    stages.ran.clear()
+    execute(folder, "reference.num_tasks=7")
+    assert stages.ran == ["a"]
+
+
+def test_the_seed_affects_everything(stages: FakeStages, folder: RunFolder) -> None:
+    execute(folder)
+    execute(folder, "seed=1")
+    assert stages.ran == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_cluster_and_tracking_affect_nothing(stages: FakeStages, folder: RunFolder) -> None:
+    execute(folder)
+    execute(folder, "cluster.num_workers=1", "tracking.backend=none")
+    assert stages.ran == ["a", "b", "c"]
+
+
+def test_a_damaged_artifact_is_made_again(stages: FakeStages, folder: RunFolder) -> None:
+    execute(folder)
+    stages.ran.clear()
+    path = folder.stage("b") / "emulator"
+    path.write_text(path.read_text()[:5])
+    execute(folder)
+    # What b leaves is the same again, so c stays.
+    assert stages.ran == ["b"]
+
+
+def test_stopping_after_a_stage(stages: FakeStages, folder: RunFolder) -> None:
+    assert execute(folder, last_stage="b") is None
+    assert stages.ran == ["a", "b"]
+    assert not (folder.path / "metrics.json").exists()
