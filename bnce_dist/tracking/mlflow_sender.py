@@ -17,9 +17,10 @@ logger = logging.getLogger(__name__)
 
 # Marks a run in the store, so that one whose creation was not acknowledged is found again.
 RUN_TAG = "bnce_dist.run"
-# The store's limits for one request.
-MAX_METRICS = 1000
+# Per request. The store takes 100 parameters and 1000 metrics, but a repeated batch of those
+# keeps a busy server longer than our timeout.
 MAX_PARAMS = 100
+MAX_METRICS = 200
 # Codes with which a store refuses a record for good; everything else may pass later.
 REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"})
 

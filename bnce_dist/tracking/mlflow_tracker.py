@@ -21,11 +21,12 @@ STATE_NAME = "tracking_state.json"
 SEND_INTERVAL_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 120.0
+PATIENCE_SECONDS = 5.0
 # One short attempt per request (MLflow's own defaults retry for minutes): what fails stays in
 # the journal anyway. No lines printed into progress bars. A user's setting wins.
 MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
@@ -58,11 +59,13 @@ class MlflowTracker(JsonLinesTracker):
         return self._sender.unsent
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """Close the parent run and send what is left, in one attempt."""
+        """Close the parent run, and wait for the store as long as it takes records."""
         super().finish(status)
         self._finished.set()
-        self._thread.join()
-        self._try_to_send()
+        before = self.unsent + 1
+        while self._thread.is_alive() and self.unsent < before:
+            before = self.unsent
+            self._thread.join(PATIENCE_SECONDS)
         if self.unsent:
             logger.warning(
                 "%d tracking records wait in %s; send them with: python -m bnce_dist.tracking %s",
@@ -72,24 +75,17 @@ class MlflowTracker(JsonLinesTracker):
             )
 
     def _send_repeatedly(self) -> None:
-        pause = 0.0
-        while not self._finished.wait(pause or SEND_INTERVAL_SECONDS):
-            error = self._try_to_send()
-            if error is None:
+        pause, finished = 0.0, False
+        while not finished:
+            finished = self._finished.wait(pause or SEND_INTERVAL_SECONDS)
+            try:
+                self._sender.send()
                 pause = 0.0
-                continue
-            if not pause:
-                logger.warning(
-                    "MLflow is away, records wait in %s: %s", self._journal.path, _reason(error)
-                )
-            pause = min(2 * pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
-
-    def _try_to_send(self) -> Exception | None:
-        try:
-            self._sender.send()
-        except Exception as error:  # Stores fail in many ways; none of them may end a run.
-            return error
-        return None
+            except Exception as error:  # Stores fail in many ways; none of them may end a run.
+                if not pause:
+                    where = self._journal.path
+                    logger.warning("MLflow is away, records wait in %s: %s", where, _reason(error))
+                pause = min(2 * pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 
 def flush(run_folder: str | Path) -> int:
@@ -133,7 +129,7 @@ def local_store(run_folder: Path) -> str:
 def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSender:
     """Return a sender for a run folder's journal.
 
-    Raises: InputError: the store does not answer within about five seconds, or the
+    Raises: InputError: the store does not answer within eight seconds, or the
         experiment was deleted in it.
     """
     for name, value in MLFLOW_SETTINGS.items():

@@ -83,6 +83,9 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
+    def hang(self) -> None:
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -266,12 +269,13 @@ def test_a_server_that_stays_away_is_flushed_later(tmp_path: Path, server: Serve
     tracker.start_run("adp", {"seed": 1})
     log_steps(tracker, 0, 20)
     wait_until(lambda: tracker.unsent == 0)
-    server.kill()
-    log_steps(tracker, 20, 40)
+    server.hang()
+    assert log_steps(tracker, 20, 40) < 1.0
     began = time.monotonic()
     tracker.finish()
     assert time.monotonic() - began < 10
     assert tracker.unsent == 21
+    server.kill()
 
     again = [sys.executable, "-m", "bnce_dist.tracking", str(folder)]
     failed = subprocess.run(again, capture_output=True, text=True, check=False)
