@@ -75,12 +75,13 @@ def test_stratified_times_have_one_per_stratum():
 
 
 class GaussianTruth(nn.Module):
-    """Energy and velocity of standard normal data of given variance, plus a deliberate error."""
+    """Energy and velocity of Gaussian data: exact up to ``gauge sin(z)`` and an error in c(t)."""
 
-    def __init__(self, variance, error=0.0):
+    def __init__(self, variance, error=0.0, gauge=1.0):
         super().__init__()
         self.variance = nn.Parameter(torch.tensor(variance, dtype=torch.float64))
         self.error = error
+        self.gauge = gauge
 
     def marginal_variance(self, t):
         return torch.cos(0.5 * math.pi * t) ** 2 * self.variance + torch.sin(0.5 * math.pi * t) ** 2
@@ -93,7 +94,7 @@ class GaussianTruth(nn.Module):
 
     def at_times(self, z, times):
         variance = self.marginal_variance(times)
-        gauge = torch.sin(z).sum(1)
+        gauge = self.gauge * torch.sin(z).sum(1)
         energy = -0.5 * z.square().sum(1)[:, None] / variance + gauge[:, None]
         return energy - (0.5 * z.shape[1] + self.error) * torch.log(variance)
 
@@ -126,6 +127,20 @@ def test_infonce_is_minimised_by_the_truth_for_any_number_of_negatives(num_negat
     assert abs(mean) < 4 * error
     mean, error = slope(0.1)
     assert abs(mean) > 8 * error
+
+
+def test_score_loss_of_the_true_score_is_the_posterior_variance_of_the_noise():
+    """Var[eps | x_t] = alpha^2 v / (alpha^2 v + sigma^2), here averaged over t by quadrature."""
+    path = ProductPath(TrigonometricInterpolant(), num_euclidean=2)
+    model = GaussianTruth(0.3, gauge=0.0)
+    objective = EnergyMatching(model, path, time_exponent=1.0)
+    x_data = math.sqrt(0.3) * path.sample_noise(100_000, generator("data"), torch.float64)
+    with torch.no_grad():
+        score = objective(**objective.draw(x_data, generator("draw")))["score"]
+        t = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+        signal = torch.cos(0.5 * math.pi * t) ** 2 * 0.3
+        expected = (signal / model.marginal_variance(t)).mean()
+    assert abs(score - expected) < 0.005
 
 
 def test_flow_matching_is_stationary_at_the_true_velocity():
