@@ -7,6 +7,7 @@ algebra with analytic forces, one order of magnitude faster than a loop over con
 import copy
 import functools
 import math
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -202,7 +203,7 @@ class ForceField(nn.Module):
         try:
             fast.energy_and_forces_kj_mol(origin)
         except (RuntimeError, OSError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = textwrap.shorten(str(error), width=150)
             warnings.warn(f"force field runs uncompiled, slower: {reason}", stacklevel=2)
             return self
         return fast

@@ -6,13 +6,17 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from openmm import app
 
-from bnce_dist.chem.start_structure import build_positions
+from bnce_dist.chem.geometry import signed_volume
+from bnce_dist.chem.pdb_file import match_atoms, read_residues
+from bnce_dist.chem.start_structure import build_positions, relax
 from bnce_dist.chem.templates import Template, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 
@@ -66,6 +70,31 @@ class Molecule:
         graph = cls._from_templates(name, chain_templates(parse_sequence(name)))
         positions = build_positions(graph.topology, graph.chirality_centres, graph.omegas)
         return dataclasses.replace(graph, positions_nm=positions)
+
+    @classmethod
+    def from_pdb(cls, path: str | Path) -> Self:
+        """Read a peptide from a PDB file and relax it; the atoms take the force field's order.
+
+        Args:
+            path: A file with one chain of known residues, complete with hydrogens.
+
+        Raises: InputError: the file is unreadable, a residue is unknown, misses atoms or is a
+            D residue.
+        """
+        residues = read_residues(path)
+        names = tuple(residue.name for residue in residues)
+        templates = chain_templates(names)
+        positions = match_atoms(residues, templates)
+        graph = cls._from_templates("-".join(names), templates)
+        for centre in graph.chirality_centres:
+            if signed_volume(torch.from_numpy(positions), centre) <= 0:
+                label = residues[graph.residue_index[centre[0]]].label
+                raise InputError(
+                    f"PDB file {path}", expected="L residues",
+                    got=f"{label} with {graph.atom_names[centre[0]]} of the other hand",
+                    remedy="mirror or correct the structure",
+                )  # fmt: skip
+        return dataclasses.replace(graph, positions_nm=relax(graph.topology, positions))
 
     @classmethod
     def _from_templates(cls, name: str, templates: Sequence[Template]) -> Self:

@@ -49,8 +49,8 @@ def build_positions(
         system.addForce(_trans_restraint(omegas))
     for seed in range(_NUM_ATTEMPTS):
         start = np.random.default_rng(seed).normal(scale=0.3, size=(full.getNumParticles(), 3))
-        folded = _minimise(bonded, start)
-        positions = relax(topology, _minimise(full, folded))
+        folded = _minimise(bonded, start, tolerance=100.0)
+        positions = relax(topology, _minimise(full, folded, tolerance=100.0))
         if _is_sound(full, positions, chirality_centres, omegas):
             return positions - positions.mean(0)
     raise InputError(
@@ -61,7 +61,7 @@ def build_positions(
 
 def relax(topology: app.Topology, positions_nm: Positions) -> Positions:
     """Return the local minimum of the potential energy next to ``positions_nm``."""
-    return _minimise(_create_system(topology), positions_nm)
+    return _minimise(_create_system(topology), positions_nm, tolerance=1.0)
 
 
 @functools.cache
@@ -80,11 +80,12 @@ def _without_nonbonded(system: openmm.System) -> openmm.System:
     return system
 
 
-def _minimise(system: openmm.System, positions_nm: Positions) -> Positions:
+def _minimise(system: openmm.System, positions_nm: Positions, *, tolerance: float) -> Positions:
+    """Minimise until the root-mean-square force is below ``tolerance`` [kJ/mol/nm]."""
     platform = openmm.Platform.getPlatformByName("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
     context.setPositions(positions_nm)
-    openmm.LocalEnergyMinimizer.minimize(context, 1.0)
+    openmm.LocalEnergyMinimizer.minimize(context, tolerance)
     return context.getState(positions=True).getPositions(asNumpy=True)._value
 
 

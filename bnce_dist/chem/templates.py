@@ -1,8 +1,8 @@
 """Residue templates and sequences: which atoms, in which order, with which bonds."""
 
-import difflib
 import functools
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,49 +43,57 @@ def parse_sequence(sequence: str) -> tuple[str, ...]:
 
     Args:
         sequence: Three-letter names joined by hyphens (``"ACE-ALA-NME"``, ``"ALA-CYS"``) or
-            one-letter codes without caps (``"AC"``). Histidine is HIE unless given as HID, HIP.
-
-    Raises: InputError: a residue is unknown, or a cap is not at its end of the chain.
+            one-letter codes of an uncapped chain (``"AC"``). Histidine is HIE unless given as
+            HID or HIP.
     """
     text = sequence.strip().upper()
-    tokens = text.split("-") if "-" in text else list(text)
-    names = tuple(_residue_name(token, sequence) for token in tokens)
-    for index, name in enumerate(names):
-        at_end = {N_CAP: index == 0, C_CAP: index == len(names) - 1}
-        if not at_end.get(name, True):
-            raise InputError(
-                f"sequence {sequence!r}", expected="ACE only first and NME only last",
-                got=f"{name} as residue {index + 1}", remedy="write e.g. ACE-ALA-NME",
-            )  # fmt: skip
-    if len(names) < 2:
-        raise InputError(
-            f"sequence {sequence!r}", expected="at least two residues, e.g. ACE-ALA-NME or AC",
-            got=len(names), remedy="add residues or the caps ACE and NME",
-        )  # fmt: skip
-    return names
+    tokens = text.split("-") if "-" in text else [_ONE_LETTER.get(code, code) for code in text]
+    return tuple(_ALIASES.get(token, token) for token in tokens)
 
 
-def chain_templates(names: tuple[str, ...]) -> list[Template]:
-    """Return the template of each residue of one chain, ends that are not capped charged."""
+def chain_templates(names: Sequence[str]) -> list[Template]:
+    """Return the template of each residue of one chain, ends that are not capped charged.
+
+    Args:
+        names: Residue names from the N to the C terminus.
+
+    Raises: InputError: a residue is unknown, a cap is not at its end, or the chain is shorter
+        than two residues.
+    """
     last = len(names) - 1
+    if last < 1:
+        raise _bad_chain(names, "at least two residues", f"{len(names)}")
     templates = []
     for index, name in enumerate(names):
+        _require_known(name, names)
+        if (name == N_CAP and index != 0) or (name == C_CAP and index != last):
+            expected = f"{N_CAP} only first and {C_CAP} only last"
+            raise _bad_chain(names, expected, f"{name} as residue {index + 1}")
         is_cap = name in (N_CAP, C_CAP)
         prefix = "" if is_cap else {0: "N", last: "C"}.get(index, "")
         templates.append(_load_template(prefix + name, name))
     return templates
 
 
-def _residue_name(token: str, sequence: str) -> str:
-    name = _ONE_LETTER.get(token, _ALIASES.get(token, token))
+def _require_known(name: str, names: Sequence[str]) -> None:
     valid = (*RESIDUES, N_CAP, C_CAP)
     if name not in valid:
-        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)[0]
+        near = max(valid, key=lambda other: _likeness(name, other))
         raise InputError(
-            f"sequence {sequence!r}", expected=f"residues among {', '.join(valid)}",
-            got=repr(token), remedy=f"did you mean {near}?",
+            f"sequence {'-'.join(names)!r}", expected=f"residues among {', '.join(valid)}",
+            got=repr(name), remedy=f"did you mean {near}?",
         )  # fmt: skip
-    return name
+
+
+def _likeness(name: str, other: str) -> int:
+    return sum(a == b for a, b in zip(name, other, strict=False))
+
+
+def _bad_chain(names: Sequence[str], expected: str, got: str) -> InputError:
+    return InputError(
+        f"sequence {'-'.join(names)!r}", expected=expected, got=got,
+        remedy="write e.g. ACE-ALA-NME, or AC for an uncapped dipeptide",
+    )  # fmt: skip
 
 
 @functools.cache

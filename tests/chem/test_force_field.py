@@ -1,19 +1,19 @@
 import pickle
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import openmm
 import pytest
 import torch
+from openmm import app
+from torch import Tensor
+
 from bnce_dist.chem.force_field import ForceField, build_system
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials import OpenMMPotential
 from bnce_dist.core.errors import InputError
-from openmm import app
-from torch import Tensor
 
 FORCE_FIELDS = [
     ("amber14-all.xml", "implicit/obc1.xml"),
@@ -149,12 +149,9 @@ def test_survives_pickling(alanine: Molecule, force_field: ForceField) -> None:
 @pytest.mark.slow
 def test_compiled_equals_eager(alanine: Molecule, force_field: ForceField) -> None:
     eager = force_field.astype(torch.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            fast = eager.compiled(tile_size=64)
-        except UserWarning as reason:
-            pytest.skip(str(reason))
+    fast = eager.compiled(tile_size=64)
+    if fast is eager:
+        pytest.skip("no working C++ compiler here")
     noise = torch.randn(150, 22, 3, generator=torch.Generator().manual_seed(4))
     positions = torch.from_numpy(alanine.positions_nm) + 0.005 * noise
     energy, forces = eager.energy_and_forces_kj_mol(positions)

@@ -4,6 +4,7 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
+
 from bnce_dist.chem.geometry import dihedral, signed_volume
 
 

@@ -1,0 +1,113 @@
+"""Reading one peptide chain, with all its atoms, from a PDB file."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from openmm import app
+
+from bnce_dist.chem.templates import C_CAP, N_CAP, Template
+from bnce_dist.core.errors import InputError
+
+# OpenMM's reader gives atoms their PDB names; the force field's templates keep Amber's.
+_METHYL = {"H1": "HH31", "H2": "HH32", "H3": "HH33"}
+_AMBER_NAMES = {N_CAP: _METHYL, C_CAP: {"C": "CH3", **_METHYL}}
+_HISTIDINE_BY_HYDROGENS = {
+    frozenset({"HD1"}): "HID",
+    frozenset({"HE2"}): "HIE",
+    frozenset({"HD1", "HE2"}): "HIP",
+}
+
+
+@dataclass(frozen=True)
+class PDBResidue:
+    """A residue as found in a file.
+
+    Args:
+        name: Residue name; histidines are told apart by their hydrogens.
+        label: What to call it in a message, e.g. ``"ALA 2"``.
+        positions_nm: Position of each atom, by the name the force field gives it.
+    """
+
+    name: str
+    label: str
+    positions_nm: dict[str, NDArray[np.float64]]
+
+
+def read_residues(path: str | Path) -> list[PDBResidue]:
+    """Read the residues of the first model of a PDB file.
+
+    Raises: InputError: the file cannot be read, or holds more than one chain.
+    """
+    try:
+        pdb = app.PDBFile(str(path))
+        positions = pdb.getPositions(asNumpy=True)._value
+    except FileNotFoundError as error:
+        raise _unreadable(path, "nothing") from error
+    except Exception as error:  # The reader raises whatever its parser meets.
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+    num_chains = pdb.topology.getNumChains()
+    if num_chains != 1:
+        raise InputError(
+            f"PDB file {path}", expected="one chain", got=f"{num_chains} chains",
+            remedy="keep one peptide and remove water, ions and ligands",
+        )  # fmt: skip
+    return [_read_residue(residue, positions) for residue in pdb.topology.residues()]
+
+
+def match_atoms(
+    residues: Sequence[PDBResidue], templates: Sequence[Template]
+) -> NDArray[np.float64]:
+    """Return the positions in the order of the templates, ``(atoms, 3)`` [nm].
+
+    Raises: InputError: a residue misses atoms of its template or has others, or a position
+        is not a number.
+    """
+    problems = [
+        problem
+        for residue, template in zip(residues, templates, strict=True)
+        for problem in _differences(residue, template)
+    ]
+    if problems:
+        raise InputError(
+            "PDB file", expected="every atom of every residue, hydrogens included",
+            got="; ".join(problems), remedy="complete the structure, e.g. with PDBFixer",
+        )  # fmt: skip
+    return np.array(
+        [
+            residue.positions_nm[name]
+            for residue, template in zip(residues, templates, strict=True)
+            for name in template.atom_names
+        ]
+    )
+
+
+def _read_residue(residue: app.topology.Residue, positions: NDArray[np.float64]) -> PDBResidue:
+    names = _AMBER_NAMES.get(residue.name, {})
+    atoms = {names.get(atom.name, atom.name): positions[atom.index] for atom in residue.atoms()}
+    name = residue.name
+    if name == "HIS":
+        name = _HISTIDINE_BY_HYDROGENS.get(frozenset(atoms) & {"HD1", "HE2"}, "HIE")
+    # An ammonium group's first hydrogen is read as the amide's.
+    if "H" in atoms and "H2" in atoms:
+        atoms["H1"] = atoms.pop("H")
+    return PDBResidue(name, f"{residue.name} {residue.id}", atoms)
+
+
+def _differences(residue: PDBResidue, template: Template) -> Iterator[str]:
+    wanted = dict.fromkeys(template.atom_names)
+    missing = [name for name in wanted if name not in residue.positions_nm]
+    surplus = [name for name in residue.positions_nm if name not in wanted]
+    bad = [name for name, xyz in residue.positions_nm.items() if not all(map(math.isfinite, xyz))]
+    for verb, names in (("misses", missing), ("has unknown", surplus), ("has NaN at", bad)):
+        if names:
+            yield f"{residue.label} {verb} {', '.join(names)}"
+
+
+def _unreadable(path: str | Path, got: str) -> InputError:
+    return InputError(
+        f"PDB file {path}", expected="a readable PDB file", got=got, remedy="check the path",
+    )  # fmt: skip
