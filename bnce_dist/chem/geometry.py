@@ -18,8 +18,8 @@ def dihedral(positions_nm: Tensor, quadruple: Sequence[int]) -> Tensor:
 
     Returns: ``(...)`` [rad] in (-pi, pi], IUPAC sign: trans is pi, clockwise is positive.
     """
-    i, j, k, l = (positions_nm[..., atom, :] for atom in quadruple)  # noqa: E741
-    b1, b2, b3 = j - i, k - j, l - k
+    first, second, third, fourth = (positions_nm[..., atom, :] for atom in quadruple)
+    b1, b2, b3 = second - first, third - second, fourth - third
     m, n = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
     sine = torch.linalg.vector_norm(b2, dim=-1) * (b1 * n).sum(-1)
     return torch.atan2(sine, (m * n).sum(-1))

@@ -207,5 +207,5 @@ class Molecule:
         """Yield the indices of four atoms given by (residue, name), if all of them exist."""
         keys = list(zip(self.residue_index, self.atom_names, strict=True))
         if all(atom in keys for atom in atoms):
-            i, j, k, l = (keys.index(atom) for atom in atoms)  # noqa: E741
-            yield i, j, k, l
+            first, second, third, fourth = (keys.index(atom) for atom in atoms)
+            yield first, second, third, fourth
