@@ -26,7 +26,7 @@ PATIENCE_SECONDS = 5.0
 # the journal anyway. No lines printed into progress bars. A user's setting wins.
 MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "6",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 
@@ -129,7 +129,7 @@ def local_store(run_folder: Path) -> str:
 def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSender:
     """Return a sender for a run folder's journal.
 
-    Raises: InputError: the store does not answer within eight seconds, or the
+    Raises: InputError: the store does not answer within six seconds, or the
         experiment was deleted in it.
     """
     for name, value in MLFLOW_SETTINGS.items():

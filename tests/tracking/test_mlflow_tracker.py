@@ -299,7 +299,7 @@ def log_steps(tracker: MlflowTracker, first: int, last: int) -> float:
     return longest
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
