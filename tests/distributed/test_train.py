@@ -138,15 +138,26 @@ def test_divergence_on_one_rank_ends_all_at_once(task: TrainingTask, tmp_path: P
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def refuse_to_build() -> nn.Module:
+    raise InputError("disk", expected="free space", got="none", remedy="clean up")
+
+
+def test_an_input_error_on_a_worker_arrives_as_one_line(
+    two_cpus: None, task: TrainingTask, tmp_path: Path
+) -> None:
+    task = dataclasses.replace(task, build_objective=refuse_to_build)
+    with pytest.raises(InputError) as caught:
+        fit(task, tmp_path, num_workers=1, max_failures=0)
+    assert str(caught.value) == "disk: expected free space, got none; clean up"
+
+
 def test_what_cannot_work_is_refused_before_workers_start(
     two_cpus: None, task: TrainingTask, undisturbed: TrainingResult, tmp_path: Path
 ) -> None:
     for num_workers in (0, 3):
         with pytest.raises(InputError, match=f"1 to 2.*got {num_workers}"):
             fit(task, tmp_path, num_workers=num_workers)
-    odd = dataclasses.replace(
-        task, settings=dataclasses.replace(task.settings, global_batch_size=7)
-    )
+    seven = dataclasses.replace(task.settings, global_batch_size=7)
     with pytest.raises(InputError, match="multiple of the number of workers"):
         fit(dataclasses.replace(task, settings=seven), tmp_path, num_workers=2)
     with pytest.raises(InputError, match="training data"):
