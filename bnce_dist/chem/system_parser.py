@@ -23,17 +23,25 @@ from bnce_dist.core.errors import InputError
 
 # OpenMM's own constants; its GB expressions round the Coulomb constant differently.
 _COULOMB = 138.93545764438198
-_SURFACE_STRING = "28.3919551*(radius+0.14)^2*(radius/B)^6"
-_SELF_STRING = "-0.5*138.935485*(1/soluteDielectric-1/solventDielectric)*charge^2/B"
-_PAIR_STRING = "-138.935485*(1/soluteDielectric-1/solventDielectric)*charge1*charge2/f"
-_INTEGRAL_STRING = (
-    "select(step(r+sr2-or1), 0.5*(1/L-1/U+0.25*(r-sr2^2/r)*(1/(U^2)-1/(L^2))+0.5*log(L/U)/r), 0)"
+# The expressions of implicit/obc1.xml and implicit/obc2.xml without spaces and constants.
+_INTEGRAL = (
+    "select(step(r+sr2-or1),0.5*(1/L-1/U+0.25*(r-sr2^2/r)*(1/(U^2)-1/(L^2))+0.5*log(L/U)/r),0)"
+    ";U=r+sr2;L=max(or1,D);D=abs(r-sr2)"
 )
-_TANH_COEFFICIENTS = {
-    "1/(1/or-tanh(0.8*psi+2.909125*psi^3)/radius)": (0.8, 0.0, 2.909125),
-    "1/(1/or-tanh(psi-0.8*psi^2+4.85*psi^3)/radius)": (1.0, 0.8, 4.85),
-}
+_RADIUS = "1/(1/or-tanh({})/radius);psi=I*or;radius=or+offset"
+_OBC1 = (0.8, 0.0, 2.909125)
 _OBC2 = (1.0, 0.8, 4.85)
+_TANH_COEFFICIENTS = {
+    _RADIUS.format("0.8*psi+2.909125*psi^3"): _OBC1,
+    _RADIUS.format("psi-0.8*psi^2+4.85*psi^3"): _OBC2,
+}
+_SELF = "-0.5*138.935485*(1/soluteDielectric-1/solventDielectric)*charge^2/B"
+_PAIR = (
+    "-138.935485*(1/soluteDielectric-1/solventDielectric)*charge1*charge2/f"
+    ";f=sqrt(r^2+B1*B2*exp(-r^2/(4*B1*B2)))"
+)
+_SURFACE = "28.3919551*(radius+0.14)^2*(radius/B)^6;radius=or+offset"
+_CONSTANT = re.compile(r";(solventDielectric|soluteDielectric|kappa|offset)=([\d.e+-]+)")
 
 
 def bonded_terms(system: openmm.System) -> list[torch.nn.Module]:
@@ -122,24 +130,21 @@ def _coulomb_lennard_jones(
 
 
 def _custom_born_parameters(force: openmm.CustomGBForce) -> BornParameters:
-    """Recognise the OBC expressions of OpenMM's implicit/obc1.xml and implicit/obc2.xml."""
+    """Read the parameters of the OBC expressions, which have to be exactly the known ones."""
     values = [force.getComputedValueParameters(i)[1] for i in range(force.getNumComputedValues())]
     energies = [force.getEnergyTermParameters(i)[0] for i in range(force.getNumEnergyTerms())]
-    heads = [text.split(";")[0] for text in values]
-    terms = {text.split(";")[0] for text in energies}
-    known = {_SELF_STRING, _PAIR_STRING, _SURFACE_STRING}
-    offsets = re.findall(r"offset=([\d.e-]+)", ";".join(values + energies))
+    texts = [text.replace(" ", "") for text in (*values, *energies)]
+    expressions = [_CONSTANT.sub("", text) for text in texts]
+    constants = dict(_CONSTANT.findall(";".join(texts)))
     if (
-        len(heads) != 2
-        or heads[0] != _INTEGRAL_STRING
-        or heads[1] not in _TANH_COEFFICIENTS
-        or not {_SELF_STRING, _PAIR_STRING} <= terms <= known
-        or not all(math.isclose(float(offset), OFFSET_NM) for offset in offsets)
+        expressions[:1] != [_INTEGRAL]
+        or expressions[1] not in _TANH_COEFFICIENTS
+        or not {_SELF, _PAIR} <= set(expressions[2:]) <= {_SELF, _PAIR, _SURFACE}
+        or not math.isclose(float(constants["offset"]), OFFSET_NM)
     ):
         raise _unsupported("a CustomGBForce with other expressions", "implicit/obc1 or obc2")
-    solute, solvent = (
-        float(re.search(rf"{name}Dielectric=([\d.e-]+)", energies[0])[1])  # type: ignore[index]
-        for name in ("solute", "solvent")
+    dielectric = 1 / float(constants["soluteDielectric"]) - 1 / float(
+        constants["solventDielectric"]
     )
     particles = [force.getParticleParameters(i) for i in range(force.getNumParticles())]
     charge, offset_radius, scaled_radius = torch.tensor(particles, dtype=torch.float64).T
@@ -147,9 +152,9 @@ def _custom_born_parameters(force: openmm.CustomGBForce) -> BornParameters:
         charge=charge,
         radius_nm=offset_radius + OFFSET_NM,
         scale=scaled_radius / offset_radius,
-        tanh_coefficients=_TANH_COEFFICIENTS[heads[1]],
-        coulomb_constant=138.935485 * (1 / solute - 1 / solvent),
-        surface_tension=28.3919551 if _SURFACE_STRING in terms else 0.0,
+        tanh_coefficients=_TANH_COEFFICIENTS[expressions[1]],
+        coulomb_constant=138.935485 * dielectric,
+        surface_tension=28.3919551 if _SURFACE in expressions else 0.0,
         fills_engulfed=False,
     )
 
