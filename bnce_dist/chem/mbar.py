@@ -1,11 +1,19 @@
 """Multistate reweighting of umbrella samples, solved by pymbar."""
 
+import logging
+
 import numpy as np
-from pymbar import MBAR
 from scipy.special import logsumexp
 
-from bnce_dist.chem.umbrella import UmbrellaSettings
+from bnce_dist.chem.flattening import FlatteningBias
+from bnce_dist.chem.umbrella_settings import UmbrellaSettings
 
+# pymbar greets every import with advice about an optional accelerator.
+logging.getLogger("pymbar").setLevel(logging.ERROR)
+from pymbar import MBAR  # noqa: E402
+
+_COARSE_SAMPLES = 5_000
+"""Samples of the first solution, from which the full one starts."""
 _CHUNK = 20_000
 """Samples weighted at once; keeps the bias matrix at some tens of megabytes."""
 
@@ -20,6 +28,8 @@ def window_free_energies(
 ) -> np.ndarray:
     r"""Return the reduced free energy of every window, the first being zero.
 
+    A bias common to all windows does not enter: they are relative to the ensemble it makes.
+
     .. math:: f_k = -\ln \sum_n \frac{e^{-w_k(x_n)}}{\sum_l N_l e^{f_l - w_l(x_n)}}
 
     Args:
@@ -28,37 +38,44 @@ def window_free_energies(
         window: The window each sample was drawn in, ``(samples,)``.
         settings: The grid of windows.
         max_samples: An even share of the samples is used when there are more.
-        initial: A guess, ``(num_windows,)`` [kT].
+        initial: A guess, ``(num_windows,)`` [kT]; without it, the solution for few samples.
 
     Returns: ``(num_windows,)`` [kT].
     Source: Shirts and Chodera (2008), J. Chem. Phys. 129, 124105, eq. 11.
     """
+    if initial is None and max_samples > _COARSE_SAMPLES:
+        initial = window_free_energies(phi, psi, window, settings, _COARSE_SAMPLES)
     # MBAR wants the samples sorted by window; the order within a window stays that of time.
     order = np.argsort(window, kind="stable")
     order = order[:: max(1, len(order) // max_samples)]
     counts = np.bincount(window[order], minlength=settings.num_windows)
     bias = settings.reduced_bias(phi[order].astype(np.float64), psi[order].astype(np.float64))
-    return MBAR(bias, counts, initial_f_k=initial, relative_tolerance=1e-6).f_k
+    return MBAR(bias, counts, initial_f_k=initial, solver_protocol=({"method": "L-BFGS-B"},)).f_k
 
 
 def unbiased_log_weights(
-    phi: np.ndarray, psi: np.ndarray, free_energies: np.ndarray, settings: UmbrellaSettings
+    phi: np.ndarray,
+    psi: np.ndarray,
+    free_energies: np.ndarray,
+    flattening: np.ndarray,
+    settings: UmbrellaSettings,
 ) -> np.ndarray:
     r"""Return normalised log weights of samples that visited all windows equally.
 
-    .. math:: \ln W_n = -\ln \sum_k e^{f_k - w_k(x_n)} + \mathrm{const}
+    .. math:: \ln W_n = B(x_n) - \ln \sum_k e^{f_k - w_k(x_n)} + \mathrm{const}
 
     Args:
         phi: ``(samples,)`` [rad].
         psi: ``(samples,)`` [rad].
-        free_energies: ``(num_windows,)`` [kT].
+        free_energies: ``f``, ``(num_windows,)`` [kT].
+        flattening: Coefficients of the bias ``B`` common to all windows [kT].
         settings: The grid of windows.
 
     Returns: ``(samples,)``, float64; the weights sum to one.
     """
-    log_weights = np.empty(len(phi))
+    log_weights = FlatteningBias(flattening).energy(phi, psi)
     for first in range(0, len(phi), _CHUNK):
         part = slice(first, first + _CHUNK)
         bias = settings.reduced_bias(phi[part].astype(np.float64), psi[part].astype(np.float64))
-        log_weights[part] = -logsumexp(free_energies[:, None] - bias, axis=0)
+        log_weights[part] -= logsumexp(free_energies[:, None] - bias, axis=0)
     return log_weights - logsumexp(log_weights)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class WindowGrid:
-    r"""A periodic grid of windows, each held by one chain of each copy of the grid.
+    r"""A periodic grid of windows, each held by one chain.
 
     Two chains a, b in neighbouring windows swap with the Metropolis probability
 
@@ -17,15 +17,15 @@ class WindowGrid:
     windows differ enters, since the other terms cancel.
 
     Args:
-        chain_at: The chain in each window, ``(copies, num_phi, num_psi)``.
+        chain_at: The chain in each window, ``(num_phi, num_psi)``.
         reduced_stiffness: Bias strength along (phi, psi) [kT].
     """
 
     def __init__(self, chain_at: Tensor, reduced_stiffness: tuple[float, float]) -> None:
         self.chain_at = chain_at.clone()
         self.reduced_stiffness = reduced_stiffness
-        self.accepted = torch.zeros(2)
-        self.attempted = torch.zeros(2)
+        self.accepted = torch.zeros(2, dtype=torch.long)
+        self.attempted = torch.zeros(2, dtype=torch.long)
 
     @property
     def acceptance(self) -> tuple[float, float]:
@@ -35,10 +35,7 @@ class WindowGrid:
 
     def window_of_chain(self) -> Tensor:
         """Return the window index ``phi_index * num_psi + psi_index`` of each chain."""
-        windows = torch.arange(self.chain_at[0].numel()).expand(len(self.chain_at), -1)
-        return torch.empty(self.chain_at.numel(), dtype=torch.long).scatter_(
-            0, self.chain_at.flatten(), windows.flatten()
-        )
+        return self.chain_at.flatten().argsort()
 
     def exchange(self, angles: Tensor, generator: torch.Generator) -> None:
         """Try to swap every pair of neighbours once, along phi and along psi.
@@ -54,16 +51,16 @@ class WindowGrid:
     def _exchange_pairs(
         self, angle: Tensor, axis: int, parity: int, generator: torch.Generator
     ) -> None:
-        num_windows = self.chain_at.shape[axis + 1]
-        centres = window_centres(num_windows, dtype=angle.dtype).roll(-parity).unflatten(0, (-1, 2))
-        line = self.chain_at.movedim(axis + 1, -1).roll(-parity, -1).unflatten(-1, (-1, 2))
+        centres = window_centres(self.chain_at.shape[axis], dtype=angle.dtype)
+        centres = centres.roll(-parity).unflatten(0, (-1, 2))
+        line = self.chain_at.movedim(axis, -1).roll(-parity, -1).unflatten(-1, (-1, 2))
         here, swapped = angle[line], angle[line.flip(-1)]
         agreement_gain = (torch.cos(swapped - centres) - torch.cos(here - centres)).sum(-1)
         log_ratio = self.reduced_stiffness[axis] * agreement_gain
         draw = torch.rand(log_ratio.shape, generator=generator, dtype=angle.dtype)
         accept = draw.log() < log_ratio
         line = torch.where(accept[..., None], line.flip(-1), line)
-        self.chain_at = line.flatten(-2).roll(parity, -1).movedim(-1, axis + 1).contiguous()
+        self.chain_at = line.flatten(-2).roll(parity, -1).movedim(-1, axis).contiguous()
         self.accepted[axis] += accept.sum()
         self.attempted[axis] += accept.numel()
 
