@@ -72,26 +72,28 @@ class TargetConfig(Section):
 class ReferenceConfig(Section):
     """The short umbrella sampling that every run makes for itself."""
 
-    num_tasks: Count = 4
-    """Independent simulations, one task each."""
-    num_copies: Count = 1
-    """Independent copies of the window grid in one simulation; a copy is a replica."""
-    num_phi: Annotated[int, Field(ge=4, multiple_of=2)] = 24
+    num_tasks: Count = 2
+    """Independent simulations, one task each; each is a replica of the error estimate."""
+    num_phi: Annotated[int, Field(ge=4, multiple_of=2)] = 16
     """Windows along phi."""
-    num_psi: Annotated[int, Field(ge=4, multiple_of=2)] = 12
+    num_psi: Annotated[int, Field(ge=4, multiple_of=2)] = 16
     """Windows along psi."""
-    phi_stiffness_kj_mol: Positive = 70.0
+    phi_stiffness_kj_mol: Positive = 30.0
     """Strength k of the bias k (1 - cos(phi - centre)) [kJ/mol]."""
-    psi_stiffness_kj_mol: Positive = 20.0
+    psi_stiffness_kj_mol: Positive = 30.0
     """Strength k of the bias k (1 - cos(psi - centre)) [kJ/mol]."""
-    burn_in_ps: NonNegative = 5.0
+    burn_in_ps: NonNegative = 2.0
     """Hot dynamics before everything else, per chain [ps]."""
-    equilibration_ps: NonNegative = 10.0
+    flattening_stages: Annotated[int, Field(ge=0)] = 4
+    """Times the landscape is measured and levelled before anything is recorded."""
+    flattening_ps: Positive = 3.0
+    """Dynamics before each levelling, per chain [ps]."""
+    equilibration_ps: NonNegative = 5.0
     """Discarded dynamics, per chain [ps]."""
-    production_ps: Positive = 40.0
+    production_ps: Positive = 25.0
     """Recorded dynamics, per chain [ps]."""
     positions_interval_ps: Positive = 1.0
-    """Time between frames whose energy is recorded [ps]."""
+    """Time between recorded positions [ps]."""
     timestep_fs: Positive = 2.0
     """Integration step [fs]."""
     num_blocks: Annotated[int, Field(ge=2)] = 5
@@ -103,20 +105,30 @@ class ReferenceConfig(Section):
 class DatasetConfig(Section):
     """Unbiased chains from biased starts: the data the emulator learns from."""
 
-    num_chains: Count = 128
+    num_chains: Count = 512
     """Chains, in all tasks together."""
-    num_tasks: Count = 4
+    num_tasks: Count = 2
     """Tasks the chains are dealt to."""
-    frames_per_chain: Count = 500
+    frames_per_chain: Count = 200
     """Frames kept of each chain."""
     frame_interval_ps: Positive = 0.2
     """Time between kept frames [ps]."""
-    equilibration_ps: NonNegative = 5.0
+    equilibration_ps: NonNegative = 1.0
     """Discarded dynamics, per chain [ps]."""
-    state_fraction: Fraction = 0.24
+    state_fraction: Fraction = 0.25
     """Share of chains that start in the state."""
     timestep_fs: Positive = 2.0
     """Integration step [fs]."""
+
+    @model_validator(mode="after")
+    def _check_chains(self) -> "DatasetConfig":
+        self._require(
+            self.num_chains % self.num_tasks == 0,
+            "num_chains a multiple of num_tasks",
+            "num_chains",
+            "num_tasks",
+        )
+        return self
 
 
 class TrainingConfig(Section):
@@ -157,6 +169,10 @@ class TrainingConfig(Section):
 class EmulatorConfig(TrainingConfig):
     """The flow that draws samples, in whitened internal coordinates."""
 
+    num_steps: Count = 7000
+    """Optimiser steps."""
+    learning_rate: Positive = 2e-3
+    """Peak of the cosine schedule."""
     width: Count = 256
     """Hidden features."""
     depth: Count = 4
@@ -165,7 +181,7 @@ class EmulatorConfig(TrainingConfig):
     """Training times are u^exponent with u uniform."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward pass; bf16 is autocast."""
-    num_ode_steps: Count = 24
+    num_ode_steps: Count = 20
     """Midpoint steps of the sampler."""
     ode_time_exponent: Positive = 1.0
     """Above 1 the sampler's steps shorten towards the data."""
@@ -183,6 +199,8 @@ class GenerateConfig(Section):
 class EnergyConfig(TrainingConfig):
     """The energy model that gives the emulator's density in one forward pass."""
 
+    num_steps: Count = 5000
+    """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the cosine schedule."""
     width: Count = 256
@@ -191,8 +209,8 @@ class EnergyConfig(TrainingConfig):
     """Residual blocks."""
     num_features: Count = 128
     """Features of a point that times are fused with."""
-    score_weight: NonNegative = 1.0
-    """Weight of the score-matching loss."""
+    score_weight: NonNegative = 60.0
+    """Weight of the score-matching loss, a mean over coordinates."""
     infonce_weight: NonNegative = 2.0
     """Weight of the InfoNCE loss."""
     num_negatives: Count = 128
@@ -247,6 +265,8 @@ class ClusterConfig(Section):
     """Where the work runs: on Ray, or all of it in the calling process."""
     num_workers: Count | None = None
     """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
+    compile_force_field: bool = True
+    """Compile the force field for simulations: half a minute once, then several times faster."""
 
 
 class TrackingConfig(Section):

@@ -117,7 +117,7 @@ def _data_bytes(config: Config, num_atoms: int, dim: int) -> int:
     """Return the size of all samples, compression aside."""
     frame, vector = 3 * num_atoms * _FLOAT, dim * _FLOAT
     reference, dataset, evaluate = config.reference, config.dataset, config.evaluate
-    chains = reference.num_tasks * reference.num_copies * reference.num_phi * reference.num_psi
+    chains = reference.num_tasks * reference.num_phi * reference.num_psi
     intervals = reference.production_ps / umbrella_settings(reference, 300.0).interval_ps
     # phi, psi and window of every interval as recorded, and once more with its weight.
     reference_bytes = chains * intervals * (10 + 18)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bnce_dist.chem.force_field import ForceField, build_system
@@ -39,6 +40,16 @@ class Target:
         system = build_system(molecule, config.force_field)
         force_field = ForceField.from_system(system, config.temperature_kelvin)
         return cls(molecule, force_field, (config.state_phi_min, config.state_phi_max))
+
+    def dynamics(self, num_chains: int, compiled: bool) -> ForceField:
+        """Return the force field for simulating so many chains at once, in float32.
+
+        Args:
+            num_chains: Chains on one worker.
+            compiled: Whether compiling it is worth the time.
+        """
+        force_field = self.force_field.astype(torch.float32)
+        return force_field.compiled(num_chains) if compiled else force_field
 
     def in_state(self, phi: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return which values of phi [rad] are in the state."""

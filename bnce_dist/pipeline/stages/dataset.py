@@ -1,23 +1,31 @@
-"""The data the emulator learns from: unbiased chains from biased starts."""
+"""The data the emulator learns from: unbiased chains from umbrella frames, the state enriched."""
 
-import math
 from functools import partial
+from pathlib import Path
 
 import numpy as np
-import torch
 
-from bnce_dist.chem.langevin import Langevin, LangevinSettings, relax, repartitioned_masses
-from bnce_dist.chem.starts import with_torsions
-from bnce_dist.core.random import generator
+from bnce_dist.chem.dataset import TrainingDataSettings, make_training_data
+from bnce_dist.chem.langevin import LangevinSettings
+from bnce_dist.core.random import seed_from
+from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.pipeline.config import DatasetConfig
 from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.stages.reference import Reference
 from bnce_dist.pipeline.target import Target
 
 
 def run_dataset(context: StageContext) -> None:
     """Leave the data set ``dataset``."""
     context.executor.map_shards(
-        partial(ChainWorker, context.target, context.config.dataset, context.config.seed),
+        partial(
+            ChainWorker,
+            target=context.target,
+            config=context.config.dataset,
+            simulate_folder=context.folder,
+            seed=context.config.seed,
+            compiled=context.config.cluster.compile_force_field,
+        ),
         context.config.dataset.num_tasks,
         context.folder / "dataset",
         metadata=context.metadata({"positions_nm": "nm"}),
@@ -31,37 +39,50 @@ class ChainWorker:
     Args:
         target: What to simulate.
         config: How.
-        seed: Of the run.
+        simulate_folder: With the umbrella frames to start from and their weights.
+        seed: Of the run; the shard's index is added to it.
+        compiled: Whether to compile the force field.
     """
 
-    def __init__(self, target: Target, config: DatasetConfig, seed: int) -> None:
-        self.target, self.config, self.seed = target, config, seed
-        self.dynamics = target.force_field.astype(torch.float32)
+    def __init__(
+        self,
+        target: Target,
+        config: DatasetConfig,
+        simulate_folder: Path,
+        seed: int,
+        compiled: bool,
+    ) -> None:
+        self.target, self.seed = target, seed
+        self.settings = training_data_settings(config, target)
+        self.starts = ShardedDataset.open(simulate_folder / "umbrella").load(["positions_nm"])
+        self.log_weights = Reference.load(simulate_folder).energies_log_weights
+        self.dynamics = target.dynamics(self.settings.num_chains, compiled)
 
-    @torch.no_grad()
     def __call__(self, index: int) -> dict[str, np.ndarray]:
-        """Return the frames of one task's chains."""
-        config, molecule = self.config, self.target.molecule
-        random = generator(self.seed, "dataset", index)
-        n = config.num_chains // config.num_tasks
-        phi = torch.full((n,), math.radians(-90.0))
-        phi[: round(n * config.state_fraction)] = sum(self.target.state_phi) / 2
-        psi = (torch.rand(n, generator=random) * 2 - 1) * math.pi
-        forces = lambda x: self.dynamics.energy_and_forces_kj_mol(x)[1]
-        x = with_torsions(
-            torch.tensor(molecule.positions_nm).float(),
-            molecule.bonds, [molecule.phi, molecule.psi], torch.stack([phi, psi], 1),
+        """Return the frames of one task's chains, ``positions_nm`` ``(frames, atoms, 3)``."""
+        starts = self.starts["positions_nm"]
+        frames = make_training_data(
+            self.dynamics,
+            self.target.molecule,
+            starts.reshape(-1, *starts.shape[-2:]),
+            self.log_weights,
+            self.settings,
+            seed_from(self.seed, "dataset", index),
         )
-        x = relax(forces, x)
-        engine = Langevin(
-            forces,
-            repartitioned_masses(molecule.masses_dalton, molecule.elements, molecule.bonds, 3.0),
-            LangevinSettings(self.target.force_field.temperature_kelvin, config.timestep_fs),
-        )
-        v = engine.thermal_velocities(x, random)
-        x, v = engine.run(x, v, round(1e3 * config.equilibration_ps / config.timestep_fs), random)
-        frames = []
-        for _ in range(config.frames_per_chain):
-            x, v = engine.run(x, v, round(1e3 * config.frame_interval_ps / config.timestep_fs), random)
-            frames.append(x.numpy())
-        return {"positions_nm": np.concatenate(frames)}
+        return {"positions_nm": frames.positions_nm}
+
+
+def training_data_settings(config: DatasetConfig, target: Target) -> TrainingDataSettings:
+    """Return the simulation's settings."""
+    return TrainingDataSettings(
+        num_chains=config.num_chains // config.num_tasks,
+        frames_per_chain=config.frames_per_chain,
+        frame_interval_ps=config.frame_interval_ps,
+        equilibration_ps=config.equilibration_ps,
+        state_phi=target.state_phi,
+        state_share=config.state_fraction,
+        langevin=LangevinSettings(
+            temperature_kelvin=target.force_field.temperature_kelvin,
+            timestep_fs=config.timestep_fs,
+        ),
+    )

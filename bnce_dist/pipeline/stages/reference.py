@@ -18,7 +18,14 @@ from bnce_dist.pipeline.config import ReferenceConfig
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.target import Target
 
-_UNITS = {"phi": "rad", "psi": "rad", "window": "1", "reduced_potential": "kT"}
+_UNITS = {
+    "phi": "rad",
+    "psi": "rad",
+    "window": "1",
+    "common_bias": "kT",
+    "positions_nm": "nm",
+    "reduced_potential": "kT",
+}
 
 
 def run_reference(context: StageContext) -> None:
@@ -26,7 +33,13 @@ def run_reference(context: StageContext) -> None:
     config = context.config.reference
     settings = umbrella_settings(config, context.config.target.temperature_kelvin)
     runs = context.executor.map_shards(
-        partial(UmbrellaWorker, context.target, settings, context.config.seed),
+        partial(
+            UmbrellaWorker,
+            target=context.target,
+            settings=settings,
+            seed=context.config.seed,
+            compiled=context.config.cluster.compile_force_field,
+        ),
         config.num_tasks,
         context.folder / "umbrella",
         metadata=context.metadata(_UNITS),
@@ -56,11 +69,12 @@ def umbrella_settings(config: ReferenceConfig, temperature_kelvin: float) -> Umb
         num_psi=config.num_psi,
         phi_stiffness_kj_mol=config.phi_stiffness_kj_mol,
         psi_stiffness_kj_mol=config.psi_stiffness_kj_mol,
-        num_copies=config.num_copies,
         langevin=LangevinSettings(
             temperature_kelvin=temperature_kelvin, timestep_fs=config.timestep_fs
         ),
         burn_in_ps=config.burn_in_ps,
+        flattening_stages=config.flattening_stages,
+        flattening_ps=config.flattening_ps,
         equilibration_ps=config.equilibration_ps,
         production_ps=config.production_ps,
         positions_interval_ps=config.positions_interval_ps,
@@ -74,17 +88,21 @@ class UmbrellaWorker:
         target: What to simulate.
         settings: How.
         seed: Of the run; the shard's index is added to it.
+        compiled: Whether to compile the force field.
     """
 
-    def __init__(self, target: Target, settings: UmbrellaSettings, seed: int) -> None:
+    def __init__(
+        self, target: Target, settings: UmbrellaSettings, seed: int, compiled: bool
+    ) -> None:
         self.target, self.settings, self.seed = target, settings, seed
-        self.dynamics = target.force_field.astype(torch.float32)
+        self.dynamics = target.dynamics(settings.num_windows, compiled)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return one simulation, cut into the times at which positions were recorded.
 
-        Returns: ``phi``, ``psi`` and ``window``, ``(times, frames, chains)``, and
-            ``reduced_potential`` of the last frame of each time, ``(times, chains)``.
+        Returns: ``phi``, ``psi``, ``window`` and ``common_bias``, ``(times, frames, chains)``;
+            of the last frame of each time ``positions_nm``, ``(times, chains, atoms, 3)``, and
+            ``reduced_potential``, ``(times, chains)``.
         """
         seed = seed_from(self.seed, "reference", index)
         samples = run_umbrella(self.dynamics, self.target.molecule, self.settings, seed)
@@ -101,6 +119,8 @@ class UmbrellaWorker:
             "phi": in_times(samples.phi),
             "psi": in_times(samples.psi),
             "window": in_times(samples.window),
+            "common_bias": in_times(samples.common_bias),
+            "positions_nm": samples.positions_nm,
             "reduced_potential": potential.view(times, chains).numpy(),
         }
 
@@ -136,7 +156,7 @@ class Reference:
 
 
 def _samples(run: dict[str, np.ndarray], settings: UmbrellaSettings, index: int) -> UmbrellaSamples:
-    """Return a shard in the form in which it was recorded, without positions."""
+    """Return a shard in the form in which it was recorded."""
     chains = run["phi"].shape[-1]
     return UmbrellaSamples(
         settings=settings,
@@ -144,7 +164,8 @@ def _samples(run: dict[str, np.ndarray], settings: UmbrellaSettings, index: int)
         phi=run["phi"].reshape(-1, chains),
         psi=run["psi"].reshape(-1, chains),
         window=run["window"].reshape(-1, chains),
-        positions_nm=np.empty((0, chains, 0, 3), dtype=np.float32),
+        common_bias=run["common_bias"].reshape(-1, chains),
+        positions_nm=run["positions_nm"],
         positions_stride=run["phi"].shape[1],
         acceptance=(np.nan, np.nan),
         seconds=0.0,
@@ -152,17 +173,10 @@ def _samples(run: dict[str, np.ndarray], settings: UmbrellaSettings, index: int)
 
 
 def _write_frames(path: Path, reference: ReferenceFreeEnergy, runs: ShardedDataset) -> None:
-    stride = runs.read(0, ["phi"])["phi"].shape[1]
-    windows = len(reference.free_energies)
-    # As in the reference: replicas first, then time, then windows.
-    potentials = np.concatenate(
-        [
-            run["reduced_potential"].reshape(len(run["window"]), -1, windows).swapaxes(0, 1)
-            for run in runs
-        ]
-    )
-    replicas, times = potentials.shape[:2]
-    log_weights = reference.log_weights.reshape(replicas, times, stride, windows)[:, :, -1]
+    potentials = np.stack([run["reduced_potential"] for run in runs])
+    # A recorded position belongs to the last frame of its time.
+    shape = runs.read(0, ["phi"])["phi"].shape
+    log_weights = reference.log_weights.reshape(len(runs), *shape)[:, :, -1]
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,

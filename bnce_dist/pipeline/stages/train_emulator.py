@@ -1,6 +1,5 @@
 """Fit coordinates and a flow to the simulated molecules."""
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import Coordinates, WhitenedInternal, ZMatrix
+from bnce_dist.chem.dataset import permute_equivalent_hydrogens
 from bnce_dist.core.random import generator
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.pipeline.emulator import Emulator
@@ -25,8 +25,8 @@ def run(context: StageContext) -> None:
         context.inputs["simulate"] / "dataset", molecule=molecule.identity
     )
     positions = torch.from_numpy(dataset.load(["positions_nm"])["positions_nm"])
-    positions = permute_hydrogens(
-        positions, molecule.equivalent_hydrogens, generator(context.config.seed, "hydrogens")
+    positions = permute_equivalent_hydrogens(
+        positions, molecule, generator(context.config.seed, "hydrogens")
     )
     zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds)
     coordinates = WhitenedInternal.fit(zmatrix, positions)
@@ -51,29 +51,6 @@ def run(context: StageContext) -> None:
     )
     emulator.save(context.folder / "emulator.pt")
     context.tracker.log_model("emulator", context.folder / "emulator.pt")
-
-
-def permute_hydrogens(
-    positions_nm: Tensor, groups: Sequence[Sequence[int]], generator: torch.Generator
-) -> Tensor:
-    """Relabel the hydrogens of each methyl group at random; the target does not tell them apart.
-
-    Only cyclic relabellings: an odd one would mirror the group's relative torsions.
-
-    Args:
-        positions_nm: ``(batch, atoms, 3)`` [nm].
-        groups: Interchangeable atoms.
-        generator: Source of the relabellings.
-
-    Returns: New positions of the same shape [nm].
-    """
-    permuted = positions_nm.clone()
-    for group in groups:
-        shifts = torch.randint(len(group), (len(positions_nm), 1), generator=generator)
-        order = torch.tensor(group)[(torch.arange(len(group)) + shifts) % len(group)]
-        rows = torch.arange(len(positions_nm))[:, None]
-        permuted[:, list(group)] = positions_nm[rows, order]
-    return permuted
 
 
 def encode(coordinates: Coordinates, positions_nm: Tensor) -> np.ndarray:
