@@ -9,22 +9,29 @@ side, then analyse them together:
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
+from record import publish
 
+from bnce_dist.chem.flattening import FlatteningBias
 from bnce_dist.chem.force_field import DEFAULT_FORCE_FIELD, ForceField, build_system
+from bnce_dist.chem.long_reference import FOLDER, SCHEMA_VERSION
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.umbrella import UmbrellaSampler
+from bnce_dist.chem.reference import STATE_PHI, ReferenceFreeEnergy, estimate_reference
+from bnce_dist.chem.umbrella import UmbrellaSampler, UmbrellaSamples
 from bnce_dist.chem.umbrella_settings import UmbrellaSettings
-from bnce_dist.data.atomic import atomic_path
+from bnce_dist.data.atomic import atomic_path, write_json
 
 SEQUENCE, TEMPERATURE_KELVIN = "ACE-ALA-NME", 300.0
 SETTINGS = UmbrellaSettings(positions_interval_ps=10.0)
 BLOCK_PS = 10.0
+MAX_STDERR_KT, MAX_DIFFERENCE_KT = 0.03, 0.05
+RECORD = "reference_ace-ala-nme_amber14-obc1_300K"
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
@@ -40,9 +47,7 @@ def run(
     molecule = Molecule.from_sequence(SEQUENCE)
     system = build_system(molecule, DEFAULT_FORCE_FIELD)
     force_field = ForceField.from_system(system, TEMPERATURE_KELVIN, dtype=torch.float32)
-    sampler = UmbrellaSampler(
-        force_field.compiled(SETTINGS.num_windows), molecule, SETTINGS, seed
-    )
+    sampler = UmbrellaSampler(force_field.compiled(SETTINGS.num_windows), molecule, SETTINGS, seed)
     blocks = sorted((folder / f"seed{seed}").glob("block*.npz"))
     if blocks:
         with np.load(blocks[-1]) as last:
@@ -69,12 +74,80 @@ def run(
 @app.command()
 def analyse(
     folder: Annotated[Path, typer.Option(help="Where the runs lie.")],
-    write: Annotated[bool, typer.Option(help="Write the record and the reference.")] = False,
+    discard_ps: Annotated[float, typer.Option(help="Equilibration to drop, per chain.")] = 50.0,
+    num_blocks: Annotated[int, typer.Option(help="Blocks in time of each run.")] = 10,
+    write: Annotated[bool, typer.Option("--write", help="Write record and reference.")] = False,
 ) -> None:
     """Estimate delta_f from every run alone and from all together, and judge convergence."""
-    runs = [_load(path) for path in sorted(folder.glob("seed*"))]
-    for samples in runs:
-        print(samples.seed, samples.phi.shape)
+    runs = [_load(path, discard_ps) for path in sorted(folder.glob("seed*/"))]
+    options = {
+        "num_blocks": num_blocks, "max_stderr_kT": MAX_STDERR_KT, "max_samples": 200_000,
+    }  # fmt: skip
+    alone = [estimate_reference([run], **options) for run in runs]
+    together = estimate_reference(runs, **options)
+    difference = max(one.delta_f_kT for one in alone) - min(one.delta_f_kT for one in alone)
+    system = {
+        "name": SEQUENCE,
+        "molecule": Molecule.from_sequence(SEQUENCE).identity,
+        "force_field": list(DEFAULT_FORCE_FIELD),
+        "temperature_kelvin": TEMPERATURE_KELVIN,
+        "state_phi": list(STATE_PHI),
+    }
+    result = {"delta_f_kT": together.delta_f_kT, "stderr_kT": together.stderr_kT}
+    numbers = system | result | {
+        "converged": together.converged and difference <= MAX_DIFFERENCE_KT,
+        "reason": together.reason,
+        "largest_difference_kT": difference,
+        "trend_p_value": together.trend_p_value,
+        "agreement_p_value": together.agreement_p_value,
+        "runs": [_summary(run, one) for run, one in zip(runs, alone, strict=True)],
+        "discarded_ps_per_chain": discard_ps,
+        "settings": asdict(SETTINGS),
+        "commands": [line.strip() for line in (__doc__ or "").splitlines() if "python" in line],
+    }  # fmt: skip
+    publish(RECORD, numbers, ("torch", "openmm", "pymbar"), write=write)
+    if write and numbers["converged"]:
+        source = {"schema_version": SCHEMA_VERSION, "source": f"benchmarks/results/{RECORD}.json"}
+        write_json(FOLDER / f"{RECORD.removeprefix('reference_')}.json", system | result | source)
+
+
+def _load(folder: Path, discard_ps: float) -> UmbrellaSamples:
+    """Read the blocks of one run after those to be dropped."""
+    recorded: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("phi", "psi", "window", "common_bias")
+    }
+    seconds = 0.0
+    for path in sorted(folder.glob("block*.npz"))[round(discard_ps / BLOCK_PS) :]:
+        with np.load(path) as block:
+            bias = FlatteningBias(block["state_flattening"])
+            phi, psi = block["phi"], block["psi"]
+            energy = bias.energy(phi.ravel(), psi.ravel()).reshape(phi.shape)
+            for name, array in zip(recorded, (phi, psi, block["window"], energy), strict=True):
+                recorded[name].append(array)
+            acceptance = tuple(block["acceptance"].tolist())
+            seconds += float(block["seconds"])
+    return UmbrellaSamples(
+        settings=SETTINGS,
+        seed=int(folder.name.removeprefix("seed")),
+        **{name: np.concatenate(arrays) for name, arrays in recorded.items()},
+        positions_nm=np.empty((0, SETTINGS.num_windows, 0, 3), dtype=np.float32),
+        positions_stride=1,
+        acceptance=acceptance,
+        seconds=seconds,
+    )
+
+
+def _summary(run: UmbrellaSamples, reference: ReferenceFreeEnergy) -> dict[str, Any]:
+    return {
+        "seed": run.seed,
+        "delta_f_kT": reference.delta_f_kT,
+        "stderr_kT": reference.stderr_kT,
+        "block_delta_f_kT": reference.block_delta_f_kT[0].tolist(),
+        "trend_p_value": reference.trend_p_value,
+        "nanoseconds": run.phi.size * SETTINGS.interval_ps * 1e-3,
+        "wall_seconds": run.seconds,
+        "swaps_accepted": run.acceptance,
+    }
 
 
 if __name__ == "__main__":

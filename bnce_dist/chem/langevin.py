@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnce_dist.chem.force_field import BOLTZMANN_KJ_MOL_KELVIN
 from bnce_dist.core.errors import InputError
-
-MOLAR_GAS_CONSTANT = 8.31446261815324e-3
-"""Boltzmann's constant per mole [kJ/mol/K]."""
 
 ForceFunction = Callable[[Tensor], Tensor]
 """Positions ``(chains, atoms, 3)`` [nm] to forces of the same shape [kJ/mol/nm]."""
@@ -138,7 +136,7 @@ class Langevin:
         return positions, velocities
 
     def _thermal_speed(self) -> Tensor:
-        return torch.sqrt(MOLAR_GAS_CONSTANT * self.settings.temperature_kelvin / self.masses)
+        return torch.sqrt(BOLTZMANN_KJ_MOL_KELVIN * self.settings.temperature_kelvin / self.masses)
 
 
 def relax(

@@ -5,7 +5,6 @@ import logging
 import numpy as np
 from scipy.special import logsumexp
 
-from bnce_dist.chem.flattening import FlatteningBias
 from bnce_dist.chem.umbrella_settings import UmbrellaSettings
 
 # pymbar greets every import with advice about an optional accelerator.
@@ -56,8 +55,8 @@ def window_free_energies(
 def unbiased_log_weights(
     phi: np.ndarray,
     psi: np.ndarray,
+    common_bias: np.ndarray,
     free_energies: np.ndarray,
-    flattening: np.ndarray,
     settings: UmbrellaSettings,
 ) -> np.ndarray:
     r"""Return normalised log weights of samples that visited all windows equally.
@@ -67,13 +66,13 @@ def unbiased_log_weights(
     Args:
         phi: ``(samples,)`` [rad].
         psi: ``(samples,)`` [rad].
+        common_bias: ``B``, the bias that all windows share, ``(samples,)`` [kT].
         free_energies: ``f``, ``(num_windows,)`` [kT].
-        flattening: Coefficients of the bias ``B`` common to all windows [kT].
         settings: The grid of windows.
 
     Returns: ``(samples,)``, float64; the weights sum to one.
     """
-    log_weights = FlatteningBias(flattening).energy(phi, psi)
+    log_weights = common_bias.astype(np.float64)
     for first in range(0, len(phi), _CHUNK):
         part = slice(first, first + _CHUNK)
         bias = settings.reduced_bias(phi[part].astype(np.float64), psi[part].astype(np.float64))

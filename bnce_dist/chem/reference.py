@@ -14,8 +14,7 @@ STATE_PHI = (0.0, 2.0)
 """The phi > 0 basin of the published definition [rad]."""
 SIGNIFICANCE = 0.01
 """A trend or disagreement less likely than this by chance means: not converged."""
-_RUN_SAMPLES, _BLOCK_SAMPLES = 40_000, 10_000
-"""Samples from which pymbar solves the window free energies; all samples are reweighted."""
+_RECORDED = ("phi", "psi", "window", "common_bias")
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ def estimate_reference(
     num_blocks: int = 5,
     max_stderr_kT: float = 0.10,
     num_bins: int = 100,
+    max_samples: int = 40_000,
 ) -> ReferenceFreeEnergy:
     """Estimate the free-energy difference and judge whether it has converged.
 
@@ -77,6 +77,8 @@ def estimate_reference(
         num_blocks: Blocks in time of each replica.
         max_stderr_kT: Largest standard error that counts as converged [kT].
         num_bins: Bins of the profile along phi.
+        max_samples: Samples of a run from which the window free energies are solved; all
+            samples are then reweighted.
 
     Raises: InputError: the runs have different settings, or fewer frames than blocks.
     """
@@ -84,7 +86,7 @@ def estimate_reference(
     free_energies = [
         window_free_energies(
             run.phi.ravel(), run.psi.ravel(), run.window.ravel(), run.settings,
-            max_samples=_RUN_SAMPLES,
+            max_samples=max_samples,
         )
         for run in runs
     ]  # fmt: skip
@@ -99,7 +101,7 @@ def estimate_reference(
         for block in _blocks(run, num_blocks):
             block_free_energies = window_free_energies(
                 block.phi.ravel(), block.psi.ravel(), block.window.ravel(), run.settings,
-                max_samples=_BLOCK_SAMPLES, initial=run_free_energies,
+                max_samples=max_samples // num_blocks, initial=run_free_energies,
             )  # fmt: skip
             weights = _log_weights(block, block_free_energies)
             blocks.append(delta_f(block.phi.ravel(), weights, state_phi))
@@ -140,9 +142,7 @@ def free_energy_profile(phi: np.ndarray, log_weights: np.ndarray, num_bins: int)
 
     An empty bin is unknown, not infinitely unlikely: it counts as holding the smallest weight.
     """
-    weight, _ = np.histogram(
-        phi, bins=num_bins, range=(-np.pi, np.pi), weights=np.exp(log_weights)
-    )
+    weight, _ = np.histogram(phi, bins=num_bins, range=(-np.pi, np.pi), weights=np.exp(log_weights))
     profile = -np.log(np.maximum(weight, np.exp(log_weights.min())))
     return profile - profile.min()
 
@@ -165,12 +165,13 @@ def _blocks(run: UmbrellaSamples, num_blocks: int) -> Iterator[UmbrellaSamples]:
     length = len(run.phi) // num_blocks
     for block in range(num_blocks):
         part = slice(block * length, (block + 1) * length)
-        yield replace(run, phi=run.phi[part], psi=run.psi[part], window=run.window[part])
+        arrays = {name: getattr(run, name)[part] for name in _RECORDED}
+        yield replace(run, **arrays)
 
 
 def _log_weights(run: UmbrellaSamples, free_energies: np.ndarray) -> np.ndarray:
     return unbiased_log_weights(
-        run.phi.ravel(), run.psi.ravel(), free_energies, run.flattening, run.settings
+        run.phi.ravel(), run.psi.ravel(), run.common_bias.ravel(), free_energies, run.settings
     )
 
 

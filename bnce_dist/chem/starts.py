@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bnce_dist.chem.geometry import dihedral
 from bnce_dist.core.errors import InputError
 
 Quadruple = tuple[int, int, int, int]
@@ -32,7 +33,7 @@ def with_torsions(
     structures = positions_nm.repeat(len(angles), 1, 1)
     for column, quadruple in enumerate(quadruples):
         moving = _atoms_beyond(bonds, quadruple)
-        turn = angles[:, column] - _torsion(structures, quadruple)
+        turn = angles[:, column] - dihedral(structures, quadruple)
         structures[:, moving] = _rotate_about_bond(structures, quadruple, moving, turn)
     return structures
 
@@ -50,19 +51,12 @@ def _atoms_beyond(bonds: Sequence[tuple[int, int]], quadruple: Quadruple) -> lis
         found |= neighbours
     if near in found:
         raise InputError(
-            f"torsion {quadruple}", expected="a bond outside rings", got="a bond of a ring",
+            f"torsion {quadruple}",
+            expected="a bond outside rings",
+            got="a bond of a ring",
             remedy="choose another torsion",
         )
     return sorted(found)
-
-
-def _torsion(positions_nm: Tensor, quadruple: Quadruple) -> Tensor:
-    i, j, k, m = positions_nm[:, list(quadruple)].unbind(dim=1)
-    axis = torch.nn.functional.normalize(k - j, dim=-1)
-    first = torch.linalg.cross(axis, i - j)
-    last = torch.linalg.cross(axis, m - k)
-    sine = (torch.linalg.cross(first, last) * axis).sum(-1)
-    return torch.atan2(sine, (first * last).sum(-1))
 
 
 def _rotate_about_bond(

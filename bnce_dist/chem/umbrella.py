@@ -33,7 +33,7 @@ class UmbrellaSamples:
         phi: ``(frames, chains)`` float32 [rad].
         psi: ``(frames, chains)`` float32 [rad].
         window: Window each chain was in, ``(frames, chains)`` int16.
-        flattening: Coefficients of the bias common to all windows (``FlatteningBias``) [kT].
+        common_bias: The bias that all windows share, ``(frames, chains)`` float32 [kT].
         positions_nm: ``(position_frames, chains, atoms, 3)`` float32 [nm].
         positions_stride: Row r of the positions belongs to frame ``(r + 1) * stride - 1``.
         acceptance: Accepted share of exchanges along (phi, psi).
@@ -45,7 +45,7 @@ class UmbrellaSamples:
     phi: np.ndarray
     psi: np.ndarray
     window: np.ndarray
-    flattening: np.ndarray
+    common_bias: np.ndarray
     positions_nm: np.ndarray
     positions_stride: int
     acceptance: tuple[float, float]
@@ -68,7 +68,9 @@ class UmbrellaSampler:
         self.force_field, self.molecule = force_field, molecule
         self.settings, self.seed = settings, seed
         self.masses = repartitioned_masses(
-            molecule.masses_dalton, molecule.elements, molecule.bonds,
+            molecule.masses_dalton,
+            molecule.elements,
+            molecule.bonds,
             settings.langevin.hydrogen_mass_dalton,
         )
         self.centres = torch.from_numpy(settings.centres()).float()
@@ -88,7 +90,9 @@ class UmbrellaSampler:
         settings, random = self.settings, generator(self.seed, "umbrella start")
         starts = with_torsions(
             torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
-            self.molecule.bonds, (self.molecule.phi, self.molecule.psi), self.chain_centres,
+            self.molecule.bonds,
+            (self.molecule.phi, self.molecule.psi),
+            self.chain_centres,
         )
         starts = relax(self._forces, starts)
         hot = self._langevin(settings.burn_in_temperature_kelvin)
@@ -141,12 +145,18 @@ class UmbrellaSampler:
             if progress is not None:
                 progress(interval + 1, num_intervals)
         atoms = self.positions_nm.shape[1]
+        common_bias = self.flattening.energy(angles[..., 0].ravel(), angles[..., 1].ravel())
         return UmbrellaSamples(
-            settings=settings, seed=self.seed, phi=angles[..., 0], psi=angles[..., 1],
-            window=window, flattening=self.flattening.coefficients.numpy(),
+            settings=settings,
+            seed=self.seed,
+            phi=angles[..., 0],
+            psi=angles[..., 1],
+            window=window,
+            common_bias=common_bias.reshape(shape).astype(np.float32),
             positions_stride=stride,
             positions_nm=np.array(positions).reshape(-1, settings.num_windows, atoms, 3),
-            acceptance=self.grid.acceptance, seconds=time.perf_counter() - began,
+            acceptance=self.grid.acceptance,
+            seconds=time.perf_counter() - began,
         )
 
     def state(self) -> dict[str, Any]:

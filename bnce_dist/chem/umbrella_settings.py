@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from bnce_dist.chem.langevin import MOLAR_GAS_CONSTANT, LangevinSettings
+from bnce_dist.chem.force_field import BOLTZMANN_KJ_MOL_KELVIN
+from bnce_dist.chem.langevin import LangevinSettings
 from bnce_dist.chem.replica_exchange import window_centres
 from bnce_dist.core.errors import InputError
 
@@ -77,7 +78,7 @@ class UmbrellaSettings:
     @property
     def kt_kj_mol(self) -> float:
         """Thermal energy [kJ/mol]."""
-        return MOLAR_GAS_CONSTANT * self.langevin.temperature_kelvin
+        return BOLTZMANN_KJ_MOL_KELVIN * self.langevin.temperature_kelvin
 
     @property
     def reduced_stiffness(self) -> tuple[float, float]:
