@@ -11,6 +11,8 @@ mkdir -p "$output"
 output=$(cd "$output" && pwd)
 
 echo "MLflow on http://127.0.0.1:$port, store $output/mlflow.db"
+# Tracking needs none of the job runners that a server starts beside itself.
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false
 exec "$python" -m mlflow server --host 127.0.0.1 --port "$port" --workers 1 \
   --backend-store-uri "sqlite:///$output/mlflow.db" \
   --artifacts-destination "$output/mlflow_artifacts"

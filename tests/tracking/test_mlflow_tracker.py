@@ -29,6 +29,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in mlflow_tracker.MLFLOW_SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     monkeypatch.setattr(mlflow_tracker, "SEND_INTERVAL_SECONDS", 0.1)
     monkeypatch.setattr(mlflow_tracker, "FIRST_PAUSE_SECONDS", 0.5)
 
@@ -71,7 +72,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not self.answers():
             assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
             time.sleep(0.2)
@@ -96,6 +97,8 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server(tmp_path)
     server.start()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    # On a busy machine a server that is alive may take long; one that hangs is not waited for.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     yield server
     if server.process.poll() is None:
         server.kill()
