@@ -67,7 +67,7 @@ def estimate_reference(
     num_blocks: int = 5,
     max_stderr_kT: float = 0.10,
     num_bins: int = 100,
-    max_samples: int = 40_000,
+    max_samples: int = 30_000,
 ) -> ReferenceFreeEnergy:
     """Estimate the free-energy difference and judge whether it has converged.
 
