@@ -24,17 +24,16 @@ class ShardActor:
     function of its index, and writing it is atomic.
     """
 
-    def __init__(
-        self, make_worker: Callable[[], ShardWorker], folder: Path, metadata: DatasetMetadata
-    ) -> None:
-        self._make_worker, self._folder, self._metadata = make_worker, folder, metadata
+    def __init__(self, folder: Path, metadata: DatasetMetadata) -> None:
+        self._folder, self._metadata = folder, metadata
         self._worker: ShardWorker | None = None
 
-    def write(self, index: int) -> None:
+    def write(self, make_worker: Callable[[], ShardWorker], index: int) -> None:
         """Compute and write the shard ``index``."""
-        # Not in __init__, where Ray would report any error as a death of the actor.
+        # Not in __init__: Ray would report an error there as a death of the actor, and could not
+        # start the actor again once a large argument has left the object store.
         if self._worker is None:
-            self._worker = self._make_worker()
+            self._worker = make_worker()
         write_shard(self._folder, index, self._worker(index), self._metadata)
 
 
@@ -67,17 +66,17 @@ def map_shards(
     folder = Path(folder).resolve()
     missing = missing_shards(folder, num_shards, metadata)
     actor_type = ray.remote(ShardActor).options(num_cpus=1, num_gpus=num_gpus_per_actor, **SURVIVES)
-    actors = [
-        actor_type.remote(make_worker, folder, metadata)
-        for _ in range(min(num_actors, len(missing)))
-    ]
+    actors = [actor_type.remote(folder, metadata) for _ in range(min(num_actors, len(missing)))]
+    recipe = ray.put(make_worker)
     done = num_shards - len(missing)
     try:
         with (
             Progress(label, total=num_shards, unit="shard", done=done) as progress,
             unwrapped_input_errors(),
         ):
-            written = ActorPool(actors).map_unordered(lambda a, i: a.write.remote(i), missing)
+            written = ActorPool(actors).map_unordered(
+                lambda a, i: a.write.remote(recipe, i), missing
+            )
             for count, _ in enumerate(written, start=done + 1):
                 progress.update(count)
     finally:
