@@ -17,7 +17,7 @@ from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
 from bnce_dist.pipeline.results import load_figure_data
-from bnce_dist.pipeline.run import STAGE_NAMES, run_pipeline
+from bnce_dist.pipeline.run import STAGE_NAMES, Pipeline
 from bnce_dist.pipeline.summary import summary
 from bnce_dist.pipeline.target import Target
 from bnce_dist.tracking.create import create_tracker
@@ -81,7 +81,7 @@ def train(
 def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> None:
     """Check everything that can be known before anything expensive, then run."""
     signal.signal(signal.SIGTERM, _interrupt)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    _log_to_stderr()
     if not resume:
         folder.require_same_run(config)
     target = Target.from_config(config.target)
@@ -95,7 +95,7 @@ def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> No
         tracker.start_run(folder.path.name, params, {"commit": str(commit())})
         status: Status = "FAILED"
         try:
-            metrics = run_pipeline(config, target, folder, executor, tracker, last_stage)
+            metrics = Pipeline(config, target, folder, executor, tracker).run(last_stage)
             if metrics is not None:
                 _report(config, target, folder, tracker, metrics)
             status = "FINISHED"
@@ -152,6 +152,15 @@ def _print_plan(config: Config, folder: RunFolder) -> None:
     for line in Plan.of(config, Target.from_config(config.target)).lines():
         typer.echo(f"# {line}")
     typer.echo(f"# output: {folder.path}")
+
+
+def _log_to_stderr() -> None:
+    """Show what this package logs, and nobody else's chatter."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger = logging.getLogger("bnce_dist")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

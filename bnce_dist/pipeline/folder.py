@@ -43,11 +43,15 @@ class RunFolder:
     def require_space(self, num_bytes: int) -> None:
         """Create the folder and check that it can take the run.
 
-        Raises: InputError: not writable, or less free space than ``num_bytes``.
+        Args:
+            num_bytes: Size of the finished run; what is there already counts.
+
+        Raises: InputError: not writable, or too little free space.
         """
         with atomic_path(self.path / ".writable"):
             pass
         (self.path / ".writable").unlink()
+        num_bytes = max(num_bytes - self._written_bytes(), 0)
         free = shutil.disk_usage(self.path).free
         if free < num_bytes:
             raise InputError(
@@ -56,6 +60,12 @@ class RunFolder:
                 got=f"{free / 1e6:.0f} MB",
                 remedy="free space or choose another --output",
             )
+
+    def _written_bytes(self) -> int:
+        files = (path for path in self.path.rglob("*") if path.is_file())
+        return sum(
+            path.stat().st_size for path in files if not path.is_relative_to(self.superseded)
+        )
 
     def require_same_run(self, config: Config) -> None:
         """Check that the folder is new or holds a run with this configuration.

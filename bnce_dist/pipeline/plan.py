@@ -119,8 +119,9 @@ def _data_bytes(config: Config, num_atoms: int, dim: int) -> int:
     reference, dataset, evaluate = config.reference, config.dataset, config.evaluate
     chains = reference.num_tasks * reference.num_phi * reference.num_psi
     intervals = reference.production_ps / umbrella_settings(reference, 300.0).interval_ps
-    # phi, psi and window of every interval as recorded, and once more with its weight.
-    reference_bytes = chains * intervals * (10 + 18)
+    positions = reference.production_ps / reference.positions_interval_ps
+    # Angles, window and bias of every interval as recorded, and the angles with their weights.
+    reference_bytes = chains * (intervals * (14 + 18) + positions * (frame + 16))
     dataset_frames = dataset.num_chains * dataset.frames_per_chain
     return round(
         reference_bytes

@@ -59,15 +59,9 @@ STAGES = (
 STAGE_NAMES = tuple(spec.name for spec in STAGES)
 
 
-def run_pipeline(
-    config: Config,
-    target: Target,
-    folder: RunFolder,
-    executor: Executor,
-    tracker: Tracker,
-    last_stage: str = STAGE_NAMES[-1],
-) -> dict[str, Any] | None:
-    """Run up to a stage, each stage only if its folder is not finished already.
+@dataclass(frozen=True)
+class Pipeline:
+    """One run, ready to go.
 
     Args:
         config: Of the run.
@@ -75,59 +69,81 @@ def run_pipeline(
         folder: Of the run; the caller holds its lock.
         executor: Does the work.
         tracker: With the parent run started.
-        last_stage: Where to stop.
-
-    Returns: The content of ``metrics.json``; nothing if the last stage was not reached.
     """
-    folder.write_config(config)
-    artifacts: dict[str, Artifact] = {}
-    with PeakMemory() as memory:
+
+    config: Config
+    target: Target
+    folder: RunFolder
+    executor: Executor
+    tracker: Tracker
+
+    def run(self, last_stage: str = STAGE_NAMES[-1]) -> dict[str, Any] | None:
+        """Run up to a stage, each stage only if its folder is not finished already.
+
+        Args:
+            last_stage: Where to stop.
+
+        Returns: The content of ``metrics.json``; nothing if the last stage was not reached.
+        """
+        self.folder.write_config(self.config)
+        artifacts: dict[str, Artifact] = {}
         for spec in STAGES[: STAGE_NAMES.index(last_stage) + 1]:
-            artifact = Artifact(folder.stage(spec.name), _key(spec, config, artifacts))
+            artifact = Artifact(self.folder.stage(spec.name), self._key(spec, artifacts))
             if artifact.is_finished():
                 logger.info("%s: finished before", spec.name)
             else:
-                _run_stage(spec, artifact, config, target, folder, executor, tracker)
+                self._run_stage(spec, artifact)
             artifacts[spec.name] = artifact
-    if last_stage != STAGE_NAMES[-1]:
-        return None
-    metrics = load_metrics(folder, config, target) | {
-        "seconds": {name: artifact.provenance["seconds"] for name, artifact in artifacts.items()},
-        "peak_memory_gb": memory.peak_bytes / 1e9,
-        "seed": config.seed,
-        "commit": commit(),
-        "versions": versions(),
-    }
-    write_json(folder.path / "metrics.json", metrics)
-    return metrics
+        if last_stage != STAGE_NAMES[-1]:
+            return None
+        metrics = load_metrics(self.folder, self.config, self.target) | _provenance(artifacts)
+        metrics["seed"] = self.config.seed
+        write_json(self.folder.path / "metrics.json", metrics)
+        return metrics
 
+    def _key(self, spec: StageSpec, artifacts: Mapping[str, Artifact]) -> str:
+        inputs = {name: artifacts[name].digest(part) for name, part in spec.inputs.items()}
+        return digest_of({"stage": spec.name, "settings": self._settings(spec), "inputs": inputs})
 
-def _key(spec: StageSpec, config: Config, artifacts: Mapping[str, Artifact]) -> str:
-    settings = config.model_dump(mode="json", include={"seed", *spec.sections})
-    inputs = {name: artifacts[name].digest(part) for name, part in spec.inputs.items()}
-    return digest_of({"stage": spec.name, "settings": settings, "inputs": inputs})
+    def _settings(self, spec: StageSpec) -> dict[str, Any]:
+        return self.config.model_dump(mode="json", include={"seed", *spec.sections})
 
-
-def _run_stage(
-    spec: StageSpec,
-    artifact: Artifact,
-    config: Config,
-    target: Target,
-    folder: RunFolder,
-    executor: Executor,
-    tracker: Tracker,
-) -> None:
-    settings = config.model_dump(mode="json", include={"seed", *spec.sections})
-    artifact.prepare(folder.superseded)
-    inputs = {name: folder.stage(name) for name in spec.inputs}
-    logger.info("%s: started", spec.name)
-    started = time.monotonic()
-    with tracker.stage(spec.name, settings):
-        spec.run(
-            StageContext(config, target, artifact.folder, inputs, artifact.key, executor, tracker)
+    def _run_stage(self, spec: StageSpec, artifact: Artifact) -> None:
+        logger.info("%s: started", spec.name)
+        artifact.prepare(self.folder.superseded)
+        context = StageContext(
+            config=self.config,
+            target=self.target,
+            folder=artifact.folder,
+            inputs={name: self.folder.stage(name) for name in spec.inputs},
+            key=artifact.key,
+            executor=self.executor,
+            tracker=self.tracker,
         )
-        seconds = time.monotonic() - started
-        tracker.log_metrics({"seconds": seconds})
-    provenance = {"settings": settings, "seconds": seconds, "versions": versions()}
-    artifact.finish(provenance | {"commit": commit()})
-    logger.info("%s: finished in %.0f s", spec.name, seconds)
+        started = time.monotonic()
+        with self.tracker.stage(spec.name, self._settings(spec)), PeakMemory() as memory:
+            spec.run(context)
+            seconds = time.monotonic() - started
+            self.tracker.log_metrics({"seconds": seconds})
+        artifact.finish(
+            {
+                "settings": self._settings(spec),
+                "seconds": seconds,
+                "peak_memory_gb": memory.peak_bytes / 1e9,
+                "commit": commit(),
+                "versions": versions(),
+            }
+        )
+        logger.info("%s: finished in %.0f s", spec.name, seconds)
+
+
+def _provenance(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Return how the results came about, also where a stage was finished by an earlier call."""
+    records = {name: artifact.provenance for name, artifact in artifacts.items()}
+    last = records[STAGE_NAMES[-1]]
+    return {
+        "seconds": {name: record["seconds"] for name, record in records.items()},
+        "peak_memory_gb": max(record["peak_memory_gb"] for record in records.values()),
+        "commit": last["commit"],
+        "versions": last["versions"],
+    }

@@ -11,7 +11,7 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config
-from bnce_dist.pipeline.run import StageSpec, run_pipeline
+from bnce_dist.pipeline.run import Pipeline, StageSpec
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import NullTracker
 
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def execute(folder: RunFolder, *overrides: str, last_stage: str = "c") -> dict | None:
     config = load_config(None, overrides)
-    return run_pipeline(config, None, folder, LocalExecutor(), NullTracker(), last_stage)
+    return Pipeline(config, None, folder, LocalExecutor(), NullTracker()).run(last_stage)
 
 
 def test_stages_run_in_order_once(stages: FakeStages, folder: RunFolder) -> None:
@@ -136,6 +136,14 @@ def test_a_damaged_artifact_is_made_again(stages: FakeStages, folder: RunFolder)
     execute(folder)
     # What b leaves is the same again, so c stays.
     assert stages.ran == ["b"]
+
+
+def test_the_provenance_is_that_of_the_call_that_computed(
+    stages: FakeStages, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = execute(folder)
+    monkeypatch.setattr(run_module, "commit", lambda: "a later commit")
+    assert execute(folder) == first
 
 
 def test_stopping_after_a_stage(stages: FakeStages, folder: RunFolder) -> None:
