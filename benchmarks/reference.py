@@ -18,11 +18,12 @@ import torch
 import typer
 from record import publish
 
+from bnce_dist.chem.convergence import trend_p_value
 from bnce_dist.chem.flattening import FlatteningBias
 from bnce_dist.chem.force_field import DEFAULT_FORCE_FIELD, ForceField, build_system
 from bnce_dist.chem.long_reference import FOLDER, SCHEMA_VERSION
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.reference import STATE_PHI, ReferenceFreeEnergy, estimate_reference
+from bnce_dist.chem.reference import STATE_PHI, estimate_reference
 from bnce_dist.chem.umbrella import UmbrellaSampler, UmbrellaSamples
 from bnce_dist.chem.umbrella_settings import UmbrellaSettings
 from bnce_dist.data.atomic import atomic_path, write_json
@@ -78,14 +79,12 @@ def analyse(
     num_blocks: Annotated[int, typer.Option(help="Blocks in time of each run.")] = 10,
     write: Annotated[bool, typer.Option("--write", help="Write record and reference.")] = False,
 ) -> None:
-    """Estimate delta_f from every run alone and from all together, and judge convergence."""
+    """Estimate delta_f from the runs and judge whether they have converged."""
     runs = [_load(path, discard_ps) for path in sorted(folder.glob("seed*/"))]
-    options = {
-        "num_blocks": num_blocks, "max_stderr_kT": MAX_STDERR_KT, "max_samples": 200_000,
-    }  # fmt: skip
-    alone = [estimate_reference([run], **options) for run in runs]
-    together = estimate_reference(runs, **options)
-    difference = max(one.delta_f_kT for one in alone) - min(one.delta_f_kT for one in alone)
+    reference = estimate_reference(
+        runs, num_blocks=num_blocks, max_stderr_kT=MAX_STDERR_KT, max_samples=200_000
+    )
+    difference = float(np.ptp(reference.replica_delta_f_kT))
     system = {
         "name": SEQUENCE,
         "molecule": Molecule.from_sequence(SEQUENCE).identity,
@@ -93,14 +92,17 @@ def analyse(
         "temperature_kelvin": TEMPERATURE_KELVIN,
         "state_phi": list(STATE_PHI),
     }
-    result = {"delta_f_kT": together.delta_f_kT, "stderr_kT": together.stderr_kT}
+    result = {"delta_f_kT": reference.delta_f_kT, "stderr_kT": reference.stderr_kT}
     numbers = system | result | {
-        "converged": together.converged and difference <= MAX_DIFFERENCE_KT,
-        "reason": together.reason,
+        "converged": reference.converged and difference <= MAX_DIFFERENCE_KT,
+        "reason": reference.reason,
         "largest_difference_kT": difference,
-        "trend_p_value": together.trend_p_value,
-        "agreement_p_value": together.agreement_p_value,
-        "runs": [_summary(run, one) for run, one in zip(runs, alone, strict=True)],
+        "trend_p_value": reference.trend_p_value,
+        "agreement_p_value": reference.agreement_p_value,
+        "runs": [
+            _summary(run, blocks)
+            for run, blocks in zip(runs, reference.block_delta_f_kT, strict=True)
+        ],
         "discarded_ps_per_chain": discard_ps,
         "settings": asdict(SETTINGS),
         "commands": [line.strip() for line in (__doc__ or "").splitlines() if "python" in line],
@@ -137,13 +139,13 @@ def _load(folder: Path, discard_ps: float) -> UmbrellaSamples:
     )
 
 
-def _summary(run: UmbrellaSamples, reference: ReferenceFreeEnergy) -> dict[str, Any]:
+def _summary(run: UmbrellaSamples, blocks: np.ndarray) -> dict[str, Any]:
     return {
         "seed": run.seed,
-        "delta_f_kT": reference.delta_f_kT,
-        "stderr_kT": reference.stderr_kT,
-        "block_delta_f_kT": reference.block_delta_f_kT[0].tolist(),
-        "trend_p_value": reference.trend_p_value,
+        "delta_f_kT": blocks.mean(),
+        "stderr_kT": blocks.std(ddof=1) / np.sqrt(len(blocks)),
+        "block_delta_f_kT": blocks.tolist(),
+        "trend_p_value": trend_p_value(blocks[None]),
         "nanoseconds": run.phi.size * SETTINGS.interval_ps * 1e-3,
         "wall_seconds": run.seconds,
         "swaps_accepted": run.acceptance,

@@ -139,6 +139,7 @@ class Langevin:
         return torch.sqrt(BOLTZMANN_KJ_MOL_KELVIN * self.settings.temperature_kelvin / self.masses)
 
 
+@torch.no_grad()
 def relax(
     forces: ForceFunction,
     positions_nm: Tensor,
