@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
             task.settings,
             rank=rank,
             world_size=context.get_world_size(),
-            wrap=prepare_model,
+            # Buffers are constants; sending them would make the ranks wait once more per step.
+            wrap=partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False}),
             resume=_load_last(config),
             report=report,
             save=save,

@@ -76,7 +76,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> TrainingTask:
 
 @pytest.fixture
 def slow_task(tmp_path: Path) -> TrainingTask:
-    return make_task(tmp_path / "task", pause_seconds=0.1)
+    return make_task(tmp_path / "task", pause_seconds=0.05)
 
 
 @pytest.fixture(scope="session")
