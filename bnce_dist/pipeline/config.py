@@ -169,7 +169,7 @@ class TrainingConfig(Section):
 class EmulatorConfig(TrainingConfig):
     """The flow that draws samples, in whitened internal coordinates."""
 
-    num_steps: Count = 7000
+    num_steps: Count = 6000
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the cosine schedule."""
@@ -190,7 +190,7 @@ class EmulatorConfig(TrainingConfig):
 class GenerateConfig(Section):
     """The emulator's samples that the energy model learns from."""
 
-    num_samples: Count = 200_000
+    num_samples: Count = 150_000
     """Samples for the energy model."""
     shard_size: Count = 5_000
     """Samples per shard."""
@@ -199,7 +199,7 @@ class GenerateConfig(Section):
 class EnergyConfig(TrainingConfig):
     """The energy model that gives the emulator's density in one forward pass."""
 
-    num_steps: Count = 5000
+    num_steps: Count = 4000
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the cosine schedule."""
