@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises: InputError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch()
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
@@ -43,7 +41,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             remedy="free space or choose another --output",
         ) from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -63,12 +61,16 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError as error:
         raise InputError(
-            f"file {path}", expected="an existing JSON file", got="nothing",
+            f"file {path}",
+            expected="an existing JSON file",
+            got="nothing",
             remedy="check the path or run the stage that writes it",
         ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"file {path}", expected="JSON", got=f"unreadable text ({error})",
+            f"file {path}",
+            expected="JSON",
+            got=f"unreadable text ({error})",
             remedy="delete it and run the stage that writes it again",
         ) from error
 

@@ -61,7 +61,8 @@ def test_normalisation_constant(metrics: dict) -> None:
 
 def test_error_of_the_learned_density(metrics: dict) -> None:
     assert metrics["log_density_offset_kT"] == pytest.approx(OFFSET, abs=0.01)
-    assert metrics["log_density_rmse_kT"] == pytest.approx(NOISE, rel=0.05)
+    assert metrics["log_density_error_sd_kT"] == pytest.approx(NOISE, rel=0.05)
+    assert metrics["log_density_rmse_kT"] == pytest.approx(math.hypot(NOISE, OFFSET), rel=0.05)
     assert metrics["log_density_num_samples"] == NUM_EXACT
 
 
