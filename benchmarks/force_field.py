@@ -8,25 +8,19 @@ on its own, which has no Python in its loop and is the stricter baseline of the 
     OMP_NUM_THREADS=1 python benchmarks/force_field.py --write
 """
 
-import json
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import openmm
 import torch
 import typer
+from record import publish, summary
 
 from bnce_dist.chem.force_field import ForceField, build_system
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials import OpenMMPotential
-from bnce_dist.data.atomic import write_json
-from bnce_dist.pipeline.provenance import commit, versions
 
-RESULT = Path(__file__).parent / "results" / "force_field.json"
 BATCH_SIZE = 256
 TEMPERATURE_KELVIN = 300.0
 ROUND_SECONDS = 0.3
@@ -37,7 +31,7 @@ Evaluate = Callable[[], object]
 def main(
     sequence: Annotated[str, typer.Option(help="Molecule.")] = "ACE-ALA-NME",
     rounds: Annotated[int, typer.Option(help="Repetitions of each measurement.")] = 15,
-    write: Annotated[bool, typer.Option("--write", help=f"Also write {RESULT.name}.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Measure, print one JSON line and write it if asked."""
     torch.set_num_threads(1)
@@ -52,8 +46,7 @@ def main(
     for _ in range(rounds):
         for name, evaluate in evaluations.items():
             rates[name].append(rate(evaluate))
-    record = {
-        "benchmark": "force_field",
+    numbers = {
         "molecule": sequence,
         "unit": "configurations with forces per CPU-second, one thread",
         "batch_size": BATCH_SIZE,
@@ -64,13 +57,8 @@ def main(
         ),
         "max_error_float64": errors(double, system, positions),
         "max_error_float32": errors(single, system, positions),
-        "hardware": hardware(),
-        "commit": commit(),
-        "versions": versions(),
     }
-    print(json.dumps(record))
-    if write:
-        write_json(RESULT, record)
+    publish("force_field", numbers, ("torch", "openmm"), write=write)
 
 
 def contestants(
@@ -127,20 +115,6 @@ def errors(
         "energy_kT": float((energy - expected_energy).abs().max() / force_field.kt_kj_mol),
         "relative_force": float((difference / norm).max()),
     }
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Return the median and the quartiles."""
-    lower, median, upper = statistics.quantiles(values, n=4)
-    return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
-
-
-def hardware() -> str:
-    """Return the processor's name and the number of logical cores."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} logical cores" if names else platform.processor()
 
 
 if __name__ == "__main__":

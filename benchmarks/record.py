@@ -4,13 +4,14 @@ import json
 import os
 import platform
 import statistics
-import subprocess
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bnce_dist.data.atomic import write_json
+from bnce_dist.pipeline.provenance import commit
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -31,13 +32,11 @@ def publish(name: str, numbers: dict[str, Any], packages: Sequence[str], *, writ
 
 
 def provenance(packages: Sequence[str]) -> dict[str, Any]:
-    """Return the hardware, the commit and the versions a number belongs to."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=FOLDER.parent, check=False
-    )
+    """Return the hardware, the commit, the command and the versions a number belongs to."""
     return {
         "hardware": f"{_cpu_name()}, {os.cpu_count()} logical cores",
-        "commit": commit.stdout.strip() or None,
+        "commit": commit(),
+        "command": " ".join(["python", *sys.argv]),
         "versions": {package: version(package) for package in packages},
     }
 
