@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 TORCH  ?= cpu
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 PIP    := $(BIN)/pip install --quiet --constraint constraints.txt
-NAME   ?= adp
+NAME   ?= alanine_dipeptide
 ARGS   ?=
 
 .PHONY: setup setup-deepspeed setup-graphs train test lint bench clean
@@ -35,7 +35,7 @@ setup-graphs: $(READY)  ## compiles torch-cluster: about ten minutes on two core
 	$(PIP) setuptools wheel ninja
 	$(PIP) --no-build-isolation "torch-cluster>=1.6.3"
 
-train: $(READY)  ## the main job; e.g. make train NAME=adp ARGS="seed=1"
+train: $(READY)  ## the main job; e.g. make train NAME=seed1 ARGS="seed=1"
 	$(BIN)/python jobs/train.py --name $(NAME) $(ARGS)
 
 test: $(READY)
