@@ -17,6 +17,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
+from bnce_dist.pipeline.stages.evaluate import ExactLikelihood
 
 Job = Callable[..., Result]
 PROMISED = {
@@ -114,6 +115,25 @@ def test_an_interrupted_training_with_a_torn_checkpoint_is_one_line(
 
     checkpoint.unlink()
     assert run_job(*command).exit_code == 0
+
+
+def test_an_interrupted_run_continues_where_it_stopped(
+    run_job: Job, run_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: ExactLikelihood, index: int) -> None:
+        raise KeyboardInterrupt
+
+    command = ("--output", run_copy.parent, "--name", "done", "--resume", "evaluate.num_exact=40")
+    with monkeypatch.context() as patch:
+        patch.setattr(ExactLikelihood, "__call__", interrupt)
+        stopped = run_job(*command)
+    assert stopped.exit_code == 130
+    assert "the same command continues" in stopped.stderr.splitlines()[-1]
+    evaluated = modification_times(run_copy / "evaluate" / "evaluated")
+    shards = {path: time for path, time in evaluated.items() if path.suffix == ".npz"}
+    assert shards
+    assert run_job(*command).exit_code == 0
+    assert shards.items() <= modification_times(run_copy / "evaluate" / "evaluated").items()
 
 
 def test_emulator_samples_the_molecule(finished_run: Path) -> None:
