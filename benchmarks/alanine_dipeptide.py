@@ -21,6 +21,8 @@ KEPT = (
     "delta_f_kT",
     "delta_f_stderr_kT",
     "delta_f_interval_kT",
+    "delta_f_learned_kT",
+    "delta_f_learned_stderr_kT",
     "delta_f_clipped_kT",
     "delta_f_exact_kT",
     "delta_f_exact_stderr_kT",

@@ -236,8 +236,8 @@ class EvaluateConfig(Section):
 
     num_samples: Annotated[int, Field(ge=100)] = 10_000
     """Held-out samples that are reweighted."""
-    num_exact: Annotated[int, Field(ge=10)] = 1_000
-    """Of them, those with an exact likelihood."""
+    num_exact: Annotated[int, Field(ge=10)] = 2_000
+    """Of them, those with an exact likelihood, which corrects the learned one's delta_f."""
     shard_size: Count = 1_000
     """Samples per shard."""
     exact_shard_size: Count = 50

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
+from bnce_dist.core.free_energy import FreeEnergyDifference, corrected_delta_f, delta_f
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights, log_weights
 from bnce_dist.pipeline.config import EvaluateConfig
@@ -94,13 +94,23 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
     clipped, clip = weights.clipped(config.clip_fraction)
     learned = _delta_f(weights, samples.in_state, config, seed)
     of_clipped = _delta_f(clipped, samples.in_state, config, seed)
+    corrected = corrected_delta_f(
+        weights.log_weights,
+        samples.log_weights_exact,
+        samples.in_state,
+        num_bootstrap=config.num_bootstrap,
+        seed=seed_from(seed, "bootstrap"),
+    )
     return {
-        "delta_f_kT": learned.value_kT,
-        "delta_f_stderr_kT": learned.stderr_kT,
-        "delta_f_interval_kT": list(learned.interval_kT),
+        "delta_f_kT": corrected.value_kT,
+        "delta_f_stderr_kT": corrected.stderr_kT,
+        "delta_f_interval_kT": list(corrected.interval_kT),
+        # By the energy model alone; its error bar knows nothing of the model's own error.
+        "delta_f_learned_kT": learned.value_kT,
+        "delta_f_learned_stderr_kT": learned.stderr_kT,
         "delta_f_clipped_kT": of_clipped.value_kT,
-        "num_in_state": learned.num_in_state,
-        "weight_in_state": learned.weight_in_state,
+        "num_in_state": corrected.num_in_state,
+        "weight_in_state": corrected.weight_in_state,
         "ess_fraction": weights.ess_fraction,
         "ess_fraction_clipped": clipped.ess_fraction,
         "ess_num_samples": weights.num_samples,

@@ -15,6 +15,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         "reference": f"{_value(metrics, 'delta_f_reference')} "
         f"({metrics['delta_f_reference_source']})",
         "reference, this run": f"{_value(metrics, 'delta_f_reference_run')}{converged}",
+        "energy model alone": _value(metrics, "delta_f_learned"),
         "exact likelihood": f"{_value(metrics, 'delta_f_exact')} "
         f"(n = {metrics['log_density_num_samples']})",
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['ess_num_samples']}, "
