@@ -11,8 +11,10 @@ from bnce_dist.core.interpolant import CircularInterpolant, Interpolant
 
 
 def wrap_angle(angle: Tensor) -> Tensor:
-    """Return the angle's representative in ``(-pi, pi]``."""
-    return math.pi - torch.remainder(math.pi - angle, 2 * math.pi)
+    """Return the angle's representative in ``(-pi, pi]`` [rad]."""
+    wrapped = math.pi - torch.remainder(math.pi - angle, 2 * math.pi)
+    # The remainder of a tiny negative number rounds to the whole period.
+    return torch.where(wrapped > -math.pi, wrapped, wrapped + 2 * math.pi)
 
 
 @dataclass(frozen=True)

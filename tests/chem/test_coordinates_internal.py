@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import WhitenedInternal, ZMatrix, from_state
-from bnce_dist.chem.coordinates.base import wrap
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.path import wrap_angle
 from bnce_dist.core.random import generator
 
 OMEGAS = ((1, 4, 6, 8), (18, 16, 14, 8))
@@ -87,7 +87,7 @@ def test_values_are_the_ones_mdtraj_measures(molecule, positions):
             [atoms for atoms in stiff if len(atoms) == 4] + list(coordinates.circular_torsions),
         ),
     ]
-    difference = wrap(z - torch.tensor(np.concatenate(measured, axis=1), dtype=torch.float64))
+    difference = wrap_angle(z - torch.tensor(np.concatenate(measured, axis=1), dtype=torch.float64))
     assert difference.abs().max() < 2e-4  # mdtraj works in float32.
 
 
@@ -161,7 +161,7 @@ def test_a_mirror_flips_every_torsion_and_only_those(molecule, coordinates, posi
     z_mirror, log_det_mirror = plain.encode(positions * MIRROR)
     num_linear = 21 + 20
     assert (z_mirror[:, :num_linear] - z[:, :num_linear]).abs().max() < 1e-10
-    assert wrap(z_mirror[:, num_linear:] + z[:, num_linear:]).abs().max() < 1e-8
+    assert wrap_angle(z_mirror[:, num_linear:] + z[:, num_linear:]).abs().max() < 1e-8
     assert (log_det_mirror - log_det).abs().max() < 1e-10
     # The L residue the coordinates were fitted to is far away.
     far = coordinates.encode(positions * MIRROR)[0][:, : coordinates.num_euclidean].abs()
@@ -249,7 +249,7 @@ def test_float32_agrees_with_float64(coordinates, positions):
     centred = coordinates.encode(positions - positions.mean(1, keepdim=True))[0]
     assert z_single.dtype == log_det_single.dtype == torch.float32
     assert (z - centred).abs().max() < 1e-8
-    assert wrap(z_single - z).abs().max() < 2e-3  # Positions are several nm from the origin.
+    assert wrap_angle(z_single - z).abs().max() < 2e-3  # Positions are several nm from the origin.
     assert (log_det_single - log_det).abs().max() < 2e-3
     decoded, _ = single.decode(z_single)
     assert decoded.dtype == torch.float32
@@ -314,7 +314,7 @@ def test_training_sets_that_cannot_be_whitened_are_refused(molecule, coordinates
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wrap_stays_in_its_interval(dtype):
     angle = torch.tensor([math.pi, -math.pi, 3 * math.pi, 0.5, -0.5, 7.0, -1e-30], dtype=dtype)
-    wrapped = wrap(torch.cat((angle, torch.linspace(-20, 20, 4001, dtype=dtype))))
+    wrapped = wrap_angle(torch.cat((angle, torch.linspace(-20, 20, 4001, dtype=dtype))))
     assert wrapped[:2].tolist() == pytest.approx([math.pi, math.pi])
     assert wrapped[3:5].tolist() == pytest.approx([0.5, -0.5])
     assert (wrapped > -math.pi).all()

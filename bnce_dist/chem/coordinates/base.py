@@ -1,6 +1,5 @@
 """What every coordinate system offers: an invertible map between positions and model space."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -104,13 +103,6 @@ class Coordinates(nn.Module, ABC):
                 remedy="decode with the coordinates the model was trained on",
             )
         return z
-
-
-def wrap(angle: Tensor) -> Tensor:
-    r"""Return the angle in :math:`(-\pi, \pi]`, exactly periodic up to rounding [rad]."""
-    wrapped = math.pi - torch.remainder(math.pi - angle, 2 * math.pi)
-    # The remainder of a tiny negative number rounds to the whole period.
-    return torch.where(wrapped > -math.pi, wrapped, wrapped + 2 * math.pi)
 
 
 def normalised_weights(weights: Tensor | None, num_samples: int) -> Tensor:

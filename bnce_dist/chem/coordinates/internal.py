@@ -14,9 +14,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from bnce_dist.chem.coordinates.base import Coordinates, normalised_weights, wrap
+from bnce_dist.chem.coordinates.base import Coordinates, normalised_weights
 from bnce_dist.chem.coordinates.zmatrix import ZMatrix
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.path import wrap_angle
 
 # Outside these the coordinates are taken as singular; no molecule comes near them.
 BOND_RANGE_NM = (0.01, 10.0)
@@ -135,8 +136,8 @@ class WhitenedInternal(Coordinates):
         ordered = torch.cat((bonds, angles, torsions[self.torsion_order]))
         stiff, circular = ordered.split((self.num_euclidean, self.num_circular))
         bonds_off, angles_off, narrow_off = (stiff - self.mean[:, None]).split(self.stiff_sizes)
-        deviation = torch.cat((bonds_off, angles_off, wrap(narrow_off)))
-        z = torch.cat((self.whitening @ deviation, wrap(circular)))
+        deviation = torch.cat((bonds_off, angles_off, wrap_angle(narrow_off)))
+        z = torch.cat((self.whitening @ deviation, wrap_angle(circular)))
         return z.T.contiguous(), -self.log_det_unwhitening - _log_volume(bonds, angles)
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,7 +271,7 @@ def _unwrapped(
     linear, narrow = stiff.split((sizes[0] + sizes[1], sizes[2]), dim=1)
     direction = torch.atan2(weights @ narrow.sin(), weights @ narrow.cos())
     mean = torch.cat((weights @ linear, direction))
-    deviation = torch.cat((linear - weights @ linear, wrap(narrow - direction)), dim=1)
+    deviation = torch.cat((linear - weights @ linear, wrap_angle(narrow - direction)), dim=1)
     return mean, deviation
 
 
