@@ -131,7 +131,7 @@ class TwoMoons:
 
     def log_density(self, x: Tensor) -> Tensor:
         """Return the normalised log density, ``(batch,)`` [nats], for ``(batch, 2)``."""
-        nodes, weights = (torch.from_numpy(array).to(x) for array in _gauss_legendre(64))
+        nodes, weights = (torch.from_numpy(array).to(x) for array in _gauss_legendre(128))
         arc = self._arc(0.5 * math.pi * (1 + nodes))
         log_weights = torch.log(0.25 * weights).repeat(2)
         terms = _log_normal(x[:, None] - torch.cat([arc, -arc]), self.spread)
