@@ -1,17 +1,13 @@
 """The command line of the pipeline: checks first, then one call."""
 
-import logging
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from bnce_dist.command_line import begin_work, create_executor, errors_as_one_line, run_path
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.plan import Plan
@@ -24,7 +20,6 @@ from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Status, Tracker
 
 DEFAULT_NAME = "alanine_dipeptide"
-USER_ERROR, INTERRUPTED = 2, 130
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -62,32 +57,25 @@ def train(
 
     The same command again continues an interrupted run; finished stages are not repeated.
     """
-    try:
+    with errors_as_one_line():
         resolved = load_config(config, overrides or [])
-        folder = RunFolder(_run_path(output, name or (config.stem if config else DEFAULT_NAME)))
+        folder = RunFolder(run_path(output, name or (config.stem if config else DEFAULT_NAME)))
         _require_stage(stage)
         if dry_run:
             _print_plan(resolved, folder)
             return
         _run(resolved, folder, stage, resume)
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(USER_ERROR) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues the run", err=True)
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> None:
     """Check everything that can be known before anything expensive, then run."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    _log_to_stderr()
+    begin_work()
     if not resume:
         folder.require_same_run(config)
     target = Target.from_config(config.target)
     folder.require_space(Plan.of(config, target).storage_bytes)
     with folder.lock():
-        executor = _executor(config)
+        executor = create_executor(config.cluster.executor, config.cluster.num_workers)
         tracker = create_tracker(
             config.tracking.backend, folder.path, experiment=config.tracking.experiment
         )
@@ -122,24 +110,6 @@ def _report(
     typer.echo(summary(metrics, folder.path))
 
 
-def _executor(config: Config) -> Executor:
-    if config.cluster.executor == "local":
-        return LocalExecutor()
-    # Ray takes seconds to import, which neither --help nor an error should wait for.
-    from bnce_dist.distributed.executor import RayExecutor
-
-    return RayExecutor(config.cluster.num_workers)
-
-
-def _run_path(output: Path, name: str) -> Path:
-    if not name or Path(name).name != name:
-        raise InputError(
-            "--name", expected="a plain folder name", got=repr(name), remedy="put paths in --output"
-        )
-    # Workers have other working directories.
-    return (output / name).absolute()
-
-
 def _require_stage(name: str) -> None:
     if name not in STAGE_NAMES:
         raise InputError(
@@ -152,16 +122,3 @@ def _print_plan(config: Config, folder: RunFolder) -> None:
     for line in Plan.of(config, Target.from_config(config.target)).lines():
         typer.echo(f"# {line}")
     typer.echo(f"# output: {folder.path}")
-
-
-def _log_to_stderr() -> None:
-    """Show what this package logs, and nobody else's chatter."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    logger = logging.getLogger("bnce_dist")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

@@ -1,10 +1,10 @@
-"""From a YAML file and ``key=value`` arguments to a checked `Config`."""
+"""From a YAML file and ``key=value`` arguments to a checked configuration."""
 
 import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import yaml
 from pydantic import ValidationError
@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import Config, Section
+
+Schema = TypeVar("Schema", bound=Section)
 
 
 class _Loader(yaml.SafeLoader):
@@ -25,12 +27,21 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+@overload
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config: ...
+@overload
+def load_config(
+    path: Path | None, overrides: Sequence[str] = (), *, schema: type[Schema]
+) -> Schema: ...
+def load_config(
+    path: Path | None, overrides: Sequence[str] = (), *, schema: type[Section] = Config
+) -> Section:
     """Read a configuration; what it leaves out keeps its default.
 
     Args:
         path: YAML file, or ``None`` for the defaults alone.
         overrides: ``key=value`` with dotted keys and YAML values; the last one wins.
+        schema: What kind of configuration it is; every setting has a default.
 
     Raises: InputError: unreadable file, unknown key, mistyped or impossible value.
     """
@@ -39,14 +50,14 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         key, value = _parse_override(override)
         _insert(values, key, value)
     try:
-        return Config.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
         # An unknown key explains the errors that follow from it, so it is named first.
         errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise _explain(errors[0]) from None
+        raise _explain(errors[0], schema) from None
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: Section) -> str:
     """Return the whole configuration as YAML that `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
@@ -118,14 +129,19 @@ def _insert(values: dict[str, Any], key: Sequence[str], value: Any) -> None:
     values[last] = value
 
 
-def _explain(error: ErrorDetails) -> InputError:
+def _explain(error: ErrorDetails, schema: type[Section]) -> InputError:
+    context = error.get("ctx", {})
+    if isinstance(context.get("error"), InputError):  # raised by a validator, complete as it is
+        return context["error"]
     key = ".".join(str(part) for part in error["loc"])
     got = f"{error['input']!r} ({type(error['input']).__name__})"
     if error["type"] == "extra_forbidden":
         key = _first_leaf(key, error["input"])
-        expected, got = f"a known key, the nearest is {_nearest(key)}", "an unknown one"
+        expected, got = f"a known key, the nearest is {_nearest(key, schema)}", "an unknown one"
     elif error["type"] == "contradiction":
-        expected, got = error["ctx"]["expected"], error["ctx"]["got"]
+        expected, got = context["expected"], context["got"]
+    elif error["type"] == "literal_error":
+        expected = context["expected"] + _nearest_choice(context["expected"], error["input"])
     elif error["type"] == "model_type":
         expected = "a mapping of settings"
     else:
@@ -145,7 +161,14 @@ def _first_leaf(key: str, value: Any) -> str:
     return key
 
 
-def _nearest(key: str) -> str:
+def _nearest_choice(choices: str, got: Any) -> str:
+    """Return a hint at the choice most like ``got``; choices are as pydantic lists them."""
+    names = re.findall(r"'([^']+)'", choices)
+    nearest = difflib.get_close_matches(str(got), names, n=1, cutoff=0)
+    return f", the nearest is {nearest[0]}" if len(names) > 1 else ""
+
+
+def _nearest(key: str, schema: type[Section]) -> str:
     """Return the known key most like ``key``, as a whole or by its last part alone."""
 
     def likeness(known: str) -> float:
@@ -153,4 +176,4 @@ def _nearest(key: str) -> str:
         last = difflib.SequenceMatcher(None, key.split(".")[-1], known.split(".")[-1]).ratio()
         return whole + last
 
-    return max(dotted_values(Config()), key=likeness)
+    return max(dotted_values(schema()), key=likeness)

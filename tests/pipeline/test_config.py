@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.pipeline.config import Config, Section
+from bnce_dist.pipeline.config import Config, EnergyConfig, Section
 from bnce_dist.pipeline.overrides import dotted_values, load_config, to_yaml
 
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
@@ -67,6 +67,13 @@ def test_floats_are_read_as_everybody_writes_them(text: str) -> None:
     assert load_config(None, [f"energy.learning_rate={text}"]).energy.learning_rate == 1e-3
 
 
+def test_any_section_can_be_the_root() -> None:
+    config = load_config(None, ["width=64"], schema=EnergyConfig)
+    assert config == EnergyConfig(width=64)
+    with pytest.raises(InputError, match="nearest is num_negatives,"):
+        load_config(None, ["num_negativs=3"], schema=EnergyConfig)
+
+
 def test_a_pdb_replaces_the_default_sequence() -> None:
     assert load_config(None, ["target.pdb=mine.pdb"]).target.sequence is None
 
@@ -99,6 +106,7 @@ def test_an_unknown_key_names_the_nearest_one(override: str, nearest: str) -> No
         ("cluster.num_workers=0", "greater than or equal to 1"),
         ("evaluate.clip_fraction=1", "less than 1"),
         ("energy.precision=bf16", "'fp32'"),
+        ("energy.optimizer=moun", "'adamw' or 'muon', the nearest is muon"),
         ("energy=3", "a mapping of settings"),
         ("target.sequence=null", "one of sequence and pdb"),
         ("target.state_phi_max=-1.0", "state_phi_min below state_phi_max"),
