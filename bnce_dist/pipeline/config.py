@@ -139,15 +139,17 @@ class TrainingConfig(Section):
     global_batch_size: Count = 512
     """Samples per step over all workers."""
     learning_rate: Positive = 1e-3
-    """Peak of the cosine schedule."""
+    """Peak of the schedule."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     """Steps of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up; the cosine ends at zero."""
     weight_decay: NonNegative = 0.0
     """Decoupled weight decay."""
     gradient_clip: Positive | None = 1.0
     """Largest norm of the gradient; null does not clip."""
-    ema_decay: Fraction = 0.999
-    """Decay of the averaged weights per step."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the averaged weights per step; 0 keeps the last weights."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """Muon applies to weight matrices, AdamW to the rest."""
     checkpoint_interval: Count = 500
@@ -172,7 +174,7 @@ class EmulatorConfig(TrainingConfig):
     num_steps: Count = 6000
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
-    """Peak of the cosine schedule."""
+    """Peak of the schedule."""
     width: Count = 256
     """Hidden features."""
     depth: Count = 4
@@ -202,7 +204,7 @@ class EnergyConfig(TrainingConfig):
     num_steps: Count = 4000
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
-    """Peak of the cosine schedule."""
+    """Peak of the schedule."""
     width: Count = 256
     """Hidden features."""
     depth: Count = 4

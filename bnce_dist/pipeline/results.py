@@ -84,5 +84,5 @@ def load_figure_data(
 def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:
     """Return the loss and its parts by step."""
     records = read_json(folder.stage(stage) / "history.json")
-    names = records[0].keys() - {"learning_rate", "samples_per_second"}
+    names = records[0].keys() - {"learning_rate", "samples_per_second", "cpu_seconds"}
     return {name: np.array([record[name] for record in records]) for name in sorted(names)}

@@ -138,7 +138,7 @@ def take_step(
 
 
 class LossMeter:
-    """Averages the losses over steps and ranks, and times them.
+    """Averages the losses over steps and ranks, and measures their time and computing time.
 
     Args:
         global_batch_size: Samples per step over all ranks.
@@ -158,9 +158,11 @@ class LossMeter:
         steps = self._losses
         names = list(steps[0])
         means = torch.stack([torch.stack([losses[n] for losses in steps]).mean() for n in names])
+        cpu_seconds = means.new_tensor([time.process_time() - self._cpu_started])
         if self._world_size > 1:
             torch.distributed.all_reduce(means)
             means /= self._world_size
+            torch.distributed.all_reduce(cpu_seconds)
         rate = len(steps) * self._global_batch_size / (time.perf_counter() - self._started)
         self._reset()
         return {
@@ -168,11 +170,13 @@ class LossMeter:
             **dict(zip(names, means.tolist(), strict=True)),
             "learning_rate": learning_rate,
             "samples_per_second": rate,
+            "cpu_seconds": cpu_seconds.item(),
         }
 
     def _reset(self) -> None:
         self._losses: list[dict[str, Tensor]] = []
         self._started = time.perf_counter()
+        self._cpu_started = time.process_time()
 
 
 def _is_due(step: int, interval: int, settings: TrainSettings) -> bool:

@@ -32,21 +32,24 @@ def build_optimizers(module: nn.Module, settings: TrainSettings) -> list[torch.o
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:
-    r"""Return the learning rate of a step: linear warm-up, then a cosine to zero.
+    r"""Return the learning rate of a step: linear warm-up, then a cosine to zero or a constant.
 
     .. math:: \eta_s = \eta \min\left(1, \frac{s + 1}{w}\right) \cdot
         \tfrac{1}{2} \left(1 + \cos \pi \frac{\max(s - w, 0)}{S - w}\right)
 
-    It is a function of the step alone, so resuming needs no scheduler state.
+    The constant schedule has no second factor. The rate is a function of the step alone, so
+    resuming needs no scheduler state.
 
     Args:
         step: :math:`s`, counted from 0.
-        settings: With ``learning_rate`` :math:`\eta`, ``warmup_steps`` :math:`w` and
-            ``num_steps`` :math:`S`.
+        settings: With ``learning_rate`` :math:`\eta`, ``warmup_steps`` :math:`w`,
+            ``num_steps`` :math:`S` and ``schedule``.
     """
     warmup = settings.warmup_steps
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
     progress = (step - warmup) / (settings.num_steps - warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 

@@ -7,6 +7,7 @@ from bnce_dist.core.errors import InputError
 
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["fp32", "bf16"]
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +17,12 @@ class TrainSettings:
     Args:
         num_steps: Optimiser steps.
         global_batch_size: Samples per step over all workers together.
-        learning_rate: Peak learning rate, reached after the warm-up, then a cosine to zero.
+        learning_rate: Peak learning rate, reached after the warm-up.
         warmup_steps: Steps of linear warm-up.
+        schedule: After the warm-up: ``cosine`` to zero, or ``constant``.
         weight_decay: Decoupled weight decay; 0 makes ``adamw`` plain Adam.
         gradient_clip: Largest norm of the gradient; ``None`` does not clip.
-        ema_decay: Decay of the averaged weights per step.
+        ema_decay: Decay of the averaged weights per step; 0 keeps the last weights.
         optimizer: ``adamw``, or ``muon``: Muon for weight matrices, AdamW for everything else.
         precision: ``fp32``, or ``bf16`` autocast (safe for the emulator, not for an energy model).
         checkpoint_interval: Steps between checkpoints.
@@ -34,6 +36,7 @@ class TrainSettings:
     global_batch_size: int = 512
     learning_rate: float = 1e-3
     warmup_steps: int = 100
+    schedule: Schedule = "cosine"
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
     ema_decay: float = 0.999
@@ -61,6 +64,7 @@ class TrainSettings:
             "a positive number or null",
         )
         self._require("optimizer", self.optimizer in get_args(Optimizer), get_args(Optimizer))
+        self._require("schedule", self.schedule in get_args(Schedule), get_args(Schedule))
         self._require("precision", self.precision in get_args(Precision), get_args(Precision))
 
     def _require(self, name: str, accepted: bool, expected: object) -> None:

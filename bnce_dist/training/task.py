@@ -13,7 +13,8 @@ from bnce_dist.core.random import seed_from
 from bnce_dist.training.settings import TrainSettings
 
 Record = dict[str, float]
-"""One line of a loss history: step, loss, its parts, learning_rate, samples_per_second."""
+"""One line of a loss history: step, loss, its parts, learning_rate; since the record before it,
+samples_per_second and cpu_seconds (of all ranks together)."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import time
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from bnce_dist.training.task import TrainingTask
 
 
 def without_timing(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in record.items() if k != "samples_per_second"} for record in history]
+    timing = {"samples_per_second", "cpu_seconds"}
+    return [{k: v for k, v in record.items() if k not in timing} for record in history]
 
 
 def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
@@ -115,6 +117,14 @@ def test_history_averages_over_its_interval(task: TrainingTask) -> None:
     assert fifth[-1]["samples_per_second"] > 0
 
 
+def test_the_records_of_a_training_add_up_to_its_processor_time(task: TrainingTask) -> None:
+    objective, data = task.create_objective(), task.open_data()
+    started = time.process_time()
+    history = train(objective, data, task.settings).history
+    elapsed = time.process_time() - started
+    assert sum(record["cpu_seconds"] for record in history) == pytest.approx(elapsed, rel=0.2)
+
+
 def test_training_comes_close_to_the_exact_score(task: TrainingTask) -> None:
     settings = dataclasses.replace(task.settings, num_steps=400, global_batch_size=64)
     state = train(task.create_objective(), task.open_data(), settings)
@@ -183,13 +193,16 @@ def test_initial_weights_depend_on_the_seed_alone(task: TrainingTask) -> None:
     assert not torch.equal(first.potential[0].weight, other.potential[0].weight)
 
 
-def test_averaged_weights_follow_the_warmed_up_decay(settings: TrainSettings) -> None:
+@pytest.mark.parametrize("decay_limit", [0.5, 0.0])
+def test_averaged_weights_follow_the_warmed_up_decay(
+    settings: TrainSettings, decay_limit: float
+) -> None:
     module = nn.Linear(1, 1, bias=False)
-    state = TrainState(module, dataclasses.replace(settings, ema_decay=0.5))
+    state = TrainState(module, dataclasses.replace(settings, ema_decay=decay_limit))
     expected = 0.0
     for step, weight in enumerate([1.0, 5.0, -2.0, 7.0, 3.0, 8.0, 0.5]):
         nn.init.constant_(module.weight, weight)
         state.update_average()
-        decay = 0.0 if step == 0 else min(0.5, (1 + step) / (10 + step))
+        decay = 0.0 if step == 0 else min(decay_limit, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight
         assert float(state.state_dict()["ema"]["weight"]) == pytest.approx(expected, rel=1e-6)

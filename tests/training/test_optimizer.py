@@ -25,6 +25,12 @@ def test_learning_rate_agrees_with_the_schedulers_of_torch() -> None:
         scheduler.step()
 
 
+def test_the_constant_schedule_stays_where_the_warmup_ends() -> None:
+    settings = TrainSettings(num_steps=9, warmup_steps=4, learning_rate=0.4, schedule="constant")
+    rates = [learning_rate(step, settings) for step in range(9)]
+    assert rates == pytest.approx([0.1, 0.2, 0.3] + 6 * [0.4])
+
+
 def test_without_warmup_the_first_step_has_the_peak_rate() -> None:
     settings = TrainSettings(num_steps=10, warmup_steps=0, learning_rate=0.4)
     assert learning_rate(0, settings) == pytest.approx(0.4)
