@@ -208,6 +208,26 @@ def score_from_endpoint(schedule: Interpolant, x_t: Tensor, endpoint: Tensor, t:
     return (alpha * endpoint - x_t) / sigma.square()
 
 
+def velocity_from_endpoint(
+    schedule: Interpolant, x_t: Tensor, endpoint: Tensor, t: Tensor
+) -> Tensor:
+    r"""Return the marginal velocity that belongs to ``endpoint``, for ``t > 0``.
+
+    .. math:: v = \dot\alpha E[x_{data}|x_t]
+                  + \frac{\dot\sigma}{\sigma} (x_t - \alpha E[x_{data}|x_t])
+
+    Args:
+        schedule: The interpolant.
+        x_t: Where, ``(batch, dim)``.
+        endpoint: Conditional mean of the data there, ``(batch, dim)``.
+        t: Times, ``(batch,)``.
+
+    Returns: ``(batch, dim)``.
+    """
+    alpha, sigma, alpha_dot, sigma_dot = _schedules(schedule, t)
+    return alpha_dot * endpoint + sigma_dot * (x_t - alpha * endpoint) / sigma
+
+
 def _schedules(schedule: Interpolant, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     column = t[:, None]
     return (

@@ -12,6 +12,7 @@ from bnce_dist.core.interpolant import (
     interpolant_from_name,
     score_from_endpoint,
     score_from_velocity,
+    velocity_from_endpoint,
     velocity_from_score,
 )
 
@@ -48,6 +49,9 @@ def test_conversions_agree_with_gaussian_conditioning(path, points):
     torch.testing.assert_close(velocity_from_score(path, x_t, score, t), velocity, **TOLERANCE)
     torch.testing.assert_close(endpoint_from_score(path, x_t, score, t), endpoint, **TOLERANCE)
     torch.testing.assert_close(score_from_endpoint(path, x_t, endpoint, t), score, **TOLERANCE)
+    torch.testing.assert_close(
+        velocity_from_endpoint(path, x_t, endpoint, t), velocity, **TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("path", INTERPOLANTS, ids=lambda path: type(path).__name__)

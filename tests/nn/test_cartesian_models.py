@@ -1,0 +1,162 @@
+"""One contract for all models of atoms in space: their symmetries, padding and derivatives."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.nn.gvp import GVPVectorField
+
+NUM_FEATURES = 3
+TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "gvp": lambda: GVPVectorField(NUM_FEATURES, num_layers=2, num_scalars=8, num_vectors=4),
+}
+
+
+class Batch:
+    """Molecules of 6, 4 and 5 atoms, padded; atoms 1 to 3 of each are equivalent."""
+
+    def __init__(self) -> None:
+        random = torch.Generator().manual_seed(0)
+        self.mask = torch.arange(6)[None] < torch.tensor([6, 4, 5])[:, None]
+        # Neither noise in the padding nor a common offset may matter.
+        self.positions = 2 * torch.randn(3, 6, 3, generator=random, dtype=torch.float64) + 1
+        self.features = torch.randn(3, 6, NUM_FEATURES, generator=random, dtype=torch.float64)
+        self.features[:, 1:4] = self.features[:, 1:2]
+        self.t = torch.rand(3, generator=random, dtype=torch.float64)
+
+    def evaluate(self, model: nn.Module, **changes: Tensor | None) -> Tensor:
+        arguments = {**vars(self), **changes}
+        return model(
+            arguments["positions"], arguments["t"], arguments["features"], arguments["mask"]
+        )
+
+
+def is_field(output: Tensor) -> bool:
+    """Tell a vector per atom from a scalar per molecule."""
+    return output.ndim == 3
+
+
+@pytest.fixture(params=MODELS)
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(1)
+    return MODELS[request.param]().double()
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["rotation", "reflection"])
+def test_rotations_and_reflections(model: nn.Module, batch: Batch, sign: float) -> None:
+    random = torch.randn(3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    rotation = torch.linalg.qr(random)[0]
+    rotation = sign * rotation * torch.linalg.det(rotation).sign()
+    output = batch.evaluate(model)
+    turned = batch.evaluate(model, positions=batch.positions @ rotation)
+    torch.testing.assert_close(
+        turned, output @ rotation if is_field(output) else output, **TOLERANCE
+    )
+    assert output.abs().max() > 1e-3
+
+
+def test_translations_of_every_molecule(model: nn.Module, batch: Batch) -> None:
+    shift = torch.tensor([[[5.0, -3.0, 1.0]], [[0.0, 9.0, 0.0]], [[1.0, 1.0, 1.0]]]).double()
+    moved = batch.evaluate(model, positions=batch.positions + shift)
+    torch.testing.assert_close(moved, batch.evaluate(model), **TOLERANCE)
+
+
+def test_atoms_may_come_in_any_order(model: nn.Module, batch: Batch) -> None:
+    order = [5, 2, 0, 4, 1, 3]
+    output = batch.evaluate(model)
+    permuted = batch.evaluate(
+        model,
+        positions=batch.positions[:, order],
+        features=batch.features[:, order],
+        mask=batch.mask[:, order],
+    )
+    torch.testing.assert_close(
+        permuted, output[:, order] if is_field(output) else output, **TOLERANCE
+    )
+
+
+def test_equivalent_atoms_may_be_exchanged(model: nn.Module, batch: Batch) -> None:
+    order = [0, 3, 1, 2, 4, 5]
+    output = batch.evaluate(model)
+    exchanged = batch.evaluate(model, positions=batch.positions[:, order])
+    torch.testing.assert_close(
+        exchanged, output[:, order] if is_field(output) else output, **TOLERANCE
+    )
+
+
+def test_atoms_are_told_apart_by_their_features(model: nn.Module, batch: Batch) -> None:
+    order = [4, 1, 2, 3, 0, 5]
+    output = batch.evaluate(model)
+    exchanged = batch.evaluate(model, positions=batch.positions[:, order])
+    assert not torch.allclose(exchanged[0], output[0, order] if is_field(output) else output[0])
+
+
+def test_padding_and_the_rest_of_the_batch_do_not_matter(model: nn.Module, batch: Batch) -> None:
+    output = batch.evaluate(model)
+    for index, num_atoms in enumerate(batch.mask.sum(1).tolist()):
+        alone = model(
+            batch.positions[index : index + 1, :num_atoms],
+            batch.t[index : index + 1],
+            batch.features[index, :num_atoms],
+        )[0]
+        if is_field(output):
+            assert (output[index, num_atoms:] == 0).all()
+            torch.testing.assert_close(output[index, :num_atoms], alone, **TOLERANCE)
+        else:
+            torch.testing.assert_close(output[index], alone, **TOLERANCE)
+
+
+def test_single_precision_agrees_with_double(model: nn.Module, batch: Batch) -> None:
+    output = batch.evaluate(model)
+    single = batch.evaluate(model.float(), positions=batch.positions.float(), t=batch.t.float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), output, rtol=1e-4, atol=1e-4)
+
+
+def test_second_derivatives_exist_and_are_finite(model: nn.Module, batch: Batch) -> None:
+    positions = batch.positions.clone()
+    positions[0, 1] = positions[0, 0]  # Two atoms in one place, as in bad samples.
+    positions[1, 4:] = positions[2, 5:] = 0  # Padding as it is usually filled.
+    positions.requires_grad_()
+    output = batch.evaluate(model, positions=positions)
+    (gradient,) = torch.autograd.grad(output.square().sum(), positions, create_graph=True)
+    gradient.square().sum().backward()
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
+    for tensor in (positions, *model.parameters()):
+        assert tensor.grad is None or tensor.grad.isfinite().all()
+
+
+def test_time_matters(model: nn.Module, batch: Batch) -> None:
+    assert not torch.allclose(batch.evaluate(model, t=1 - batch.t), batch.evaluate(model))
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [
+        ({"features": torch.zeros(6, NUM_FEATURES + 1)}, r"\(6, 4\)"),
+        ({"features": torch.zeros(5, NUM_FEATURES)}, r"\(5, 3\)"),
+        ({"mask": torch.ones(3, 5)}, r"\(3, 5\)"),
+    ],
+)
+def test_shapes_that_do_not_belong_together(
+    model: nn.Module, batch: Batch, changes: dict[str, Tensor], got: str
+) -> None:
+    with pytest.raises(InputError, match=got):
+        batch.evaluate(model, **changes)
+
+
+def test_a_batch_too_large_for_the_machine_is_refused_before_it_is_made(model: nn.Module) -> None:
+    huge = torch.empty(1, 1, 3, dtype=torch.float64).expand(10_000, 100_000, 3)
+    with pytest.raises(InputError, match=r"GB, got .* GB; use"):
+        model(huge, torch.zeros(10_000), torch.zeros(100_000, NUM_FEATURES))

@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.interpolant import LinearInterpolant
+from bnce_dist.nn.conformation import RadialBasis, dense_edges
+from bnce_dist.nn.gvp import GVP, GVPVectorField, Message
+
+
+def test_factored_messages_are_those_of_the_perceptron_on_every_edge():
+    torch.manual_seed(0)
+    message = Message(num_scalars=5, num_vectors=4, num_radial=3).double()
+    batch, atoms = 2, 6
+    scalars = torch.randn(batch, atoms, 5, dtype=torch.float64)
+    vectors = torch.randn(batch, atoms, 3, 4, dtype=torch.float64)
+    positions = torch.randn(batch, atoms, 3, dtype=torch.float64)
+    mask = torch.ones(batch, atoms, dtype=torch.float64)
+    mask[1, 4:] = 0
+    edges = dense_edges(positions, mask)
+    radial = RadialBasis(3, 4.0).double()(edges.distance)
+    received = message.aggregate(scalars, vectors, radial, edges)
+    expected = torch.zeros_like(scalars), torch.zeros_like(vectors)
+    for b, i, j in ((b, i, j) for b in range(batch) for i in range(atoms) for j in range(atoms)):
+        if i != j and mask[b, i] and mask[b, j]:
+            difference = positions[b, j] - positions[b, i]
+            direction = (difference / difference.norm())[:, None]
+            sent = GVP.forward(
+                message,
+                torch.cat([scalars[b, j], radial[b, i, j]]),
+                torch.cat([direction, vectors[b, j]], dim=1),
+            )
+            expected[0][b, i] += sent[0]
+            expected[1][b, i] += sent[1]
+    torch.testing.assert_close(received, expected)
+
+
+@pytest.mark.parametrize("parametrisation", ["velocity", "endpoint"])
+def test_velocity_of_either_parametrisation(parametrisation):
+    """On straight lines the velocity is (x_t - E[x_data|x_t]) / t."""
+    torch.manual_seed(0)
+    field = GVPVectorField(2, parametrisation=parametrisation, num_layers=1, num_scalars=8)
+    positions, features = torch.randn(3, 5, 3), torch.randn(5, 2)
+    t = torch.tensor([0.2, 0.5, 1.0])
+    output = field(positions, t, features)
+    expected = output if parametrisation == "velocity" else (positions - output) / t[:, None, None]
+    torch.testing.assert_close(field.velocity(positions, t, features), expected)
+    assert isinstance(field.interpolant, LinearInterpolant)
+
+
+def test_unknown_parametrisation_is_refused():
+    with pytest.raises(InputError, match="velocity or endpoint, got 'score'"):
+        GVPVectorField(2, parametrisation="score")
