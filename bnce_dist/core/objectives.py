@@ -5,7 +5,9 @@ its rows of each tensor except the ``shared`` ones, and backpropagates ``forward
 All losses are means over samples, so the mean over equal shards is the global loss.
 """
 
-from typing import ClassVar, Protocol
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,11 @@ from bnce_dist.core.path import ProductPath
 
 
 class EnergyModel(Protocol):
-    """What ``EnergyMatching`` needs of a model (see ``nn.energy.LateFusionEnergy``)."""
+    """What ``EnergyMatching`` needs of a model (see ``nn.energy_model.EnergyModel``)."""
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        """Return ``U_t(z)``, ``(batch,)``."""
+        ...
 
     def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``U_t(z)``, ``(batch,)``, and ``U`` at all ``times``, ``(batch, times)``."""
@@ -42,7 +48,7 @@ def stratified_times(
     return (uniform**exponent).to(like)
 
 
-def _require(what: str, holds: bool, expected: str, got: float) -> None:
+def _require(what: str, holds: bool, expected: str, got: object) -> None:
     if not holds:
         raise InputError(what, expected=expected, got=got, remedy="correct the configuration")
 
@@ -102,6 +108,94 @@ class FlowMatching(nn.Module):
         return {"loss": ((velocity - target) / self.path.velocity_scale(t)).square().mean()}
 
 
+class Negatives(Protocol):
+    """The times that InfoNCE contrasts a point's own time with."""
+
+    shared: ClassVar[bool]
+    """Whether all points have the same ones."""
+
+    def draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Return times for a global batch ``like``, ``(batch, dim)``."""
+        ...
+
+    def candidates(self, own: Tensor, others: Tensor, t: Tensor) -> Tensor:
+        """Return the energies at all times a point is to choose its own from.
+
+        Args:
+            own: At the own times, ``(batch,)``.
+            others: At the negative times, ``(batch, negatives)``.
+            t: The own times, ``(batch,)``.
+
+        Returns: ``(batch, number + 1)``, ``own`` among them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StratifiedNegatives:
+    """One time in each stratum of the time distribution, the same for all points.
+
+    The point's own time takes the place of the one in its stratum. Given the candidates, the
+    probability that ``m`` is the true time is then exactly proportional to ``p_{t_m}(x)``, so the
+    minimiser is the true log density for any number of negatives; keeping all of them would bias
+    it by O(1 / number).
+
+    Args:
+        number: How many, besides the point's own time.
+        exponent: Times are ``u**exponent`` with ``u`` uniform.
+    """
+
+    number: int
+    exponent: float
+
+    shared: ClassVar[bool] = True
+
+    def draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Return ascending times, one per stratum, ``(number + 1,)``."""
+        return stratified_times(self.number + 1, self.exponent, generator, like)
+
+    def candidates(self, own: Tensor, others: Tensor, t: Tensor) -> Tensor:
+        """Return ``others`` with ``own`` in the column of its stratum."""
+        num_strata = others.shape[1]
+        stratum = (t ** (1 / self.exponent) * num_strata).long().clamp_(max=num_strata - 1)
+        return others.scatter(1, stratum[:, None], own[:, None])
+
+
+@dataclass(frozen=True)
+class IndependentNegatives:
+    """Times drawn anew for every point, from the distribution of its own time.
+
+    The minimiser is the true log density for any number of negatives.
+
+    Args:
+        number: How many per point.
+        exponent: Times are ``u**exponent`` with ``u`` uniform.
+
+    Source: BoltzNCE, arXiv:2507.00846, two-dimensional systems (one uniform negative).
+    """
+
+    number: int
+    exponent: float
+
+    shared: ClassVar[bool] = False
+
+    def draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Return independent times, ``(batch, number)``."""
+        shape = (len(like), self.number)
+        uniform = torch.rand(shape, generator=generator, device=generator.device)
+        return (uniform**self.exponent).to(like)
+
+    def candidates(self, own: Tensor, others: Tensor, t: Tensor) -> Tensor:
+        """Return ``own`` and ``others`` side by side."""
+        return torch.cat([own[:, None], others], dim=1)
+
+
+_NEGATIVES: dict[str, type[StratifiedNegatives] | type[IndependentNegatives]] = {
+    "stratified": StratifiedNegatives,
+    "independent": IndependentNegatives,
+}
+
+
 class EnergyMatching(nn.Module):
     r"""Score matching and InfoNCE over times, from one pass over the points.
 
@@ -110,13 +204,7 @@ class EnergyMatching(nn.Module):
 
     The score term is a mean over coordinates, so that it is 1 for an ignorant model in any
     dimension; it cannot see an added ``c(t)``. InfoNCE compares the time of a point with other
-    times and cannot see an added ``c(x)``.
-
-    The negatives are stratified: ``num_negatives + 1`` times, one in each stratum of the time
-    distribution. The point's own time takes the place of the one in its stratum. Given the
-    candidates, the probability that ``m`` is the true time is then exactly proportional to
-    ``p_{t_m}(x)``, so the minimiser is the true log density for any number of negatives; keeping
-    all of them would bias it by O(1 / num_negatives).
+    times and cannot see an added ``c(x)``. A term of weight zero is not computed.
 
     Args:
         energy_model: The model.
@@ -124,13 +212,14 @@ class EnergyMatching(nn.Module):
         score_weight: Weight of the score term in the loss.
         infonce_weight: Weight of the InfoNCE term in the loss.
         num_negatives: Other times each point is compared with.
+        negatives: ``"stratified"`` over the time distribution and common to all points, or
+            ``"independent"`` draws from it for every point.
         time_exponent: Times are ``u**time_exponent`` with ``u`` uniform.
 
-    Raises: InputError: the time exponent is not positive, or there are no negatives.
-    Source: Song & Ermon (2019) for the score term; van den Oord et al. (2018) for InfoNCE.
+    Raises: InputError: an option is out of range, or both weights are zero.
+    Source: Song & Ermon (2019) for the score term; van den Oord et al. (2018) for InfoNCE;
+        BoltzNCE, arXiv:2507.00846, for their sum.
     """
-
-    shared: ClassVar[frozenset[str]] = frozenset({"negative_times"})
 
     def __init__(
         self,
@@ -140,50 +229,75 @@ class EnergyMatching(nn.Module):
         score_weight: float = 1.0,
         infonce_weight: float = 2.0,
         num_negatives: int = 128,
+        negatives: Literal["stratified", "independent"] = "stratified",
         time_exponent: float = 2.5,
     ) -> None:
         super().__init__()
         _require("time_exponent", time_exponent > 0, "above 0", time_exponent)
         _require("num_negatives", num_negatives >= 1, "at least 1", num_negatives)
+        _require("score_weight", 0 <= score_weight < math.inf, "at least 0", score_weight)
+        _require("infonce_weight", 0 <= infonce_weight < math.inf, "at least 0", infonce_weight)
+        total = score_weight + infonce_weight
+        _require("score_weight + infonce_weight", total > 0, "above 0", total)
+        _require("negatives", negatives in _NEGATIVES, " or ".join(_NEGATIVES), negatives)
         self.energy_model = energy_model
         self.path = path
         self.score_weight = score_weight
         self.infonce_weight = infonce_weight
-        self.num_negatives = num_negatives
+        self.negatives: Negatives = _NEGATIVES[negatives](num_negatives, time_exponent)
         self.time_exponent = time_exponent
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Names of the drawn tensors that are the same on every rank."""
+        return frozenset({"negative_times"} if self.negatives.shared else ())
 
     def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the arguments of ``forward`` for a global batch of data, ``(batch, dim)``."""
-        negative_times = stratified_times(
-            self.num_negatives + 1, self.time_exponent, generator, like=x_data
-        )
+        negative_times = self.negatives.draw(x_data, generator)
         samples = _draw_samples(self.path, x_data, self.time_exponent, generator)
         return {**samples, "negative_times": negative_times}
 
     def forward(
         self, x_data: Tensor, x_noise: Tensor, t: Tensor, negative_times: Tensor
     ) -> dict[str, Tensor]:
-        """Return the weighted loss and its two parts.
+        """Return the weighted loss and its parts that have a weight.
 
         Args:
             x_data: ``(batch, dim)``.
             x_noise: Standard normal, ``(batch, dim)``.
             t: ``(batch,)``.
-            negative_times: One per stratum, ascending, ``(num_negatives + 1,)``.
+            negative_times: What ``negatives.draw`` returned; if not shared, these points' rows.
         """
+        x_t = self.path.interpolate(x_data, x_noise, t)
+        losses: dict[str, Tensor] = {}
+        if self.score_weight > 0:
+            own, others, gradient = self._energies_and_gradient(x_t, t, negative_times)
+            losses["score"] = (self.path.noise_scale(t) * gradient + x_noise).square().mean()
+        else:
+            own, others = self._energies(x_t, t, negative_times)
+        if self.infonce_weight > 0:
+            candidates = self.negatives.candidates(own, others, t)
+            losses["infonce"] = (candidates.logsumexp(1) - own).mean()
+        weights = {"score": self.score_weight, "infonce": self.infonce_weight}
+        # The score does not depend on every weight, and parallel ranks wait for each gradient.
+        loss = 0.0 * own.mean() + sum(weights[name] * value for name, value in losses.items())
+        return {"loss": loss, **losses}
+
+    def _energies(self, x_t: Tensor, t: Tensor, negative_times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energies at the own times and, if InfoNCE has a weight, at the others."""
+        if self.infonce_weight > 0:
+            return self.energy_model.forward_with_times(x_t, t, negative_times)
+        own = self.energy_model(x_t, t)
+        return own, own.new_empty(len(own), 0)
+
+    def _energies_and_gradient(
+        self, x_t: Tensor, t: Tensor, negative_times: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``_energies`` and the gradient of the own ones, ``(batch, dim)``."""
         keep_graph = torch.is_grad_enabled()
         with torch.enable_grad():
-            x_t = self.path.interpolate(x_data, x_noise, t).requires_grad_()
-            own, others = self.energy_model.forward_with_times(x_t, t, negative_times)
+            x_t.requires_grad_()
+            own, others = self._energies(x_t, t, negative_times)
             (gradient,) = torch.autograd.grad(own.sum(), x_t, create_graph=keep_graph)
-        score = (self.path.noise_scale(t) * gradient + x_noise).square().mean()
-        infonce = self._infonce(own, others, t).mean()
-        loss = self.score_weight * score + self.infonce_weight * infonce
-        return {"loss": loss, "score": score, "infonce": infonce}
-
-    def _infonce(self, own: Tensor, others: Tensor, t: Tensor) -> Tensor:
-        """Return the cross-entropy of each point's own time among one time per stratum."""
-        num_strata = others.shape[1]
-        stratum = (t ** (1 / self.time_exponent) * num_strata).long().clamp_(max=num_strata - 1)
-        candidates = others.scatter(1, stratum[:, None], own[:, None])
-        return candidates.logsumexp(1) - own
+        return own, others, gradient

@@ -1,16 +1,17 @@
-r"""Energy models: scalar networks with :math:`p_t(z) \propto \exp U_t(z)`."""
+"""The energy model of the pipeline: many times for the price of one."""
 
 import math
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnce_dist.core.interpolant import interpolant_from_name
-from bnce_dist.core.path import ProductPath
 from bnce_dist.nn.blocks import PositionFeatures, ResidualMLP, TimeEmbedding
+from bnce_dist.nn.energy_model import EnergyModel
 
 
-class LateFusionEnergy(nn.Module):
+class LateFusionEnergy(EnergyModel):
     r"""Energy in which position and time meet only in an inner product.
 
     .. math:: U_t(z) = f(z) \cdot g(t) / \sqrt D + g_0(t)
@@ -37,6 +38,8 @@ class LateFusionEnergy(nn.Module):
         time_exponent: Warp of the time embedding; best that of the objective.
     """
 
+    architecture: ClassVar[str] = "late_fusion"
+
     def __init__(
         self,
         num_euclidean: int,
@@ -54,22 +57,21 @@ class LateFusionEnergy(nn.Module):
         num_time_frequencies: int = 16,
         time_exponent: float = 2.5,
     ) -> None:
-        super().__init__()
-        self._config: dict[str, int | float | str | bool] = {
-            "num_euclidean": num_euclidean,
-            "num_circular": num_circular,
-            "interpolant": interpolant,
-            "width": width,
-            "depth": depth,
-            "num_features": num_features,
-            "num_harmonics": num_harmonics,
-            "num_fourier": num_fourier,
-            "fourier_scale": fourier_scale,
-            "time_width": time_width,
-            "time_depth": time_depth,
-            "num_time_frequencies": num_time_frequencies,
-            "time_exponent": time_exponent,
-        }
+        super().__init__(
+            num_euclidean=num_euclidean,
+            num_circular=num_circular,
+            interpolant=interpolant,
+            width=width,
+            depth=depth,
+            num_features=num_features,
+            num_harmonics=num_harmonics,
+            num_fourier=num_fourier,
+            fourier_scale=fourier_scale,
+            time_width=time_width,
+            time_depth=time_depth,
+            num_time_frequencies=num_time_frequencies,
+            time_exponent=time_exponent,
+        )
         self.num_euclidean = num_euclidean
         self.feature_scale = 1 / math.sqrt(num_features)
         self.interpolant = interpolant_from_name(interpolant)
@@ -82,62 +84,21 @@ class LateFusionEnergy(nn.Module):
             self.time.num_features, time_width, time_depth, num_features + 1, output_bias=False
         )
 
-    def config(self) -> dict[str, int | float | str | bool]:
-        """Return the arguments that rebuild this architecture."""
-        return dict(self._config)
-
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
-        """Return ``U_t(z)``.
-
-        Args:
-            z: Points, ``(batch, dim)``.
-            t: One time per point, ``(batch,)``.
-
-        Returns: ``(batch,)`` [nats], up to one constant.
-        """
+        """Return ``U_t(z)``, ``(batch,)`` (see ``EnergyModel.forward``)."""
         return (self._position_factor(z) * self._time_factor(t)).sum(1)
 
     def at_times(self, z: Tensor, times: Tensor) -> Tensor:
-        """Return ``U`` of every point at every time.
-
-        Args:
-            z: Points, ``(batch, dim)``.
-            times: ``(times,)``.
-
-        Returns: ``(batch, times)`` [nats], up to one constant.
-        """
-        return _full_precision_product(self._position_factor(z), self._time_factor(times))
+        """Return ``U`` at several times, ``(batch, times)`` (see ``EnergyModel.at_times``)."""
+        time = self._time_factor(times.flatten()).unflatten(0, times.shape)
+        return _full_precision_product(self._position_factor(z), time)
 
     def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``forward(z, t)`` and ``at_times(z, times)`` from one pass over the points.
-
-        Args:
-            z: Points, ``(batch, dim)``.
-            t: One time per point, ``(batch,)``.
-            times: Times common to all points, ``(times,)``.
-
-        Returns: ``(batch,)`` and ``(batch, times)`` [nats], up to one constant.
-        """
+        """Return ``forward(z, t)`` and ``at_times(z, times)`` from one pass over the points."""
         position = self._position_factor(z)
-        own, common = self._time_factor(torch.cat([t, times])).split([len(t), len(times)])
-        return (position * own).sum(1), _full_precision_product(position, common)
-
-    def log_density_z(self, z: Tensor, path: ProductPath) -> Tensor:
-        r"""Return the normalised log density of the data's marginal.
-
-        .. math:: \log p_0(z) = U_0(z) - U_1(z) + \log p_1(z)
-
-        The difference removes what contrasting times cannot see, a function of ``z`` alone, and
-        the known prior fixes the constant.
-
-        Args:
-            z: Points, ``(batch, dim)``.
-            path: The path the model was trained on.
-
-        Returns: ``(batch,)`` [nats].
-        """
-        ends = self.at_times(z, z.new_tensor([0.0, 1.0]))
-        return ends[:, 0] - ends[:, 1] + path.log_prior(z)
+        time = self._time_factor(torch.cat([t, times.flatten()]))
+        own, others = time[: len(t)], time[len(t) :].unflatten(0, times.shape)
+        return (position * own).sum(1), _full_precision_product(position, others)
 
     def _position_factor(self, z: Tensor) -> Tensor:
         features = self.feature_scale * self.position_network(self.position(z))
@@ -153,6 +114,13 @@ class LateFusionEnergy(nn.Module):
 
 
 def _full_precision_product(position: Tensor, time: Tensor) -> Tensor:
-    """Return ``position @ time.T`` outside autocast: energies of 100 nats do not fit bf16."""
+    """Return all inner products outside autocast: energies of 100 nats do not fit bf16.
+
+    Args:
+        position: ``(batch, features)``.
+        time: ``(times, features)`` or ``(batch, times, features)``.
+
+    Returns: ``(batch, times)``.
+    """
     with torch.autocast(position.device.type, enabled=False):
-        return position @ time.T
+        return (time @ position[..., None])[..., 0] if time.ndim == 3 else position @ time.T

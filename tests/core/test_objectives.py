@@ -4,13 +4,20 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import TrigonometricInterpolant
-from bnce_dist.core.objectives import EnergyMatching, FlowMatching, stratified_times
+from bnce_dist.core.objectives import (
+    EnergyMatching,
+    FlowMatching,
+    IndependentNegatives,
+    stratified_times,
+)
 from bnce_dist.core.path import ProductPath
 from bnce_dist.core.random import generator
+from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.velocity import InternalVelocity
 
@@ -22,11 +29,15 @@ def make_objective(kind):
     torch.manual_seed(0)
     if kind == "flow":
         return FlowMatching(InternalVelocity(3, 2, **SMALL).double(), PATH)
+    if kind == "published":
+        model = ConcatenatedEnergy(3, 2, **SMALL).double()
+        return EnergyMatching(model, PATH, num_negatives=1, negatives="independent")
     model = LateFusionEnergy(3, 2, num_features=8, time_width=8, **SMALL).double()
-    return EnergyMatching(model, PATH, num_negatives=12)
+    weights = {"score": {"infonce_weight": 0.0}, "infonce": {"score_weight": 0.0}}.get(kind, {})
+    return EnergyMatching(model, PATH, num_negatives=12, **weights)
 
 
-@pytest.fixture(params=["flow", "energy"])
+@pytest.fixture(params=["flow", "hybrid", "score", "infonce", "published"])
 def objective(request):
     return make_objective(request.param)
 
@@ -45,7 +56,9 @@ def test_shards_average_to_the_global_gradient(objective):
         torch.testing.assert_close(weight.grad, expected[name], rtol=1e-9, atol=1e-12)
 
 
-def test_every_parameter_gets_a_gradient(objective):
+@pytest.mark.parametrize("kind", ["flow", "hybrid", "published"])
+def test_every_parameter_gets_a_gradient(kind):
+    objective = make_objective(kind)
     x_data = PATH.sample_prior(24, generator("data"), torch.float64)
     objective(**objective.draw(x_data, generator("draw")))["loss"].backward()
     flat = [name for name, weight in objective.named_parameters() if not weight.grad.abs().max()]
@@ -74,6 +87,57 @@ def test_stratified_times_have_one_per_stratum():
     assert torch.equal((times**0.4 * 100).floor(), torch.arange(100, dtype=torch.float64))
 
 
+def test_independent_times_follow_the_time_distribution():
+    x_data = torch.zeros(2000, 5, dtype=torch.float64)
+    times = IndependentNegatives(5, 2.5).draw(x_data, generator(0))
+    assert times.shape == (2000, 5)
+    assert stats.kstest(times.flatten() ** 0.4, "uniform").pvalue > 1e-3
+    assert times.T.corrcoef().fill_diagonal_(0).abs().max() < 0.1
+
+
+class Counting(nn.Module):
+    """An energy model that records how it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+        self.calls = []
+
+    def forward(self, z, t):
+        self.calls.append("own")
+        return -0.5 * self.slope * z.square().sum(1)
+
+    def forward_with_times(self, z, t, times):
+        self.calls.append("with gradient" if z.requires_grad else "without gradient")
+        return self.slope * t, self.slope * times.expand(len(z), -1)
+
+
+@pytest.mark.parametrize("negatives", ["stratified", "independent"])
+def test_a_term_without_weight_is_not_computed(negatives):
+    x_data = PATH.sample_prior(8, generator("data"), torch.float64)
+
+    def terms_and_calls(**weights):
+        objective = EnergyMatching(Counting(), PATH, negatives=negatives, **weights)
+        losses = objective(**objective.draw(x_data, generator(0)))
+        return set(losses), objective.energy_model.calls
+
+    assert terms_and_calls(infonce_weight=0.0) == ({"loss", "score"}, ["own"])
+    assert terms_and_calls(score_weight=0.0) == ({"loss", "infonce"}, ["without gradient"])
+
+
+@pytest.mark.parametrize("negatives", ["stratified", "independent"])
+def test_weights_weigh_the_parts(negatives):
+    torch.manual_seed(0)
+    model = LateFusionEnergy(3, 2, **SMALL).double()
+    both, score, infonce = (
+        EnergyMatching(model, PATH, score_weight=s, infonce_weight=i, negatives=negatives)
+        for s, i in [(3.0, 5.0), (3.0, 0.0), (0.0, 5.0)]
+    )
+    batch = both.draw(PATH.sample_prior(8, generator("data"), torch.float64), generator(0))
+    loss = score(**batch)["loss"] + infonce(**batch)["loss"]
+    torch.testing.assert_close(both(**batch)["loss"], loss)
+
+
 class GaussianTruth(nn.Module):
     """Energy and velocity of Gaussian data: exact up to ``gauge sin(z)`` and an error in c(t)."""
 
@@ -99,11 +163,12 @@ class GaussianTruth(nn.Module):
         return -0.5 * z.square().sum(-1) / variance - log_normaliser + gauge
 
     def forward_with_times(self, z, t, times):
-        return self.energy(z, t), self.energy(z[:, None], times[None])
+        return self.energy(z, t), self.energy(z[:, None], times.expand(len(z), -1))
 
 
 @pytest.mark.parametrize("num_negatives", [1, 7])
-def test_infonce_is_minimised_by_the_truth_for_any_number_of_negatives(num_negatives):
+@pytest.mark.parametrize("negatives", ["stratified", "independent"])
+def test_infonce_is_minimised_by_the_truth_for_any_number_of_negatives(num_negatives, negatives):
     """The gradient at the true density vanishes; a wrong c(t) of 0.1 log variance does not."""
     path = ProductPath(TrigonometricInterpolant(), num_euclidean=2)
     variance = 0.01
@@ -111,7 +176,12 @@ def test_infonce_is_minimised_by_the_truth_for_any_number_of_negatives(num_negat
     def slope(error):
         model = GaussianTruth(variance, error)
         objective = EnergyMatching(
-            model, path, score_weight=0.0, infonce_weight=1.0, num_negatives=num_negatives
+            model,
+            path,
+            score_weight=0.0,
+            infonce_weight=1.0,
+            num_negatives=num_negatives,
+            negatives=negatives,
         )
         gradients = []
         for step in range(200):
@@ -219,7 +289,17 @@ def test_the_read_out_is_normalised_on_the_circle():
     assert -0.1 < divergence < 0.05
 
 
-@pytest.mark.parametrize("options", [{"num_negatives": 0}, {"time_exponent": 0.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_negatives": 0},
+        {"time_exponent": 0.0},
+        {"negatives": "hard"},
+        {"score_weight": -1.0},
+        {"infonce_weight": math.nan},
+        {"score_weight": 0.0, "infonce_weight": 0.0},
+    ],
+)
 def test_options_are_checked(options):
     with pytest.raises(InputError, match=next(iter(options))):
         EnergyMatching(LateFusionEnergy(3, 2, **SMALL), PATH, **options)

@@ -1,3 +1,5 @@
+"""The contract of every energy model, then what only one of them promises."""
+
 import math
 
 import pytest
@@ -6,13 +8,26 @@ import torch
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.core.path import ProductPath
+from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
+
+ARCHITECTURES = {
+    LateFusionEnergy: {"num_features": 8, "time_width": 8, "interpolant": "linear"},
+    ConcatenatedEnergy: {},
+}
 
 
 @pytest.fixture
-def model():
+def late_fusion():
     torch.manual_seed(0)
     return LateFusionEnergy(3, 2, width=16, depth=1, num_features=8, time_width=8).double()
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=lambda model_class: model_class.architecture)
+def model(request):
+    torch.manual_seed(0)
+    options = ARCHITECTURES[request.param]
+    return request.param(3, 2, width=16, depth=1, num_fourier=4, **options).double()
 
 
 @pytest.fixture
@@ -29,6 +44,31 @@ def test_the_three_ways_to_evaluate_agree(model, points):
     torch.testing.assert_close(own, model(z, t))
     torch.testing.assert_close(common, model.at_times(z, times))
     torch.testing.assert_close(common[:, :6].diagonal(), own)
+
+
+def test_points_can_have_their_own_times(model, points):
+    z, t = points
+    times = torch.stack([t, t.square(), 1 - t], 1)
+    expected = torch.stack([model(z, column) for column in times.T], 1)
+    torch.testing.assert_close(model.at_times(z, times), expected)
+    own, others = model.forward_with_times(z, t, times)
+    torch.testing.assert_close(own, model(z, t))
+    torch.testing.assert_close(others, expected)
+
+
+def test_energies_can_be_differentiated_twice(model, points):
+    z, t = points
+    z.requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda x: model.forward_with_times(x, t, t)[0], z)
+
+
+def test_the_read_out_is_the_difference_of_the_ends_over_the_prior(model, points):
+    z, _ = points
+    path = ProductPath(interpolant_from_name("linear"), 3, 2)
+    data, noise = model(z, torch.zeros(6).double()), model(z, torch.ones(6).double())
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(z[:, :3]).sum(1)
+    expected = data - noise + normal - 2 * math.log(2 * math.pi)
+    torch.testing.assert_close(model.log_density_z(z, path), expected)
 
 
 def test_energy_is_periodic_in_the_angles(model, points):
@@ -53,9 +93,9 @@ def test_without_a_network_standard_normal_data_are_exact(name, points):
     torch.testing.assert_close(log_density, normal.log_prob(z).sum(1))
 
 
-def test_log_density_ignores_a_function_of_position_alone(model, points):
+def test_log_density_ignores_a_function_of_position_alone(late_fusion, points):
     """A constant in g adds c(z) to U, which InfoNCE cannot see; the read-out removes it."""
-    z, _ = points
+    z, model = points[0], late_fusion
     path = ProductPath(interpolant_from_name("trigonometric"), 3, 2)
     before = model.log_density_z(z, path)
     handle = model.time_network.register_forward_hook(lambda *call: call[2] + 1.7)
@@ -63,8 +103,8 @@ def test_log_density_ignores_a_function_of_position_alone(model, points):
     handle.remove()
 
 
-def test_energies_keep_full_precision_under_autocast(model, points):
-    model, z, t = model.float(), 20 * points[0].float(), points[1].float()
+def test_energies_keep_full_precision_under_autocast(late_fusion, points):
+    model, z, t = late_fusion.float(), 20 * points[0].float(), points[1].float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         own, common = model.forward_with_times(z, t, t)
     assert own.dtype == common.dtype == torch.float32
@@ -73,14 +113,27 @@ def test_energies_keep_full_precision_under_autocast(model, points):
     torch.testing.assert_close(common.diagonal(), own, rtol=0, atol=1e-3)
 
 
-def test_config_rebuilds_the_model(points):
-    model = LateFusionEnergy(3, 2, width=16, depth=1, num_fourier=4, interpolant="linear")
-    twin = LateFusionEnergy(**model.config())
+def test_config_rebuilds_the_model(model, points):
+    twin = type(model)(**model.config()).double()
     twin.load_state_dict(model.state_dict())
-    z, t = (tensor.float() for tensor in points)
+    z, t = points
     torch.testing.assert_close(twin(z, t), model(z, t), rtol=0, atol=0)
 
 
 def test_unknown_interpolant_is_refused():
     with pytest.raises(InputError, match="cosine"):
         LateFusionEnergy(2, interpolant="cosine")
+
+
+def test_the_published_network_written_out_gives_the_same_energy(points):
+    """Residual layers with one learnable swish each, time as the last input."""
+    torch.manual_seed(0)
+    model, (z, t) = ConcatenatedEnergy(5, width=16, depth=2).double(), points
+    weights = dict(model.named_parameters())
+    hidden = torch.cat([z, t[:, None]], 1)
+    for index, name in enumerate(["input", "layers.0", "layers.1"]):
+        weights[f"{name}.1.beta"].data.fill_(0.5 + index)
+        linear = hidden @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"]
+        swish = linear / (1 + torch.exp(-(0.5 + index) * linear))
+        hidden = swish if index == 0 else hidden + swish
+    torch.testing.assert_close(model(z, t), hidden @ weights["output.weight"][0])

@@ -1,0 +1,81 @@
+r"""What all energy models share: scalar networks with :math:`p_t(z) \propto \exp U_t(z)`."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from bnce_dist.core.path import ProductPath
+
+ModelConfig = dict[str, int | float | str | bool]
+"""Constructor arguments of a model, as plain types."""
+
+
+class EnergyModel(nn.Module, ABC):
+    """A network that gives the log density of every marginal of a path, up to a constant.
+
+    Args:
+        **config: The arguments of the subclass's constructor.
+    """
+
+    architecture: ClassVar[str]
+    """Name under which configurations and files know the class."""
+
+    def __init__(self, **config: int | float | str | bool) -> None:
+        super().__init__()
+        self._config = config
+
+    def config(self) -> ModelConfig:
+        """Return the arguments that rebuild this architecture."""
+        return dict(self._config)
+
+    @abstractmethod
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        """Return ``U_t(z)``.
+
+        Args:
+            z: Points, ``(batch, dim)``.
+            t: One time per point, ``(batch,)``.
+
+        Returns: ``(batch,)`` [nats], up to one constant.
+        """
+
+    @abstractmethod
+    def at_times(self, z: Tensor, times: Tensor) -> Tensor:
+        """Return ``U`` of every point at several times.
+
+        Args:
+            z: Points, ``(batch, dim)``.
+            times: Common to all points, ``(times,)``, or each point's own, ``(batch, times)``.
+
+        Returns: ``(batch, times)`` [nats], up to one constant.
+        """
+
+    @abstractmethod
+    def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``forward(z, t)`` and ``at_times(z, times)`` from one pass over the points.
+
+        Args:
+            z: Points, ``(batch, dim)``.
+            t: One time per point, ``(batch,)``.
+            times: Common to all points, ``(times,)``, or each point's own, ``(batch, times)``.
+
+        Returns: ``(batch,)`` and ``(batch, times)`` [nats], up to one constant.
+        """
+
+    def log_density_z(self, z: Tensor, path: ProductPath) -> Tensor:
+        r"""Return the normalised log density of the data's marginal.
+
+        .. math:: \log p_0(z) = U_0(z) - U_1(z) + \log p_1(z)
+
+        The difference removes what contrasting times cannot see, a function of ``z`` alone, and
+        the known prior fixes the constant.
+
+        Args:
+            z: Points, ``(batch, dim)``.
+            path: The path the model was trained on.
+
+        Returns: ``(batch,)`` [nats].
+        """
+        ends = self.at_times(z, z.new_tensor([0.0, 1.0]))
+        return ends[:, 0] - ends[:, 1] + path.log_prior(z)
