@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from bnce_dist.core.free_energy import FreeEnergyDifference, corrected_delta_f, delta_f
+from bnce_dist.core.metrics import torus_wasserstein_2, wasserstein_2
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights, log_weights
 from bnce_dist.pipeline.config import EvaluateConfig
 
 FloatArray = NDArray[np.float64]
+
+# Points of an optimal matching of torsions, whose time grows with their cube.
+_MATCHED_POINTS = 2000
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,23 @@ class Samples:
         return np.where(self.native_chirality, self.reduced_potential, np.inf)
 
 
+@dataclass(frozen=True)
+class Ensemble:
+    """Weighted frames of a simulation; energies are of some of them.
+
+    Args:
+        torsions: phi and psi, ``(frames, 2)`` [rad].
+        weights: Non-negative, ``(frames,)``.
+        energies_kt: Reduced potentials, ``(energies,)`` [kT].
+        energy_weights: Of those frames, non-negative, ``(energies,)``.
+    """
+
+    torsions: FloatArray
+    weights: FloatArray
+    energies_kt: FloatArray
+    energy_weights: FloatArray
+
+
 def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
     """Return the free energy, the diagnostics of its weights, and the density's errors.
 
@@ -122,6 +143,46 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
         "log_z": _log_z(weights),
         **_exact_metrics(samples, config, seed),
+    }
+
+
+def distances_to_reference(
+    samples: Samples, torsions: FloatArray, reference: Ensemble, seed: int
+) -> dict[str, float]:
+    """Return 2-Wasserstein distances to the reference, before and after reweighting.
+
+    Args:
+        samples: The evaluated samples.
+        torsions: phi and psi of the samples, ``(n, 2)`` [rad].
+        reference: Weighted simulation frames.
+        seed: Of the run; decides the draws that are matched.
+
+    Returns: ``energy_w2_*_kT``, on samples with a finite energy, and ``torsion_w2_*_rad`` on the
+        torus; two draws of the reference itself are ``torsion_w2_baseline_rad`` apart.
+    """
+    finite = np.isfinite(samples.reduced_potential)
+    energies, weights = samples.reduced_potential[finite], Weights(samples.log_weights).normalised
+    reference_energies = reference.energies_kt, reference.energy_weights
+
+    def energy_w2(own_weights: FloatArray | None) -> float:
+        return wasserstein_2(energies, reference_energies[0], own_weights, reference_energies[1])
+
+    def torsion_w2(own: FloatArray, own_weights: FloatArray | None) -> float:
+        return torus_wasserstein_2(
+            own,
+            reference.torsions,
+            own_weights,
+            reference.weights,
+            num_points=_MATCHED_POINTS,
+            seed=seed_from(seed, "torsion distance"),
+        )
+
+    return {
+        "energy_w2_emulator_kT": energy_w2(None),
+        "energy_w2_kT": energy_w2(weights[finite]),
+        "torsion_w2_emulator_rad": torsion_w2(torsions, None),
+        "torsion_w2_rad": torsion_w2(torsions, weights),
+        "torsion_w2_baseline_rad": torsion_w2(reference.torsions, reference.weights),
     }
 
 

@@ -9,7 +9,12 @@ from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.folder import RunFolder
-from bnce_dist.pipeline.metrics import Samples, evaluation_metrics
+from bnce_dist.pipeline.metrics import (
+    Ensemble,
+    Samples,
+    distances_to_reference,
+    evaluation_metrics,
+)
 from bnce_dist.pipeline.stages.reference import Reference
 from bnce_dist.pipeline.target import Target
 
@@ -26,14 +31,21 @@ def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str,
     """Return the free energies of a finished run with their references and diagnostics."""
     samples = load_samples(folder, target)
     metrics = evaluation_metrics(samples, config.evaluate, config.seed)
-    own = Reference.load(folder.stage("simulate")).result
+    reference = Reference.load(folder.stage("simulate"))
+    own = reference.result
     long = find_long_reference(
         target.molecule.identity,
         config.target.force_field,
         config.target.temperature_kelvin,
         target.state_phi,
     )
-    return metrics | {
+    angles = ShardedDataset.open(folder.stage("evaluate") / "evaluated").load(["phi", "psi"])
+    distances = distances_to_reference(
+        samples, np.stack([angles["phi"], angles["psi"]], axis=1), _ensemble(reference), config.seed
+    )
+    return {
+        **metrics,
+        **distances,
         "delta_f_reference_kT": long.delta_f_kT if long else own["delta_f_kT"],
         "delta_f_reference_stderr_kT": long.stderr_kT if long else own["stderr_kT"],
         "delta_f_reference_source": long.source if long else "this run",
@@ -42,6 +54,15 @@ def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str,
         "delta_f_reference_run_converged": own["converged"],
         "delta_f_reference_run_reason": own["reason"],
     }
+
+
+def _ensemble(reference: Reference) -> Ensemble:
+    return Ensemble(
+        np.stack([reference.phi, reference.psi], axis=1),
+        np.exp(reference.log_weights),
+        reference.energies_kt,
+        np.exp(reference.energies_log_weights),
+    )
 
 
 def load_figure_data(

@@ -11,10 +11,16 @@ import pytest
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import EvaluateConfig
-from bnce_dist.pipeline.metrics import Samples, evaluation_metrics
+from bnce_dist.pipeline.metrics import (
+    Ensemble,
+    Samples,
+    distances_to_reference,
+    evaluation_metrics,
+)
 
 NUM_SAMPLES, NUM_EXACT = 40_000, 10_000
 TARGET_SD, OFFSET, NOISE = 0.8, 1.5, 0.2
+SPREAD = 0.5
 CONFIG = EvaluateConfig(num_samples=NUM_SAMPLES, num_exact=NUM_EXACT, num_bootstrap=50)
 
 
@@ -92,6 +98,32 @@ def test_impossible_samples_have_no_weight_and_are_counted() -> None:
     assert metrics["num_rejected"] == 30
     assert metrics["num_invalid"] == 10
     assert metrics["num_wrong_chirality"] == 20
+
+
+def test_distances_to_the_reference_vanish_by_reweighting() -> None:
+    rng = np.random.default_rng(1)
+    y = TARGET_SD * rng.normal(size=NUM_SAMPLES)
+    x = np.random.default_rng(0).normal(size=NUM_SAMPLES)  # as in make_samples
+    ones = np.ones(NUM_SAMPLES)
+    reference = Ensemble(_across_the_cut(y), ones, 0.5 * (y / TARGET_SD) ** 2, ones)
+    samples = make_samples()
+    potential = samples.reduced_potential.copy()
+    potential[5] = np.inf
+    distances = distances_to_reference(
+        make_samples(reduced_potential=potential), _across_the_cut(x), reference, seed=0
+    )
+    # Both energies are chi-squared variables times a factor, both angles Gaussians times one.
+    energy_w2 = 0.5 * (1 / TARGET_SD**2 - 1) * math.sqrt(3)
+    assert distances["energy_w2_emulator_kT"] == pytest.approx(energy_w2, rel=0.05)
+    assert distances["energy_w2_kT"] < 0.1 * energy_w2
+    baseline = distances["torsion_w2_baseline_rad"]
+    assert distances["torsion_w2_emulator_rad"] == pytest.approx(SPREAD * (1 - TARGET_SD), rel=0.2)
+    assert distances["torsion_w2_rad"] < 2 * baseline < 0.5 * SPREAD * (1 - TARGET_SD)
+
+
+def _across_the_cut(x: np.ndarray) -> np.ndarray:
+    angle = math.pi + SPREAD * x
+    return np.stack([(angle + math.pi) % (2 * math.pi) - math.pi, np.zeros_like(x)], axis=1)
 
 
 def test_no_sample_in_the_state_is_an_error_and_not_a_number() -> None:
