@@ -1,25 +1,32 @@
 """The command line of the pipeline: checks first, then one call."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bnce_dist.command_line import begin_work, create_executor, errors_as_one_line, run_path
 from bnce_dist.core.errors import InputError
+from bnce_dist.launch import (
+    check_run,
+    run_molecule,
+    tracked_fleet,
+    with_common_store,
+    write_fleet,
+)
 from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.fleet import members_of, run_fleet
+from bnce_dist.pipeline.fleet_table import fleet_table
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.plan import Plan
-from bnce_dist.pipeline.provenance import commit
-from bnce_dist.pipeline.results import load_figure_data
-from bnce_dist.pipeline.run import STAGE_NAMES, Pipeline
+from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.pipeline.summary import summary
 from bnce_dist.pipeline.target import Target
-from bnce_dist.tracking.create import create_tracker
-from bnce_dist.tracking.tracker import Status, Tracker
 
 DEFAULT_NAME = "alanine_dipeptide"
+FAILED = 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -39,6 +46,12 @@ def train(
         str | None, typer.Option(help="Name of the run; by default that of the file.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
+    molecules: Annotated[
+        str | None,
+        typer.Option(
+            help="Sequences separated by commas: one run each, side by side, and one table."
+        ),
+    ] = None,
     stage: Annotated[
         str, typer.Option(help=f"Stop after this stage: {', '.join(STAGE_NAMES)}.")
     ] = STAGE_NAMES[-1],
@@ -59,55 +72,54 @@ def train(
     """
     with errors_as_one_line():
         resolved = load_config(config, overrides or [])
-        folder = RunFolder(run_path(output, name or (config.stem if config else DEFAULT_NAME)))
+        path = run_path(output, name or _default_name(config, molecules))
         _require_stage(stage)
-        if dry_run:
-            _print_plan(resolved, folder)
-            return
-        _run(resolved, folder, stage, resume)
+        if dry_run and molecules:
+            for member in members_of(molecules, resolved, path):
+                _print_plan(member.config, member.folder)
+        elif dry_run:
+            _print_plan(resolved, RunFolder(path))
+        elif molecules:
+            _run_fleet(resolved, molecules, path, stage, resume)
+        else:
+            _run(resolved, RunFolder(path), stage, resume)
 
 
 def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> None:
-    """Check everything that can be known before anything expensive, then run."""
+    """Run one molecule and print its result."""
     begin_work()
-    if not resume:
-        folder.require_same_run(config)
-    target = Target.from_config(config.target)
-    folder.require_space(Plan.of(config, target).storage_bytes)
-    with folder.lock():
-        executor = create_executor(config.cluster.executor, config.cluster.num_workers)
-        tracker = create_tracker(
-            config.tracking.backend, folder.path, experiment=config.tracking.experiment
+    check_run(config, folder, resume=resume)
+    executor = create_executor(config.cluster.executor, config.cluster.num_workers)
+    metrics = run_molecule(config, folder, executor, last_stage=last_stage, resume=resume)
+    if metrics is not None:
+        typer.echo(summary(metrics, folder.path))
+
+
+def _run_fleet(config: Config, sequences: str, folder: Path, last_stage: str, resume: bool) -> None:
+    """Run many molecules and print their table."""
+    begin_work()
+    config = with_common_store(config, folder)
+    members = members_of(sequences, config, folder)
+    for member in members:
+        check_run(member.config, member.folder, resume=resume)
+    executor = create_executor(config.cluster.executor, config.cluster.num_workers)
+    with tracked_fleet(config, folder) as tracker:
+        outcomes = run_fleet(
+            members,
+            partial(run_molecule, last_stage=last_stage, resume=resume),
+            executor,
+            STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1],
         )
-        params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
-        tracker.start_run(folder.path.name, params, {"commit": str(commit())})
-        status: Status = "FAILED"
-        try:
-            metrics = Pipeline(config, target, folder, executor, tracker).run(last_stage)
-            if metrics is not None:
-                _report(config, target, folder, tracker, metrics)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            tracker.finish(status)
+        write_fleet(outcomes, folder, tracker)
+    typer.echo(fleet_table(outcomes))
+    if any(outcome.error for outcome in outcomes):
+        raise typer.Exit(FAILED)
 
 
-def _report(
-    config: Config, target: Target, folder: RunFolder, tracker: Tracker, metrics: dict[str, Any]
-) -> None:
-    """Draw the figures, record everything and print the summary."""
-    from bnce_dist.report.figures import write_figures
-    from bnce_dist.report.results import RunResults
-
-    data = load_figure_data(folder, config, target, metrics)
-    for figure in write_figures(folder.path / "figures", RunResults(**data)):
-        tracker.log_figure(figure)
-    tracker.log_artifact(folder.path / "metrics.json")
-    numbers = {k: float(v) for k, v in metrics.items() if isinstance(v, int | float)}
-    tracker.log_metrics(numbers)
-    typer.echo(summary(metrics, folder.path))
+def _default_name(config: Path | None, molecules: str | None) -> str:
+    if config is not None:
+        return config.stem
+    return "fleet" if molecules else DEFAULT_NAME
 
 
 def _require_stage(name: str) -> None:

@@ -1,6 +1,7 @@
 """The executor of `pipeline` on a Ray cluster."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,8 +14,9 @@ from bnce_dist.distributed.cluster import (
     require_workers,
 )
 from bnce_dist.distributed.pool import map_shards
-from bnce_dist.distributed.tasks import map_tasks
+from bnce_dist.distributed.tasks import map_tasks, map_to_outcomes
 from bnce_dist.distributed.train import fit
+from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 Item = TypeVar("Item")
@@ -50,6 +52,21 @@ class RayExecutor:
         """Return ``[function(item) for item in items]``, one Ray task per item."""
         return map_tasks(function, items, label=label)
 
+    def map_jobs(
+        self, job: Callable[[Item, Executor], Output], items: Sequence[Item]
+    ) -> list[Output | Exception]:
+        """Deal the workers to the jobs: several to each, or jobs that wait for a free one."""
+        total = self._num_workers or available_workers()
+        share = max(total // max(len(items), 1), 1)
+        alone = share == 1 and not num_gpus()
+        return map_to_outcomes(
+            partial(_run_job, job, None if alone else share),
+            items,
+            # What leads several workers only waits for them.
+            num_cpus=1 if alone else 0,
+            max_concurrent=total // share,
+        )
+
     def fit(
         self,
         task: TrainingTask,
@@ -83,3 +100,10 @@ class RayExecutor:
             num_actors=self._num_workers or available_workers(),
             num_gpus_per_actor=1 if num_gpus() else 0,
         )
+
+
+def _run_job(
+    job: Callable[[Item, Executor], Output], num_workers: int | None, item: Item
+) -> Output:
+    """Run a job on this process alone, or on workers of its own."""
+    return job(item, RayExecutor(num_workers) if num_workers else LocalExecutor())

@@ -1,10 +1,13 @@
 """Independent pieces of work as Ray tasks, e.g. chains of a simulation."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
+from ray.exceptions import RayError
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.cluster import unwrapped_input_errors
 from bnce_dist.training.progress import Progress
 
@@ -46,6 +49,47 @@ def map_tasks(
     finally:
         for reference in pending:
             ray.cancel(reference)
+
+
+def map_to_outcomes(
+    function: Callable[[Item], Output],
+    items: Sequence[Item],
+    *,
+    num_cpus: float,
+    max_concurrent: int,
+) -> list[Output | Exception]:
+    """Return what ``function`` returned or raised for every item.
+
+    Args:
+        function: Picklable; it runs again for an item whose worker or node died.
+        items: Picklable.
+        num_cpus: Cores one call takes for itself, besides those of what it starts.
+        max_concurrent: Calls at the same time.
+    """
+    call = _call.options(num_cpus=num_cpus)
+    shared_function = ray.put(function)
+    outcomes: dict[int, Output | Exception] = {}
+    running: dict[ray.ObjectRef, int] = {}
+    waiting = deque(range(len(items)))
+    try:
+        while waiting or running:
+            while waiting and len(running) < max_concurrent:
+                index = waiting.popleft()
+                running[call.remote(shared_function, items[index])] = index
+            (finished,), _ = ray.wait(list(running), num_returns=1)
+            outcomes[running.pop(finished)] = _outcome(finished)
+    finally:
+        for reference in running:
+            ray.cancel(reference)
+    return [outcomes[index] for index in range(len(items))]
+
+
+def _outcome(reference: ray.ObjectRef) -> Any:
+    try:
+        with unwrapped_input_errors():
+            return ray.get(reference)
+    except (InputError, RayError) as error:
+        return error
 
 
 @ray.remote

@@ -30,6 +30,11 @@ class Artifact:
     folder: Path
     key: str
 
+    @staticmethod
+    def is_declared_finished(folder: Path) -> bool:
+        """Return whether somebody's work in the folder ended, without looking at its files."""
+        return "files" in Artifact(folder, key="")._record()
+
     def is_finished(self) -> bool:
         """Return whether the folder holds this key's finished work, every byte as written."""
         files = self._record().get("files")

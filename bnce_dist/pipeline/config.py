@@ -278,6 +278,8 @@ class TrackingConfig(Section):
     """Where records go: an MLflow store, a file in the run's folder, or nowhere."""
     experiment: str = "bnce_dist"
     """Name of the experiment."""
+    store: str | None = None
+    """Address of the MLflow store; null is MLFLOW_TRACKING_URI, else mlflow.db beside the run."""
 
 
 class Config(Section):

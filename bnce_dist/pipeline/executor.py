@@ -28,6 +28,19 @@ class Executor(Protocol):
         """Return ``[function(item) for item in items]``; a lost worker's item is run again."""
         ...
 
+    def map_jobs(
+        self, job: Callable[[Item, "Executor"], Output], items: Sequence[Item]
+    ) -> list[Output | Exception]:
+        """Run jobs that need an executor themselves, as many at once as keep all workers busy.
+
+        Args:
+            job: Called with an item and an executor of the job's own share of the workers.
+            items: One per job.
+
+        Returns: What each job returned or raised; a failed one does not stop the others.
+        """
+        ...
+
     def fit(
         self,
         task: TrainingTask,
@@ -78,6 +91,18 @@ class LocalExecutor:
                 outputs.append(function(item))
                 progress.update(len(outputs))
         return outputs
+
+    def map_jobs(
+        self, job: Callable[[Item, Executor], Output], items: Sequence[Item]
+    ) -> list[Output | Exception]:
+        """Run one job after another."""
+        outcomes: list[Output | Exception] = []
+        for item in items:
+            try:
+                outcomes.append(job(item, self))
+            except Exception as error:
+                outcomes.append(error)
+        return outcomes
 
     def fit(
         self,

@@ -32,10 +32,18 @@ def write_figures(folder: str | Path, results: RunResults) -> list[Path]:
     paths = []
     for name, figure in draw_figures(results).items():
         path = Path(folder) / f"{name}.png"
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=DPI)
+        save_figure(figure, path)
         paths.append(path)
     return paths
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file, whole or not at all.
+
+    Raises: InputError: the folder cannot be written or the disk is full.
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
 
 
 def draw_figures(results: RunResults) -> dict[str, Figure]:

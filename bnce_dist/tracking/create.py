@@ -10,7 +10,11 @@ Backend = Literal["mlflow", "jsonl", "none"]
 
 
 def create_tracker(
-    backend: Backend, run_folder: str | Path, *, experiment: str = "bnce_dist"
+    backend: Backend,
+    run_folder: str | Path,
+    *,
+    experiment: str = "bnce_dist",
+    store: str | None = None,
 ) -> Tracker:
     """Return the tracker of a pipeline; call it before anything expensive.
 
@@ -18,6 +22,8 @@ def create_tracker(
         backend: ``"mlflow"``, ``"jsonl"`` (a file in the run folder) or ``"none"``.
         run_folder: The pipeline's folder.
         experiment: MLflow experiment.
+        store: Address of MLflow's store; by default ``MLFLOW_TRACKING_URI``, else ``mlflow.db``
+            beside the run folder.
 
     Raises: InputError: MLflow's store does not answer.
     """
@@ -28,4 +34,4 @@ def create_tracker(
     # MLflow takes seconds to import.
     from bnce_dist.tracking.mlflow_tracker import MlflowTracker
 
-    return MlflowTracker(run_folder, experiment=experiment)
+    return MlflowTracker(run_folder, experiment=experiment, store=store)

@@ -34,21 +34,23 @@ MLFLOW_SETTINGS = {
 class MlflowTracker(JsonLinesTracker):
     """Record in the journal first; a background thread sends it to MLflow.
 
-    The store is ``MLFLOW_TRACKING_URI``, or ``mlflow.db`` beside the run folder. A store that
+    The store is `store_address`. One that
     goes away costs the run nothing: records wait in the journal until it is back, or until
     `flush`.
 
     Args:
         run_folder: The pipeline's folder.
         experiment: MLflow experiment; it is created where it does not exist.
+        store: Address of the store, if it is decided already.
 
     Raises: InputError: the store does not answer.
     """
 
-    def __init__(self, run_folder: str | Path, *, experiment: str = "bnce_dist") -> None:
+    def __init__(
+        self, run_folder: str | Path, *, experiment: str = "bnce_dist", store: str | None = None
+    ) -> None:
         super().__init__(run_folder)
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or local_store(self._folder)
-        self._sender = connect(self._folder, uri, experiment)
+        self._sender = connect(self._folder, store or store_address(self._folder), experiment)
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._send_repeatedly, daemon=True)
         self._thread.start()
@@ -119,6 +121,11 @@ def flush(run_folder: str | Path) -> int:
     except (MlflowException, OSError) as error:
         raise _unreachable(uri, error) from error
     return waiting
+
+
+def store_address(run_folder: Path) -> str:
+    """Return ``MLFLOW_TRACKING_URI``, else the address of ``mlflow.db`` beside the run folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or local_store(run_folder)
 
 
 def local_store(run_folder: Path) -> str:

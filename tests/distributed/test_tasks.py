@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ray import cloudpickle
+from ray.exceptions import WorkerCrashedError
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.tasks import map_tasks
-from bnce_dist.pipeline.executor import LocalExecutor
+from bnce_dist.pipeline.executor import Executor, LocalExecutor
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -54,3 +55,25 @@ def test_an_input_error_arrives_as_one_line() -> None:
 
 def test_no_items_give_no_results() -> None:
     assert map_tasks(walk, [], label="nothing") == []
+
+
+def sum_in_parts(values: list[int], executor: Executor) -> int:
+    """A job whose parts run on the workers it was given."""
+    if 13 in values:
+        raise InputError("value", expected="no 13", got=13, remedy="leave it out")
+    if 99 in values:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return sum(executor.map(abs, values, label="parts"))
+
+
+def test_jobs_share_the_workers_and_fail_alone() -> None:
+    items = [[1, -2], [13], [3], [99], [-4, 5]]
+    outcomes = RayExecutor(2).map_jobs(sum_in_parts, items)
+    assert outcomes[0::2] == [3, 3, 9]
+    assert str(outcomes[1]) == "value: expected no 13, got 13; leave it out"
+    assert isinstance(outcomes[3], WorkerCrashedError)
+
+
+def test_a_job_with_several_workers_leaves_them_to_its_own_tasks() -> None:
+    # With fewer jobs than workers, a job that held a core itself would starve its own tasks.
+    assert RayExecutor(2).map_jobs(sum_in_parts, [[1, -2, 3]]) == [6]

@@ -1,0 +1,140 @@
+"""Many molecules, one run each: who they are, how far they are, and what came out."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.pipeline.artifact import Artifact
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.executor import Executor
+from bnce_dist.pipeline.folder import RunFolder
+from bnce_dist.training.progress import Progress
+
+POLL_SECONDS = 2.0
+RunMember = Callable[[Config, RunFolder, Executor], dict[str, Any] | None]
+"""Runs one molecule's pipeline and returns its metrics."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One molecule of a fleet.
+
+    Args:
+        name: Its sequence, which also names its folder.
+        config: Of its run.
+        folder: Of its run.
+    """
+
+    name: str
+    config: Config
+    folder: RunFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one molecule.
+
+    Args:
+        name: Its sequence.
+        metrics: Content of its ``metrics.json``; none if it failed or was to stop earlier.
+        error: Why it failed, in one line; empty if it did not.
+    """
+
+    name: str
+    metrics: Mapping[str, Any] | None = None
+    error: str = ""
+
+
+def members_of(sequences: str, config: Config, folder: Path) -> list[Member]:
+    """Return one member per sequence, all with the same settings otherwise.
+
+    Args:
+        sequences: Separated by commas, e.g. ``"AC,ET,GN"``.
+        config: Of every member, but for the molecule.
+        folder: Of the fleet; every member gets a folder of its own in it.
+
+    Raises: InputError: no sequence, or one twice.
+    """
+    names = [name.strip() for name in sequences.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise InputError(
+            "--molecules",
+            expected="different sequences separated by commas, e.g. AC,ET,GN",
+            got=repr(sequences),
+            remedy="correct the list",
+        )
+    return [Member(name, _of_molecule(config, name), RunFolder(folder / name)) for name in names]
+
+
+def run_fleet(
+    members: Sequence[Member], run_member: RunMember, executor: Executor, stages: Sequence[str]
+) -> list[Outcome]:
+    """Run all members; one that fails does not stop the others.
+
+    Args:
+        members: Who takes part.
+        run_member: Picklable.
+        executor: Deals its workers to the members.
+        stages: What every member goes through, for the progress display.
+    """
+    with _progress(members, stages):
+        results = executor.map_jobs(_Job(run_member), members)
+    return [
+        Outcome(member.name, error=_one_line(result))
+        if isinstance(result, Exception)
+        else Outcome(member.name, metrics=result)
+        for member, result in zip(members, results, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Job:
+    run_member: RunMember
+
+    def __call__(self, member: Member, executor: Executor) -> dict[str, Any] | None:
+        return self.run_member(member.config, member.folder, executor)
+
+
+def _of_molecule(config: Config, sequence: str) -> Config:
+    target = config.target.model_copy(update={"sequence": sequence, "pdb": None})
+    return config.model_copy(update={"target": target})
+
+
+@contextlib.contextmanager
+def _progress(members: Sequence[Member], stages: Sequence[str]) -> Iterator[None]:
+    """Show the finished stages of all members, which workers anywhere leave in the folders."""
+    over = threading.Event()
+
+    def watch() -> None:
+        shown = -1
+        with Progress("fleet", total=len(members) * len(stages), unit="stage") as progress:
+            while not over.wait(POLL_SECONDS):
+                current = {member.name: _finished(member, stages) for member in members}
+                if (done := sum(map(len, current.values()))) != shown:
+                    shown = done
+                    progress.update(done, note=_note(current, stages))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _finished(member: Member, stages: Sequence[str]) -> list[str]:
+    return [name for name in stages if Artifact.is_declared_finished(member.folder.stage(name))]
+
+
+def _note(finished: Mapping[str, Sequence[str]], stages: Sequence[str]) -> str:
+    return ", ".join(f"{name} {len(done)}/{len(stages)}" for name, done in finished.items())
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[-1] if text else type(error).__name__
