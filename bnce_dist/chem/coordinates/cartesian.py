@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bnce_dist.chem.coordinates.base import Coordinates, normalised_weights
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.mean_free import from_mean_free, to_mean_free, zero_sum_basis
 
 
 class CenteredCartesian(Coordinates):
@@ -44,7 +45,7 @@ class CenteredCartesian(Coordinates):
         self.num_atoms = num_atoms
         self.num_euclidean = 3 * (num_atoms - 1)
         self.num_circular = 0
-        self.register_buffer("basis", _zero_sum_basis(num_atoms))
+        self.register_buffer("basis", zero_sum_basis(num_atoms))
         self.register_buffer("scale_nm", torch.tensor(scale_nm, dtype=torch.float64))
 
     @classmethod
@@ -65,14 +66,14 @@ class CenteredCartesian(Coordinates):
     def encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Coordinates.encode`."""
         positions = self._checked_positions(positions_nm).to(self.basis.dtype)
-        z = torch.einsum("ak,nac->nkc", self.basis, positions) / self.scale_nm
-        return z.flatten(1), self._log_det_decode(len(z)).neg()
+        z = to_mean_free(positions, self.basis) / self.scale_nm
+        return z, self._log_det_decode(len(z)).neg()
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Coordinates.decode`."""
-        vectors = self._checked_vectors(z).to(self.basis.dtype).unflatten(1, (-1, 3))
+        vectors = self._checked_vectors(z).to(self.basis.dtype)
         vectors = torch.where(vectors.isfinite(), vectors, 0.0)
-        positions = torch.einsum("ak,nkc->nac", self.basis, vectors) * self.scale_nm
+        positions = from_mean_free(vectors, self.basis) * self.scale_nm
         return positions, self._log_det_decode(len(z))
 
     def validity(self, z: Tensor) -> Tensor:
@@ -94,11 +95,3 @@ class CenteredCartesian(Coordinates):
 
     def _log_det_decode(self, batch: int) -> Tensor:
         return (self.num_euclidean * self.scale_nm.log()).expand(batch)
-
-
-def _zero_sum_basis(num_atoms: int) -> Tensor:
-    """Return the Helmert basis: column k is ``(1, ..., 1, -k, 0, ...)``, normalised."""
-    k = torch.arange(1, num_atoms, dtype=torch.float64)
-    atom = torch.arange(num_atoms, dtype=torch.float64)[:, None]
-    columns = (atom < k).double() - k * (atom == k).double()
-    return columns / (k * (k + 1)).sqrt()

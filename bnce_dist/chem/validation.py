@@ -1,0 +1,92 @@
+"""Are sampled conformations still the molecule, and of which hand? Geometry alone decides."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.geometry import signed_volume
+from bnce_dist.chem.molecule import Molecule
+
+_COVALENT_RADIUS_NM = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "S": 0.105}
+"""Cordero et al. (2008), Dalton Trans. 2832."""
+_SHORTEST, _LONGEST = 0.7, 1.3
+"""Range of a bond, in units of the sum of covalent radii."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is known of every sample; none is dropped.
+
+    Args:
+        positions_nm: The samples, those of the wrong hand inverted, ``(batch, atoms, 3)`` [nm].
+        intact: The bonds are the molecule's, no more and no fewer, ``(batch,)``.
+        mirrored: All stereocentres were D: the sample was inverted, ``(batch,)``.
+        mixed: Some stereocentres are D and some L, another molecule, ``(batch,)``.
+    """
+
+    positions_nm: Tensor
+    intact: Tensor
+    mirrored: Tensor
+    mixed: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """Which samples are the molecule, ``(batch,)``; the others get weight zero."""
+        return self.intact & ~self.mixed
+
+    def counts(self) -> dict[str, int]:
+        """Return how many samples there are of each kind, for reports."""
+        return {
+            "num_samples": len(self.intact),
+            "num_valid": int(self.valid.sum()),
+            "num_broken": int((~self.intact).sum()),
+            "num_mirrored": int((self.intact & self.mirrored).sum()),
+            "num_mixed": int((self.intact & self.mixed).sum()),
+        }
+
+
+def validate(molecule: Molecule, positions_nm: Tensor) -> Validation:
+    """Check every sample's bonds and handedness, and map D to L.
+
+    Args:
+        molecule: What the samples should be.
+        positions_nm: ``(batch, atoms, 3)`` [nm]; not-a-numbers count as broken.
+    """
+    if molecule.chirality_centres:
+        volumes = [signed_volume(positions_nm, centre) for centre in molecule.chirality_centres]
+        is_l = torch.stack(volumes, dim=1) > 0
+    else:
+        is_l = torch.ones(len(positions_nm), 1, dtype=torch.bool, device=positions_nm.device)
+    mirrored = ~is_l.any(1)
+    return Validation(
+        positions_nm=torch.where(mirrored[:, None, None], -positions_nm, positions_nm),
+        intact=has_the_bonds_of(molecule, positions_nm),
+        mirrored=mirrored,
+        mixed=is_l.any(1) & ~is_l.all(1),
+    )
+
+
+def has_the_bonds_of(molecule: Molecule, positions_nm: Tensor) -> Tensor:
+    """Tell which conformations have exactly the molecule's bonds.
+
+    Atoms within 1.3 sums of their covalent radii are bonded; a bond below 0.7 sums has collapsed.
+    Thermal motion stays well inside that range.
+
+    Args:
+        molecule: The molecule.
+        positions_nm: ``(batch, atoms, 3)`` [nm].
+
+    Returns: ``(batch,)``.
+    """
+    first, second = torch.triu_indices(molecule.num_atoms, molecule.num_atoms, offset=1)
+    bonded = torch.zeros(molecule.num_atoms, molecule.num_atoms, dtype=torch.bool)
+    bonded[tuple(torch.tensor(molecule.bonds).T)] = True
+    expected = (bonded | bonded.T)[first, second]
+    radii = torch.tensor([_COVALENT_RADIUS_NM[element] for element in molecule.elements])
+    length = (radii[first] + radii[second]).to(positions_nm)
+    distance = (positions_nm[:, first] - positions_nm[:, second]).norm(dim=2)
+    relative = distance / length
+    is_bond = relative < _LONGEST
+    is_right = (is_bond == expected.to(is_bond.device)) & (relative > _SHORTEST)
+    return is_right.all(1)
