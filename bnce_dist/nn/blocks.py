@@ -6,6 +6,18 @@ import torch
 from torch import Tensor, nn
 
 
+class LearnableSwish(nn.Module):
+    r"""The activation :math:`x\, \mathrm{sigmoid}(\beta x)` with one learnable ``beta``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activation of every entry."""
+        return x * torch.sigmoid(self.beta * x)
+
+
 class TimeEmbedding(nn.Module):
     r"""Cosines of a warped time, fine where the marginals change fastest (at the data).
 

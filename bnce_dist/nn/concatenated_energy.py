@@ -5,20 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bnce_dist.nn.blocks import PositionFeatures
+from bnce_dist.nn.blocks import LearnableSwish, PositionFeatures
 from bnce_dist.nn.energy_model import EnergyModel
-
-
-class LearnableSwish(nn.Module):
-    r"""The activation :math:`x\, \mathrm{sigmoid}(\beta x)` with one learnable ``beta``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.beta = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the activation of every entry."""
-        return x * torch.sigmoid(self.beta * x)
 
 
 class ConcatenatedEnergy(EnergyModel):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name, velocity_from_endpoint
+from bnce_dist.nn.blocks import LearnableSwish
 from bnce_dist.nn.conformation import (
     Edges,
     RadialBasis,
@@ -23,18 +24,6 @@ from bnce_dist.nn.conformation import (
 
 _EPSILON = 1e-8
 """Squared norms are clamped here, which keeps all derivatives of the norm finite."""
-
-
-class LearnableSwish(nn.Module):
-    r"""Return :math:`x\,\mathrm{sigmoid}(\beta x)` with one learned :math:`\beta`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.beta = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to every element."""
-        return x * torch.sigmoid(self.beta * x)
 
 
 class GVP(nn.Module):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +30,9 @@ _IGNORED = re.compile(r"\.dropout\.vector_dropout\.dummy_param$")
 """An empty tensor in every layer."""
 
 
-def load_published(path: str | Path) -> GVPVectorField:
+def load_published(
+    path: str | Path, parametrisation: Literal["velocity", "endpoint"] = "velocity"
+) -> GVPVectorField:
     """Load a velocity field of the BoltzNCE repository; its size is read from the file.
 
     The module is called as ``model(positions, t, node_features)`` and gives the network's own
@@ -38,6 +41,7 @@ def load_published(path: str | Path) -> GVPVectorField:
 
     Args:
         path: A checkpoint as it was released, e.g. ``unweighted_ot_ema.pt``.
+        parametrisation: What the output means; only the module's ``velocity`` depends on it.
 
     Returns: The field in evaluation mode, on the CPU.
     Raises: InputError: no such file, not a checkpoint, or one of another architecture.
@@ -45,7 +49,7 @@ def load_published(path: str | Path) -> GVPVectorField:
     content = {name: t for name, t in _read(Path(path)).items() if not _IGNORED.search(name)}
     weights = {_translate(name): tensor for name, tensor in content.items()}
     try:
-        model = _empty_field(weights)
+        model = _empty_field(weights, parametrisation)
         model.load_state_dict(weights)
     except (KeyError, ValueError, RuntimeError) as error:
         got = f"{len(content)} tensors, the first ones {', '.join(list(content)[:2]) or 'missing'}"
@@ -54,13 +58,16 @@ def load_published(path: str | Path) -> GVPVectorField:
     return model.eval()
 
 
-def _empty_field(weights: Mapping[str, Tensor]) -> GVPVectorField:
+def _empty_field(
+    weights: Mapping[str, Tensor], parametrisation: Literal["velocity", "endpoint"]
+) -> GVPVectorField:
     """Return the field of the size that the weights' shapes tell."""
     num_scalars, num_inputs = weights["embedding.weight"].shape
     num_channels, num_vectors = weights["layers.0.message.mixed"].shape
     num_edge_inputs = weights["layers.0.message.scalars.weight"].shape[1]
     return GVPVectorField(
         num_inputs - 1,
+        parametrisation=parametrisation,
         num_layers=len({name.split(".")[1] for name in weights if name.startswith("layers.")}),
         num_scalars=num_scalars,
         num_vectors=num_vectors,

@@ -1,0 +1,146 @@
+"""What the published files do not say of themselves, and samples from them in our conventions."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.coordinates import CenteredCartesian
+from bnce_dist.chem.features import alanine_dipeptide_features, dipeptide_features
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.validation import Validation
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.ode import midpoint
+from bnce_dist.core.random import generator
+from bnce_dist.data.atomic import atomic_path
+from bnce_dist.nn.mean_free import MeanFreeVelocity
+from bnce_dist.nn.published import load_published
+
+ALANINE_DIPEPTIDE = "ACE-ALA-NME"
+
+
+@dataclass(frozen=True)
+class PublishedField:
+    """How a published velocity field is meant to be used.
+
+    All of them run on straight lines between data and standard normal noise. The published noise
+    is not mean-free, the field is blind to its mean, so the mean-free subspace loses nothing.
+    The order of atoms is that of the features: these are laid out for our order, and an
+    equivariant field then answers in it.
+
+    Args:
+        unit_nm: The model's unit of length [nm].
+        features: Node features of a molecule, in its order of atoms.
+        parametrisation: Meaning of the network's output.
+        sequence: The molecule it was trained on; any dipeptide if absent.
+    """
+
+    unit_nm: float
+    features: Callable[[Molecule], Tensor]
+    parametrisation: Literal["velocity", "endpoint"]
+    sequence: str | None
+
+
+_ANGSTROM, _THIRTIETH_OF_NM = 0.1, 1 / 30
+_VELOCITY = PublishedField(_ANGSTROM, alanine_dipeptide_features, "velocity", ALANINE_DIPEPTIDE)
+_ENDPOINT = PublishedField(_ANGSTROM, alanine_dipeptide_features, "endpoint", ALANINE_DIPEPTIDE)
+_TRANSFERABLE = PublishedField(_THIRTIETH_OF_NM, dipeptide_features, "velocity", None)
+
+PUBLISHED_FIELDS = {
+    "unweighted_ot.pt": _VELOCITY,
+    "unweighted_ot_ema.pt": _VELOCITY,
+    "trained_vector_5_layer_ot_ema.pt": _VELOCITY,
+    "unweighted_ot_endpoint_tmax100_ema.pt": _ENDPOINT,
+    "trained_vector_9_layer_kabsch_aa2_ema.pt": _TRANSFERABLE,
+}
+"""By the file's published name. ``tmax`` in a name was the cap of the loss weight 1 / t**2."""
+
+
+@dataclass(frozen=True)
+class PublishedSampler:
+    """Draws molecules from a published field.
+
+    Args:
+        molecule: The molecule.
+        coordinates: Between positions and the field's own space.
+        velocity_field: The field, bound to the molecule.
+    """
+
+    molecule: Molecule
+    coordinates: CenteredCartesian
+    velocity_field: MeanFreeVelocity
+
+    @classmethod
+    def load(cls, path: Path, sequence: str | None = None) -> "PublishedSampler":
+        """Read weights and bind them to a molecule.
+
+        Args:
+            path: A published file under its published name.
+            sequence: The molecule; may be absent where there is only one.
+
+        Raises: InputError: unknown or unusable file, or a molecule it was not trained on.
+        """
+        entry = _entry(path)
+        field = load_published(path, entry.parametrisation)
+        molecule = Molecule.from_sequence(sequence or entry.sequence or _no_sequence(path))
+        coordinates = CenteredCartesian(molecule.num_atoms, entry.unit_nm)
+        return cls(molecule, coordinates, MeanFreeVelocity(field, entry.features(molecule)))
+
+    def sample(
+        self, num_samples: int, *, num_steps: int, batch_size: int, seed: int
+    ) -> Iterator[Tensor]:
+        """Yield batches of positions, ``(batch, atoms, 3)`` [nm].
+
+        Args:
+            num_samples: How many in all.
+            num_steps: Midpoint steps from noise to data.
+            batch_size: How many at a time; it does not alter the samples.
+            seed: Of the noise.
+        """
+        z_prior = torch.randn(num_samples, self.coordinates.dim, generator=generator(seed, "prior"))
+        for batch in z_prior.split(batch_size):
+            yield self.coordinates.decode(midpoint(self.velocity_field, batch, num_steps))[0]
+
+
+def write_samples(path: Path, molecule: Molecule, validation: Validation) -> None:
+    """Write samples and what is known of each to one ``.npz`` file, atomically.
+
+    Its arrays: ``positions_nm`` (samples, atoms, 3), inverted where they were D; ``intact``,
+    ``mirrored`` and ``mixed`` (samples,); ``atom_names`` and ``elements`` (atoms,).
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            positions_nm=validation.positions_nm.float().numpy(),
+            intact=validation.intact.numpy(),
+            mirrored=validation.mirrored.numpy(),
+            mixed=validation.mixed.numpy(),
+            atom_names=np.array(molecule.atom_names),
+            elements=np.array(molecule.elements),
+        )
+
+
+def _entry(path: Path) -> PublishedField:
+    if path.name not in PUBLISHED_FIELDS:
+        near = difflib.get_close_matches(path.name, PUBLISHED_FIELDS, n=1, cutoff=0)[0]
+        raise InputError(
+            f"weights {path}",
+            expected=f"one of {', '.join(PUBLISHED_FIELDS)}",
+            got=path.name,
+            remedy=f"did you mean {near}? Keep the published name of the file",
+        )
+    return PUBLISHED_FIELDS[path.name]
+
+
+def _no_sequence(path: Path) -> str:
+    raise InputError(
+        f"molecule for {path.name}",
+        expected="a dipeptide",
+        got="none",
+        remedy="choose one with --sequence, e.g. AC",
+    )
