@@ -59,8 +59,7 @@ def fit(
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)
     require_workers(num_workers)
-    per_rank_batch_size(task.settings, num_workers)
-    task.open_data()
+    per_rank_batch_size(task.settings, num_workers, len(task.open_data()))
     folder = Path(folder).resolve()
     path = folder / CHECKPOINT
     last = path if path.exists() else _last_committed(folder)
@@ -122,6 +121,7 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
             # Buffers are constants; sending them would make the ranks wait once more per step.
             wrap=partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False}),
             resume=_load_last(config),
+            validate=task.validate,
             report=report,
             save=save,
         )

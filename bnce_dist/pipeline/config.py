@@ -137,7 +137,7 @@ class TrainingConfig(Section):
     num_steps: Count = 6000
     """Optimiser steps."""
     global_batch_size: Count = 512
-    """Samples per step over all workers."""
+    """Samples per step over all workers; at least the size of the data is the full batch."""
     learning_rate: Positive = 1e-3
     """Peak of the schedule."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100

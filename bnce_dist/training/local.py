@@ -41,6 +41,7 @@ def fit(
             data,
             task.settings,
             resume=resume,
+            validate=task.validate,
             report=display.show,
             save=save,
         )

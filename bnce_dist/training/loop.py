@@ -36,6 +36,7 @@ def train(
     world_size: int = 1,
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     resume: dict[str, Any] | None = None,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
     report: Callable[[Record], None] = lambda record: None,
     save: Callable[[TrainState], None] = lambda state: None,
 ) -> TrainState:
@@ -51,20 +52,23 @@ def train(
         world_size: Number of processes.
         wrap: Makes the module parallel and puts it on its device.
         resume: Content of a checkpoint to go on from.
-        report: Called on every rank with each record of the loss history.
+        validate: See ``TrainingTask``; called on rank 0 where a checkpoint is due.
+        report: Called on every rank with each record of the loss history, after the checkpoint
+            that holds it, if one was due.
         save: Called on every rank where a checkpoint is due.
 
     Raises:
-        InputError: the batch cannot be cut into ``world_size`` parts.
+        InputError: the batch cannot be cut into ``world_size`` parts, or ``validate`` returns a
+            name that the record has already.
         TrainingDiverged: the loss or its gradient is not finite; nothing is saved from then on.
     """
-    per_rank = per_rank_batch_size(settings, world_size)
+    per_rank = per_rank_batch_size(settings, world_size, len(data))
     part = slice(rank * per_rank, (rank + 1) * per_rank)
     model = wrap(objective)
     state = TrainState(objective, settings)
     if resume is not None:
         state.load_state_dict(resume)
-    meter = LossMeter(settings.global_batch_size, world_size)
+    meter = LossMeter(per_rank * world_size, world_size)
     while state.step < settings.num_steps:
         batch = draw_batch(objective, data, settings, state.step, part)
         losses = take_step(model, batch, state, settings)
@@ -73,26 +77,36 @@ def train(
         if checkpoint_due or _is_due(state.step, settings.report_interval, settings):
             record = meter.record(state.step, learning_rate(state.step - 1, settings))
             _require_finite(record["loss"], state.step, settings)
+            if checkpoint_due and validate is not None and rank == 0:
+                record = _joined(record, validate(state.averaged))
             state.history.append(record)
+            if checkpoint_due:
+                save(state)
             report(record)
-        if checkpoint_due:
-            save(state)
     return state
 
 
-def per_rank_batch_size(settings: TrainSettings, world_size: int) -> int:
+def per_rank_batch_size(
+    settings: TrainSettings, world_size: int, num_samples: int | None = None
+) -> int:
     """Return how many samples of the global batch each rank gets.
+
+    Args:
+        settings: With ``global_batch_size``.
+        world_size: Number of ranks.
+        num_samples: Size of the data set, which bounds the batch, if it is known already.
 
     Raises: InputError: the global batch does not divide.
     """
-    if settings.global_batch_size % world_size:
+    batch_size = min(settings.global_batch_size, num_samples or settings.global_batch_size)
+    if batch_size % world_size:
         raise InputError(
             "training setting global_batch_size",
             expected=f"a multiple of the number of workers ({world_size})",
-            got=settings.global_batch_size,
+            got=batch_size,
             remedy="change global_batch_size or the number of workers",
         )
-    return settings.global_batch_size // world_size
+    return batch_size // world_size
 
 
 def draw_batch(
@@ -100,17 +114,21 @@ def draw_batch(
 ) -> dict[str, Tensor]:
     """Return one rank's part of everything random in a step, on the objective's device."""
     device = next(objective.parameters()).device
-    rows = torch.randint(
-        len(data),
-        (settings.global_batch_size,),
-        generator=generator(settings.seed, "batch", step),
-    )
-    x_data = torch.from_numpy(data[rows.numpy()])
+    rows = _draw_rows(len(data), settings, step)
+    x_data = torch.from_numpy(data[rows])
     drawn = objective.draw(x_data, generator(settings.seed, "draw", step))
     return {
         name: (value if name in objective.shared else value[part]).to(device)
         for name, value in drawn.items()
     }
+
+
+def _draw_rows(num_samples: int, settings: TrainSettings, step: int) -> np.ndarray:
+    """Return the samples of a step: all of them once, or as many as asked for, independently."""
+    if settings.global_batch_size >= num_samples:
+        return np.arange(num_samples)
+    random = generator(settings.seed, "batch", step)
+    return torch.randint(num_samples, (settings.global_batch_size,), generator=random).numpy()
 
 
 def take_step(
@@ -177,6 +195,17 @@ class LossMeter:
         self._losses: list[dict[str, Tensor]] = []
         self._started = time.perf_counter()
         self._cpu_started = time.process_time()
+
+
+def _joined(record: Record, validation: dict[str, float]) -> Record:
+    for name in validation.keys() & record.keys():
+        raise InputError(
+            "validation during training",
+            expected=f"names other than {', '.join(record)}",
+            got=name,
+            remedy="rename it in what validate returns",
+        )
+    return record | validation
 
 
 def _is_due(step: int, interval: int, settings: TrainSettings) -> bool:

@@ -16,7 +16,8 @@ class TrainSettings:
 
     Args:
         num_steps: Optimiser steps.
-        global_batch_size: Samples per step over all workers together.
+        global_batch_size: Samples per step over all workers together, drawn independently; as
+            large as the data set or larger, every step uses each sample exactly once.
         learning_rate: Peak learning rate, reached after the warm-up.
         warmup_steps: Steps of linear warm-up.
         schedule: After the warm-up: ``cosine`` to zero, or ``constant``.

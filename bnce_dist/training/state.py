@@ -26,6 +26,11 @@ class TrainState:
         self.history: list[Record] = []
         self._ema = AveragedModel(objective, multi_avg_fn=warmed_up_ema(settings.ema_decay))
 
+    @property
+    def averaged(self) -> nn.Module:
+        """The objective with the averaged weights."""
+        return self._ema.module
+
     def update_average(self) -> None:
         """Move the averaged weights towards the present ones."""
         self._ema.update_parameters(self.objective)
@@ -35,7 +40,7 @@ class TrainState:
         return {
             "step": self.step,
             "model": self.objective.state_dict(),
-            "ema": self._ema.module.state_dict(),
+            "ema": self.averaged.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "history": self.history,
         }
@@ -45,7 +50,7 @@ class TrainState:
         self.step = content["step"]
         self.history = list(content["history"])
         self.objective.load_state_dict(content["model"])
-        self._ema.module.load_state_dict(content["ema"])
+        self.averaged.load_state_dict(content["ema"])
         self._ema.n_averaged.fill_(self.step)
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)

@@ -14,7 +14,8 @@ from bnce_dist.training.settings import TrainSettings
 
 Record = dict[str, float]
 """One line of a loss history: step, loss, its parts, learning_rate; since the record before it,
-samples_per_second and cpu_seconds (of all ranks together)."""
+samples_per_second and cpu_seconds (of all ranks together); where a checkpoint was due, also what
+``TrainingTask.validate`` returned."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,16 @@ class TrainingTask:
             it into memory, so it must lie where every node can read it.
         settings: How to train.
         metadata: What the checkpoints are labelled with.
+        validate: Judges the objective with the averaged weights whenever a checkpoint is due, on
+            the first rank alone, and returns numbers for the record; pickles, and leaves the
+            objective and the global random state as they are.
     """
 
     build_objective: Callable[[], nn.Module]
     data_path: Path
     settings: TrainSettings
     metadata: TrainingMetadata
+    validate: Callable[[nn.Module], dict[str, float]] | None = None
 
     def create_objective(self) -> nn.Module:
         """Return the objective with the initial weights that ``settings.seed`` decides."""

@@ -53,6 +53,11 @@ def build_energy_matching(pids: Path, pause_seconds: float = 0.0) -> nn.Module:
     return objective
 
 
+def squared_weights(objective: nn.Module) -> dict[str, float]:
+    weights = nn.utils.parameters_to_vector(objective.parameters())
+    return {"squared_weights": weights.square().sum().item()}
+
+
 def make_task(folder: Path, **build: Any) -> TrainingTask:
     folder.mkdir(exist_ok=True)
     data_path = folder / "z.npy"
@@ -66,7 +71,8 @@ def make_task(folder: Path, **build: Any) -> TrainingTask:
         seed=5,
     )
     objective = partial(build_energy_matching, folder / "pids", **build)
-    return TrainingTask(objective, data_path, settings, TrainingMetadata("energy", "molecule-a"))
+    metadata = TrainingMetadata("energy", "molecule-a")
+    return TrainingTask(objective, data_path, settings, metadata, squared_weights)
 
 
 @pytest.fixture(scope="session")

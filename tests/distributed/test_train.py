@@ -29,6 +29,12 @@ def losses(history: list[Record]) -> list[tuple[float, float, float]]:
     return [(record["step"], record["loss"], record["infonce"]) for record in history]
 
 
+def squared_weights(result: TrainingResult) -> dict[float, float]:
+    """Return what was validated, by step."""
+    name = "squared_weights"
+    return {record["step"]: record[name] for record in result.history if name in record}
+
+
 def assert_bitwise_equal(left: TrainingResult, right: TrainingResult) -> None:
     assert losses(left.history) == losses(right.history)
     contents = [load_checkpoint(result.checkpoint_path) for result in (left, right)]
@@ -55,6 +61,8 @@ def test_two_workers_train_what_one_process_trains(
     assert [step for step, *_ in losses(undisturbed.history)] == list(range(2, 61, 2))
     for left, right in zip(losses(undisturbed.history), losses(alone.history), strict=True):
         assert left == pytest.approx(right, rel=1e-5)
+    assert squared_weights(undisturbed) == pytest.approx(squared_weights(alone), rel=1e-5)
+    assert list(squared_weights(undisturbed)) == [20, 40, 60]
 
 
 def test_a_finished_training_starts_no_workers(

@@ -12,7 +12,7 @@ from torch import nn
 from bnce_dist.core.errors import InputError
 from bnce_dist.training import local
 from bnce_dist.training.checkpoint import load_checkpoint
-from bnce_dist.training.loop import draw_batch, train
+from bnce_dist.training.loop import draw_batch, per_rank_batch_size, train
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState
 from bnce_dist.training.task import TrainingTask
@@ -165,6 +165,63 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_spoilt(
         assert all(bool(v.isfinite().all()) for v in checkpoint["model"].values())
     else:
         assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def squared_weights(objective: nn.Module) -> dict[str, float]:
+    weights = nn.utils.parameters_to_vector(objective.parameters())
+    return {"squared_weights": weights.square().sum().item()}
+
+
+def test_validation_sees_the_averaged_weights_of_every_checkpoint(
+    task: TrainingTask, tmp_path: Path
+) -> None:
+    task = dataclasses.replace(task, validate=squared_weights)
+    path = tmp_path / "checkpoint.pt"
+    judged: list[int] = []
+
+    def compare_with_file(record: dict[str, float]) -> None:
+        if "squared_weights" in record:
+            content = load_checkpoint(path)
+            assert content["step"] == record["step"]
+            assert without_timing(content["history"])[-1] == without_timing([record])[0]
+            objective = task.build_objective()
+            objective.load_state_dict(content["ema"])
+            assert squared_weights(objective)["squared_weights"] == record["squared_weights"]
+            judged.append(content["step"])
+
+    local.fit(task, tmp_path, report=compare_with_file)
+    assert judged == [12, 24, 36, 40]
+
+
+def test_validation_changes_nothing(task: TrainingTask) -> None:
+    objective, data = task.create_objective(), task.open_data()
+    without = train(objective, data, task.settings, rank=0).history
+    judged = train(
+        task.create_objective(), data, task.settings, validate=lambda module: {"one": 1.0}
+    ).history
+    for record in judged:
+        record.pop("one", None)
+    assert without_timing(judged) == without_timing(without)
+
+
+def test_a_validation_cannot_replace_a_loss(task: TrainingTask) -> None:
+    with pytest.raises(InputError, match=r"names other than step, loss.*got score"):
+        train(
+            task.create_objective(),
+            task.open_data(),
+            task.settings,
+            validate=lambda objective: {"score": 0.0},
+        )
+
+
+@pytest.mark.parametrize("batch_size", [500, 512])
+def test_a_full_batch_is_every_sample_once(task: TrainingTask, batch_size: int) -> None:
+    settings = dataclasses.replace(task.settings, global_batch_size=batch_size)
+    objective, data = task.create_objective(), task.open_data()
+    for step in range(2):
+        batch = draw_batch(objective, data, settings, step, slice(None))
+        assert np.array_equal(batch["x_data"].numpy(), data)
+    assert per_rank_batch_size(settings, 4, len(data)) == 125
 
 
 def test_a_batch_that_does_not_divide_is_refused(task: TrainingTask) -> None:
