@@ -9,6 +9,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Interpolant = Literal["trigonometric", "linear"]
 Angle = Annotated[float, Field(ge=-3.1416, le=3.1416)]
 # YAML writes sequences as lists; everything else keeps the strict types of `Section`.
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -179,6 +180,8 @@ class EmulatorConfig(TrainingConfig):
     """Hidden features."""
     depth: Count = 4
     """Residual blocks."""
+    interpolant: Interpolant = "trigonometric"
+    """Path of the Euclidean coordinates; both end in a standard normal."""
     time_exponent: Positive = 1.0
     """Training times are u^exponent with u uniform."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -205,18 +208,28 @@ class EnergyConfig(TrainingConfig):
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the schedule."""
+    architecture: Literal["late_fusion", "concatenated"] = "late_fusion"
+    """Where time enters the network: in a last inner product, or as one more coordinate."""
     width: Count = 256
     """Hidden features."""
     depth: Count = 4
-    """Residual blocks."""
+    """Residual blocks, or residual layers of the concatenated network."""
     num_features: Count = 128
-    """Features of a point that times are fused with."""
+    """Features of a point that times are fused with, in late fusion."""
+    num_fourier: Annotated[int, Field(ge=0)] = 0
+    """Random Fourier features of the Euclidean coordinates."""
+    fourier_scale: Positive = 1.0
+    """Standard deviation of their frequencies: the inverse of the length to be resolved."""
+    interpolant: Interpolant = "trigonometric"
+    """Path of the Euclidean coordinates; both end in a standard normal."""
     score_weight: NonNegative = 60.0
     """Weight of the score-matching loss, a mean over coordinates."""
     infonce_weight: NonNegative = 2.0
     """Weight of the InfoNCE loss."""
     num_negatives: Count = 128
-    """Stratified times per positive."""
+    """Other times each point is compared with."""
+    negatives: Literal["stratified", "independent"] = "stratified"
+    """One time per stratum, common to all points, or independent times for every point."""
     time_exponent: Positive = 2.5
     """Training times are u^exponent with u uniform."""
     precision: Literal["fp32"] = "fp32"

@@ -15,8 +15,9 @@ from bnce_dist.core.ode import midpoint
 from bnce_dist.core.path import ProductPath
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.velocity import InternalVelocity
-from bnce_dist.pipeline.models import build_path
+from bnce_dist.pipeline.models import ENERGY_MODELS, build_path
 
 SCHEMA_VERSION = 1
 
@@ -31,6 +32,7 @@ class Emulator:
         velocity_field: The trained flow.
         num_ode_steps: Midpoint steps from noise to data.
         ode_time_exponent: Above 1 the steps shorten towards the data.
+        interpolant: Name of the path's Euclidean interpolant.
     """
 
     molecule: str
@@ -38,11 +40,13 @@ class Emulator:
     velocity_field: InternalVelocity
     num_ode_steps: int
     ode_time_exponent: float
+    interpolant: str = "trigonometric"
 
     @property
     def path(self) -> ProductPath:
         """The path from data to prior."""
-        return build_path(self.coordinates.num_euclidean, self.coordinates.num_circular)
+        coordinates = self.coordinates
+        return build_path(self.interpolant, coordinates.num_euclidean, coordinates.num_circular)
 
     def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """Draw positions, ``(num_samples, atoms, 3)`` [nm]."""
@@ -74,11 +78,12 @@ class Emulator:
 
     def save(self, path: Path) -> None:
         """Write the emulator to one file, atomically."""
-        ode = {
+        settings = {
             "num_ode_steps": self.num_ode_steps,
             "ode_time_exponent": self.ode_time_exponent,
+            "interpolant": self.interpolant,
         }
-        _save(path, "emulator", self.molecule, self.coordinates, self.velocity_field, ode)
+        _save(path, "emulator", self.molecule, self.coordinates, self.velocity_field, settings)
 
     @classmethod
     def load(cls, path: Path, *, molecule: str | None = None) -> "Emulator":
@@ -109,16 +114,19 @@ class LearnedDensity:
         molecule: Identity of the molecule (``Molecule.identity``).
         coordinates: Between positions and model space; float64.
         energy_model: The trained model.
+        interpolant: Name of the path's Euclidean interpolant.
     """
 
     molecule: str
     coordinates: Coordinates
-    energy_model: LateFusionEnergy
+    energy_model: EnergyModel
+    interpolant: str = "trigonometric"
 
     @property
     def path(self) -> ProductPath:
         """The path from data to prior."""
-        return build_path(self.coordinates.num_euclidean, self.coordinates.num_circular)
+        coordinates = self.coordinates
+        return build_path(self.interpolant, coordinates.num_euclidean, coordinates.num_circular)
 
     @torch.no_grad()
     def log_density(self, positions_nm: Tensor) -> Tensor:
@@ -140,7 +148,11 @@ class LearnedDensity:
 
     def save(self, path: Path) -> None:
         """Write the density to one file, atomically."""
-        _save(path, "energy", self.molecule, self.coordinates, self.energy_model, {})
+        settings = {
+            "architecture": self.energy_model.architecture,
+            "interpolant": self.interpolant,
+        }
+        _save(path, "energy", self.molecule, self.coordinates, self.energy_model, settings)
 
     @classmethod
     def load(cls, path: Path, *, molecule: str | None = None) -> "LearnedDensity":
@@ -153,9 +165,17 @@ class LearnedDensity:
         Raises: InputError: absent, torn, or of something else.
         """
         content = _load(path, "energy", molecule)
-        energy_model = LateFusionEnergy(**content["model"])
+        settings = content["settings"]
+        # Version 0.1 knew one architecture and did not write it down.
+        architecture = settings.pop("architecture", LateFusionEnergy.architecture)
+        energy_model = ENERGY_MODELS[architecture](**content["model"])
         energy_model.load_state_dict(content["weights"])
-        return cls(content["molecule"], from_state(content["coordinates"]), energy_model.eval())
+        return cls(
+            content["molecule"],
+            from_state(content["coordinates"]),
+            energy_model.eval(),
+            **settings,
+        )
 
 
 def _save(
@@ -163,8 +183,8 @@ def _save(
     kind: str,
     molecule: str,
     coordinates: Coordinates,
-    model: InternalVelocity | LateFusionEnergy,
-    settings: dict[str, int | float],
+    model: InternalVelocity | EnergyModel,
+    settings: dict[str, Any],
 ) -> None:
     content = {
         "schema_version": SCHEMA_VERSION,

@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from bnce_dist.data.atomic import atomic_path, write_json
-from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.config import EmulatorConfig, EnergyConfig
 from bnce_dist.pipeline.models import train_settings
@@ -21,7 +21,7 @@ def fit_model(
     context: StageContext,
     kind: ModelKind,
     config: EmulatorConfig | EnergyConfig,
-    model: InternalVelocity | LateFusionEnergy,
+    model: InternalVelocity | EnergyModel,
     build_objective: Callable[[], nn.Module],
     z: np.ndarray,
 ) -> None:

@@ -48,6 +48,7 @@ def run(context: StageContext) -> None:
         velocity_field,
         config.num_ode_steps,
         config.ode_time_exponent,
+        config.interpolant,
     )
     emulator.save(context.folder / "emulator.pt")
     context.tracker.log_model("emulator", context.folder / "emulator.pt")

@@ -24,6 +24,6 @@ def run(context: StageContext) -> None:
         partial(build_energy_matching, config, *dims),
         samples.load(["z"])["z"],
     )
-    density = LearnedDensity(identity, emulator.coordinates, energy_model)
+    density = LearnedDensity(identity, emulator.coordinates, energy_model, config.interpolant)
     density.save(context.folder / "energy.pt")
     context.tracker.log_model("energy", context.folder / "energy.pt")

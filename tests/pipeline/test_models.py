@@ -1,0 +1,66 @@
+"""What a configuration says reaches the models, and their files remember it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bnce_dist.chem.coordinates import CenteredCartesian
+from bnce_dist.core.interpolant import LinearInterpolant
+from bnce_dist.core.objectives import IndependentNegatives
+from bnce_dist.pipeline.config import EmulatorConfig, EnergyConfig
+from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
+from bnce_dist.pipeline.models import (
+    build_energy_matching,
+    build_energy_model,
+    build_flow_matching,
+    build_velocity_field,
+)
+
+SMALL = {"width": 16, "depth": 1, "interpolant": "linear"}
+COORDINATES = CenteredCartesian(num_atoms=3, scale_nm=0.1)
+POSITIONS = 0.1 * torch.randn(4, 3, 3, generator=torch.manual_seed(0), dtype=torch.float64)
+
+
+def test_objectives_follow_the_configuration() -> None:
+    flow = build_flow_matching(EmulatorConfig(**SMALL), 6, 0)
+    assert flow.path.euclidean == LinearInterpolant()
+    config = EnergyConfig(negatives="independent", num_negatives=3, num_fourier=5, **SMALL)
+    energy = build_energy_matching(config, 6, 0)
+    assert energy.path.euclidean == LinearInterpolant()
+    assert energy.negatives == IndependentNegatives(3, config.time_exponent)
+    assert energy.energy_model.position.frequencies.shape == (6, 5)
+
+
+@pytest.mark.parametrize("architecture", ["late_fusion", "concatenated"])
+def test_a_density_is_read_as_it_was_written(architecture: str, tmp_path: Path) -> None:
+    config = EnergyConfig(architecture=architecture, num_fourier=5, **SMALL)
+    model = build_energy_model(config, COORDINATES.num_euclidean, 0)
+    density = LearnedDensity("water", COORDINATES, model, config.interpolant)
+    density.save(tmp_path / "energy.pt")
+    again = LearnedDensity.load(tmp_path / "energy.pt")
+    assert again.energy_model.architecture == architecture
+    assert again.path == density.path
+    torch.testing.assert_close(again.log_density(POSITIONS), density.log_density(POSITIONS))
+
+
+def test_an_emulator_is_read_as_it_was_written(tmp_path: Path) -> None:
+    config = EmulatorConfig(**SMALL)
+    field = build_velocity_field(config, COORDINATES.num_euclidean, 0)
+    emulator = Emulator("water", COORDINATES, field, 3, 1.5, config.interpolant)
+    emulator.save(tmp_path / "emulator.pt")
+    again = Emulator.load(tmp_path / "emulator.pt")
+    assert again.path.euclidean == LinearInterpolant()
+    assert (again.num_ode_steps, again.ode_time_exponent) == (3, 1.5)
+
+
+def test_files_of_version_0_1_are_still_read(tmp_path: Path) -> None:
+    """They have no settings beside the weights: one architecture, one interpolant."""
+    model = build_energy_model(EnergyConfig(width=16, depth=1), COORDINATES.num_euclidean, 0)
+    density = LearnedDensity("water", COORDINATES, model)
+    path = tmp_path / "energy.pt"
+    density.save(path)
+    torch.save(torch.load(path, weights_only=True) | {"settings": {}}, path)
+    again = LearnedDensity.load(path)
+    torch.testing.assert_close(again.log_density(POSITIONS), density.log_density(POSITIONS))
+    assert again.path == density.path
