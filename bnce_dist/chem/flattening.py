@@ -52,9 +52,9 @@ class FlatteningBias:
             settings: The grid of windows.
         """
         grid = window_centres(NUM_GRID_POINTS)
-        on_grid = _harmonics(grid, self._order)[0].numpy()
+        on_grid = harmonics(grid, self._order)[0].numpy()
         angles = torch.from_numpy(np.stack((phi, psi)).astype(np.float64))
-        at_phi, at_psi = _harmonics(angles, self._order)[0].numpy()
+        at_phi, at_psi = harmonics(angles, self._order)[0].numpy()
         observed = at_phi.T @ at_psi / len(phi)
         share = np.bincount(window, minlength=settings.num_windows) / len(phi)
         points = torch.cartesian_prod(grid, grid).numpy().T
@@ -79,13 +79,13 @@ class FlatteningBias:
     def energy(self, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
         """Return the bias of samples ``(samples,)`` [kT]."""
         angles = torch.from_numpy(np.stack((phi, psi), axis=-1)).to(self.coefficients.dtype)
-        harmonics, _ = _harmonics(angles, self._order)
-        return (harmonics[:, 0] @ self.coefficients * harmonics[:, 1]).sum(dim=-1).numpy()
+        at_samples, _ = harmonics(angles, self._order)
+        return (at_samples[:, 0] @ self.coefficients * at_samples[:, 1]).sum(dim=-1).numpy()
 
     def slopes(self, angles: Tensor) -> Tensor:
         """Return the derivatives by (phi, psi) at ``(chains, 2)`` angles, same shape [kT/rad]."""
         (phi, psi), (phi_slope, psi_slope) = (
-            part.unbind(dim=1) for part in _harmonics(angles, self._order)
+            part.unbind(dim=1) for part in harmonics(angles, self._order)
         )
         coefficients = self.coefficients.to(angles.dtype)
         return torch.stack(
@@ -101,7 +101,7 @@ class FlatteningBias:
         return (len(self.coefficients) - 1) // 2
 
 
-def _harmonics(angles: Tensor, order: int) -> tuple[Tensor, Tensor]:
+def harmonics(angles: Tensor, order: int) -> tuple[Tensor, Tensor]:
     """Return ``h(x)`` and ``h'(x)`` with the harmonics along a new last axis."""
     multiple = torch.arange(1, order + 1, dtype=angles.dtype)
     cosine, sine = torch.cos(angles[..., None] * multiple), torch.sin(angles[..., None] * multiple)

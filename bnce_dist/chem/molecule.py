@@ -16,6 +16,7 @@ from openmm import app
 
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.pdb_file import match_atoms, read_residues
+from bnce_dist.chem.rotors import find_rotors
 from bnce_dist.chem.start_structure import build_positions, relax
 from bnce_dist.chem.templates import Template, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
@@ -193,6 +194,11 @@ class Molecule:
                 [(index, before), (index, "C"), (index + 1, "N"), (index + 1, after)]
             )
         )
+
+    @property
+    def rotors(self) -> tuple[Quadruple, ...]:
+        """Torsions about all bonds that turn slowly, but for `phi`, `psi` and peptide bonds."""
+        return find_rotors(self.elements, self.bonds, (self.phi, self.psi, *self.omegas))
 
     def _first(self, torsion: str, atoms: list[tuple[int, str]]) -> Quadruple:
         for index in range(len(self.residue_names)):

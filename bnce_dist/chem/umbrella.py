@@ -14,6 +14,7 @@ from bnce_dist.chem.force_field import ForceField
 from bnce_dist.chem.langevin import Langevin, relax, repartitioned_masses
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.replica_exchange import WindowGrid
+from bnce_dist.chem.rotamers import RotamerBias
 from bnce_dist.chem.starts import with_torsions
 from bnce_dist.chem.torsions import Torsions
 from bnce_dist.chem.umbrella_settings import UmbrellaSettings
@@ -78,21 +79,24 @@ class UmbrellaSampler:
             [settings.phi_stiffness_kj_mol, settings.psi_stiffness_kj_mol]
         )
         self.chain_centres = self.centres
-        self.torsions = Torsions((molecule.phi, molecule.psi))
+        self.torsions = Torsions((molecule.phi, molecule.psi, *molecule.rotors))
         self.flattening = FlatteningBias.none(settings.flattening_order)
+        self.rotamers = RotamerBias.none(len(molecule.rotors))
         chain_at = torch.arange(settings.num_windows).view(settings.num_phi, settings.num_psi)
         self.grid = WindowGrid(chain_at, settings.reduced_stiffness)
         self.intervals_done = 0
         self.positions_nm = self.velocities = torch.empty(0)
 
     def start(self) -> None:
-        """Put every chain into its window and shake the chains apart with a hot run."""
+        """Put every chain into its window, the other torsions anywhere, and shake it hot."""
         settings, random = self.settings, generator(self.seed, "umbrella start")
+        rotors = self.molecule.rotors
+        anywhere = 2 * torch.pi * torch.rand(settings.num_windows, len(rotors), generator=random)
         starts = with_torsions(
             torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
             self.molecule.bonds,
-            (self.molecule.phi, self.molecule.psi),
-            self.chain_centres,
+            (self.molecule.phi, self.molecule.psi, *rotors),
+            torch.cat([self.chain_centres, anywhere], dim=1),
         )
         starts = relax(self._forces, starts)
         hot = self._langevin(settings.burn_in_temperature_kelvin)
@@ -103,13 +107,14 @@ class UmbrellaSampler:
         self.velocities = self._langevin().thermal_velocities(self.positions_nm, random)
 
     def flatten(self) -> None:
-        """Measure the landscape and level it, so that no window straddles a barrier.
+        """Measure the landscape and level it, so that no chain waits long before a barrier.
 
-        A barrier more sharply curved than the window's own potential would split its window
-        in two, and the chain in it would cross only rarely.
+        A barrier along phi or psi more sharply curved than the window's own potential would
+        split its window in two; one along another torsion is held by no window at all.
         """
         for _ in range(self.settings.flattening_stages):
-            samples = self.advance(self.settings.flattening_ps)
+            samples, rotors = self._advance(self.settings.flattening_ps)
+            self.rotamers = self.rotamers.refined(rotors, self.settings.rotamer_ceiling_kt)
             self.flattening = self.flattening.refined(
                 samples.phi.ravel(), samples.psi.ravel(), samples.window.ravel(), self.settings
             )
@@ -121,11 +126,17 @@ class UmbrellaSampler:
             duration_ps: Time per chain, rounded to whole exchange intervals [ps].
             progress: Called after every interval.
         """
+        return self._advance(duration_ps, progress)[0]
+
+    def _advance(
+        self, duration_ps: float, progress: Progress | None = None
+    ) -> tuple[UmbrellaSamples, np.ndarray]:
+        """Do what `advance` does and also return the rotors, ``(samples, torsions)`` [rad]."""
         settings, began = self.settings, time.perf_counter()
         num_intervals = max(1, round(duration_ps / settings.interval_ps))
         stride = max(1, round(settings.positions_interval_ps / settings.interval_ps))
         shape = (num_intervals, settings.num_windows)
-        angles = np.empty((*shape, 2), dtype=np.float32)
+        angles = np.empty((*shape, len(self.torsions.atoms)), dtype=np.float32)
         window = np.empty(shape, dtype=np.int16)
         positions = []
         dynamics = self._langevin()
@@ -139,25 +150,28 @@ class UmbrellaSampler:
             window[interval] = self.grid.window_of_chain().numpy()
             if (interval + 1) % stride == 0:
                 positions.append(self.positions_nm.numpy())
-            self.grid.exchange(current.double(), random)
+            self.grid.exchange(current[:, :2].double(), random)
             self.chain_centres = self.centres[self.grid.window_of_chain()]
             self.intervals_done += 1
             if progress is not None:
                 progress(interval + 1, num_intervals)
         atoms = self.positions_nm.shape[1]
-        common_bias = self.flattening.energy(angles[..., 0].ravel(), angles[..., 1].ravel())
-        return UmbrellaSamples(
+        phi, psi, rotors = angles[..., 0], angles[..., 1], angles[..., 2:]
+        common_bias = self.flattening.energy(phi.ravel(), psi.ravel()).reshape(shape)
+        common_bias += self.rotamers.energy(rotors)
+        samples = UmbrellaSamples(
             settings=settings,
             seed=self.seed,
-            phi=angles[..., 0],
-            psi=angles[..., 1],
+            phi=phi,
+            psi=psi,
             window=window,
-            common_bias=common_bias.reshape(shape).astype(np.float32),
+            common_bias=common_bias.astype(np.float32),
             positions_stride=stride,
             positions_nm=np.array(positions).reshape(-1, settings.num_windows, atoms, 3),
             acceptance=self.grid.acceptance,
             seconds=time.perf_counter() - began,
         )
+        return samples, rotors.reshape(phi.size, rotors.shape[-1])
 
     def state(self) -> dict[str, Any]:
         """Return plain arrays from which ``restore`` continues bit for bit."""
@@ -166,6 +180,7 @@ class UmbrellaSampler:
             "velocities": self.velocities.numpy(),
             "chain_at": self.grid.chain_at.numpy(),
             "flattening": self.flattening.coefficients.numpy(),
+            "rotamers": self.rotamers.coefficients.numpy(),
             "intervals_done": self.intervals_done,
         }
 
@@ -176,6 +191,7 @@ class UmbrellaSampler:
         self.grid.chain_at = torch.from_numpy(np.array(state["chain_at"]))
         self.chain_centres = self.centres[self.grid.window_of_chain()]
         self.flattening = FlatteningBias(np.array(state["flattening"]))
+        self.rotamers = RotamerBias(np.array(state["rotamers"]))
         self.intervals_done = int(state["intervals_done"])
 
     def _langevin(self, temperature_kelvin: float | None = None) -> Langevin:
@@ -187,8 +203,11 @@ class UmbrellaSampler:
     def _forces(self, positions_nm: Tensor) -> Tensor:
         forces = self.force_field.energy_and_forces_kj_mol(positions_nm)[1]
         angles, gradients = self.torsions.angles_and_gradients(positions_nm)
-        slopes = self.stiffness * torch.sin(angles - self.chain_centres)
-        slopes += self.settings.kt_kj_mol * self.flattening.slopes(angles)
+        biased, rotors = angles.split([2, angles.shape[1] - 2], dim=1)
+        slopes = self.stiffness * torch.sin(biased - self.chain_centres)
+        kt = self.settings.kt_kj_mol
+        slopes += kt * self.flattening.slopes(biased)
+        slopes = torch.cat([slopes, kt * self.rotamers.slopes(rotors)], dim=1)
         return self.torsions.add_forces(forces, gradients, slopes)
 
 

@@ -27,6 +27,7 @@ class UmbrellaSettings:
         flattening_stages: Times the landscape is measured and levelled.
         flattening_ps: Dynamics per chain before each levelling [ps].
         flattening_order: Highest harmonic of the levelling bias.
+        rotamer_ceiling_kt: Height that is left to the barriers of the other torsions [kT].
         equilibration_ps: Discarded dynamics after the last levelling, per chain [ps].
         production_ps: Recorded dynamics, per chain [ps].
         positions_interval_ps: Time between recorded positions [ps].
@@ -43,6 +44,7 @@ class UmbrellaSettings:
     flattening_stages: int = 4
     flattening_ps: float = 3.0
     flattening_order: int = 6
+    rotamer_ceiling_kt: float = 2.0
     equilibration_ps: float = 5.0
     production_ps: float = 25.0
     positions_interval_ps: float = 1.0

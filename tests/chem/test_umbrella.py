@@ -1,4 +1,4 @@
-"""Umbrella sampling against a chain of five atoms whose torsional distribution is known."""
+"""Umbrella sampling against chains of atoms whose torsional distributions are known."""
 
 import itertools
 import math
@@ -13,6 +13,7 @@ from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.langevin import LangevinSettings
 from bnce_dist.chem.reference import estimate_reference
 from bnce_dist.chem.replica_exchange import WindowGrid, window_centres
+from bnce_dist.chem.rotamers import RotamerBias
 from bnce_dist.chem.starts import with_torsions
 from bnce_dist.chem.torsions import Torsions
 from bnce_dist.chem.umbrella import UmbrellaSampler, run_umbrella
@@ -20,7 +21,7 @@ from bnce_dist.chem.umbrella_settings import UmbrellaSettings
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 
-PHI, PSI = (0, 1, 2, 3), (1, 2, 3, 4)
+PHI, PSI, CHI = (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5)
 BONDS = ((0, 1), (1, 2), (2, 3), (3, 4))
 SETTINGS = UmbrellaSettings(
     num_phi=8,
@@ -43,8 +44,20 @@ def torus_potential(phi, psi):
     return ridge - 2 * torch.cos(phi + 1.2) + torch.cos(phi - psi) + torch.cos(2 * psi)
 
 
-class FiveAtomChain:
-    """Stiff bonds and angles with `torus_potential`: exactly exp(-V) in the two torsions."""
+def side_chain_potential(phi, chi):
+    """Three wells behind barriers of 9 kT, whose depths depend on phi [kT]."""
+    return 4.5 * (1 + torch.cos(3 * chi)) + 1.5 * torch.sin(phi) * torch.cos(chi - 1)
+
+
+class Chain:
+    """Stiff bonds and angles: exactly exp(-V) in the two torsions of five atoms, or three of six.
+
+    Args:
+        num_atoms: Five or six.
+    """
+
+    def __init__(self, num_atoms=5):
+        self.num_atoms = num_atoms
 
     def energy_and_forces_kj_mol(self, positions_nm):
         with torch.enable_grad():
@@ -52,7 +65,10 @@ class FiveAtomChain:
             step = positions[:, 1:] - positions[:, :-1]
             length = step.norm(dim=-1)
             cosine = -(step[:, 1:] * step[:, :-1]).sum(-1) / (length[:, 1:] * length[:, :-1])
-            torsion = torus_potential(dihedral(positions, PHI), dihedral(positions, PSI))
+            phi = dihedral(positions, PHI)
+            torsion = torus_potential(phi, dihedral(positions, PSI))
+            if self.num_atoms == 6:
+                torsion = torsion + side_chain_potential(phi, dihedral(positions, CHI))
             energy = (
                 10_000 * (length - 0.15).square().sum(-1)
                 + 200 * (cosine + 0.33).square().sum(-1)
@@ -62,33 +78,44 @@ class FiveAtomChain:
         return energy.detach(), -gradient
 
 
-def molecule() -> SimpleNamespace:
-    zigzag = [[0.12 * i, 0.09 * (i % 2), 0.02 * i * i] for i in range(5)]
+def molecule(num_atoms=5) -> SimpleNamespace:
+    zigzag = [[0.12 * i, 0.09 * (i % 2), 0.02 * i * i] for i in range(num_atoms)]
     return SimpleNamespace(
-        masses_dalton=np.full(5, 12.0), elements=("C",) * 5, bonds=BONDS, phi=PHI, psi=PSI,
+        masses_dalton=np.full(num_atoms, 12.0),
+        elements=("C",) * num_atoms,
+        bonds=tuple((i, i + 1) for i in range(num_atoms - 1)),
+        phi=PHI,
+        psi=PSI,
+        rotors=(CHI,) if num_atoms == 6 else (),
         positions_nm=np.array(zigzag),
-    )  # fmt: skip
+    )
 
 
-def exact_delta_f() -> float:
+def exact_delta_f(num_atoms=5) -> float:
     # The edges of the state, 0 and 2 rad, are edges of cells, so that the sum is exact.
     phi_in, phi_out = torch.linspace(0, 2, 401), torch.linspace(2, 2 * math.pi, 801)
-    psi = (torch.arange(200) + 0.5) * 2 * math.pi / 200
+    angle = ((torch.arange(200) + 0.5) * 2 * math.pi / 200).double()
 
     def integral(edges):
-        middle = ((edges[1:] + edges[:-1]) / 2).double()
-        density = torch.exp(-torus_potential(middle[:, None], psi.double())).mean(1)
+        phi = ((edges[1:] + edges[:-1]) / 2).double()[:, None]
+        density = torch.exp(-torus_potential(phi, angle)).mean(1)
+        if num_atoms == 6:
+            density = density * torch.exp(-side_chain_potential(phi, angle)).mean(1)
         return density.mean() * (edges[-1] - edges[0])
 
     return -math.log(integral(phi_in) / integral(phi_out))
 
 
-def test_umbrella_sampling_finds_the_free_energy_known_by_quadrature():
-    runs = [run_umbrella(FiveAtomChain(), molecule(), SETTINGS, seed) for seed in (0, 1)]
+@pytest.mark.parametrize("num_atoms", [5, 6])
+def test_umbrella_sampling_finds_the_free_energy_known_by_quadrature(num_atoms):
+    chain = Chain(num_atoms), molecule(num_atoms)
+    runs = [run_umbrella(*chain, SETTINGS, seed) for seed in (0, 1)]
     reference = estimate_reference(runs)
     assert reference.converged, reference.reason
     assert 0 < reference.stderr_kT < 0.10
-    assert reference.delta_f_kT == pytest.approx(exact_delta_f(), abs=3 * reference.stderr_kT)
+    assert reference.delta_f_kT == pytest.approx(
+        exact_delta_f(num_atoms), abs=3 * reference.stderr_kT
+    )
     for run in runs:
         assert all(0.2 < share < 0.6 for share in run.acceptance)
         occupied = np.sort(run.window, axis=1)
@@ -96,22 +123,24 @@ def test_umbrella_sampling_finds_the_free_energy_known_by_quadrature():
 
 
 def test_run_goes_on_bit_for_bit_from_its_state():
-    whole = UmbrellaSampler(FiveAtomChain(), molecule(), SETTINGS, seed=3)
+    six_atoms = Chain(6), molecule(6)
+    whole = UmbrellaSampler(*six_atoms, SETTINGS, seed=3)
     whole.start()
+    whole.rotamers = RotamerBias(torch.randn(1, 17, generator=generator(0)).double())
     whole.flattening = FlatteningBias(torch.randn(13, 13, generator=generator(0)).double())
     whole.advance(0.3)
-    resumed = UmbrellaSampler(FiveAtomChain(), molecule(), SETTINGS, seed=3)
+    resumed = UmbrellaSampler(*six_atoms, SETTINGS, seed=3)
     resumed.restore({name: np.array(value) for name, value in whole.state().items()})
     first, second = whole.advance(0.5), resumed.advance(0.5)
     for name in ("phi", "psi", "window", "common_bias", "positions_nm"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
-    other = UmbrellaSampler(FiveAtomChain(), molecule(), SETTINGS, seed=4)
+    other = UmbrellaSampler(*six_atoms, SETTINGS, seed=4)
     other.restore(whole.state())
     assert not np.array_equal(other.advance(0.5).phi, resumed.advance(0.5).phi)
 
 
 def test_recorded_positions_belong_to_recorded_angles():
-    sampler = UmbrellaSampler(FiveAtomChain(), molecule(), SETTINGS, seed=5)
+    sampler = UmbrellaSampler(Chain(), molecule(), SETTINGS, seed=5)
     sampler.start()
     samples = sampler.advance(2.0)
     stride = samples.positions_stride
