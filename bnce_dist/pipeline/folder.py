@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path
-from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.config import Section
 from bnce_dist.pipeline.overrides import dotted_values, load_config, to_yaml
 
 # They change how a run is executed and recorded, not what comes out.
@@ -67,14 +67,22 @@ class RunFolder:
             path.stat().st_size for path in files if not path.is_relative_to(self.superseded)
         )
 
-    def require_same_run(self, config: Config) -> None:
+    def require_same_run(
+        self,
+        config: Section,
+        remedy: str = "choose another --name, or give --resume to redo only the stages affected",
+    ) -> None:
         """Check that the folder is new or holds a run with this configuration.
+
+        Args:
+            config: Of the run.
+            remedy: What the user can do if it holds another one.
 
         Raises: InputError: it holds another run.
         """
         if not self.config_path.exists():
             return
-        old = dotted_values(load_config(self.config_path))
+        old = dotted_values(load_config(self.config_path, schema=type(config)))
         new = dotted_values(config)
         changed = [
             f"{key}={old[key]}"
@@ -86,10 +94,10 @@ class RunFolder:
                 f"run folder {self.path}",
                 expected="a new folder or a run with the same configuration",
                 got=f"a run with {', '.join(changed)}",
-                remedy="choose another --name, or give --resume to redo only the stages affected",
+                remedy=remedy,
             )
 
-    def write_config(self, config: Config) -> None:
+    def write_config(self, config: Section) -> None:
         """Record the configuration as the run's."""
         with atomic_path(self.config_path) as temporary:
             temporary.write_text(to_yaml(config))

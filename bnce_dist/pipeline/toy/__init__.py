@@ -1,0 +1,1 @@
+"""Two-dimensional systems whose densities are known: objectives judged in a minute."""
