@@ -69,7 +69,7 @@ def note(
     x: float,
     y: float,
     *,
-    ha: Literal["left", "right"],
+    ha: Literal["left", "center", "right"],
     va: Literal["bottom", "top"],
 ) -> None:
     """Write small text, aligned to a point in axes coordinates."""
