@@ -1,0 +1,248 @@
+"""The command line of the two-dimensional systems: one run, or the table of all."""
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from bnce_dist.command_line import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.systems import SYSTEMS
+from bnce_dist.data.atomic import atomic_path, write_json
+from bnce_dist.pipeline.folder import RunFolder
+from bnce_dist.pipeline.overrides import load_config, to_yaml
+from bnce_dist.pipeline.toy.config import OBJECTIVES, ToyConfig
+from bnce_dist.pipeline.toy.figure import density_row
+from bnce_dist.pipeline.toy.run import OTHER_RUN_REMEDY, run_toy
+from bnce_dist.pipeline.toy.table import PUBLISHED_SYSTEMS, Finished, markdown, run_all, summarise
+from bnce_dist.tracking.create import create_tracker
+from bnce_dist.tracking.tracker import Status
+from bnce_dist.training.task import Record
+
+CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
+RECIPES = {
+    "ours": CONFIGS / "toy.yaml",
+    "paper": CONFIGS / "toy_paper.yaml",
+    "paper-reduced": CONFIGS / "toy_paper_reduced.yaml",
+}
+TABLE_RECIPES = ("ours", "paper-reduced")
+QUICK_FACTOR = 8
+FAILED = 1
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def toy(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. energy.num_negatives=64."),
+    ] = None,
+    system: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(SYSTEMS)}; several with --table.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(OBJECTIVES)}; several with --table.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(RECIPES)}; several with --table.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file instead of a recipe.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed; several with --table.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="So many seeds, from 0 on, with --table.")
+    ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="All systems and objectives, our recipe and the paper's")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help=f"1/{QUICK_FACTOR} of the steps: to look at.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the run or of the table.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs/toy"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the settings of every run; start nothing.")
+    ] = False,
+) -> None:
+    """Learn a density in the plane, and measure how far it is from the true one.
+
+    The same command again continues an interrupted run; finished runs are not repeated.
+    """
+    choices = {"system": system, "objective": objective, "recipe": recipe, "seed": seed}
+    with errors_as_one_line():
+        _require_consistent(choices, overrides or [], config, seeds, table)
+        if seeds is not None:
+            choices["seed"] = list(range(seeds))
+        configs = _configs(choices, overrides or [], config, table)
+        configs = [one.shortened(QUICK_FACTOR) for one in configs] if quick else configs
+        if dry_run:
+            typer.echo("---\n".join(to_yaml(one) for one in configs), nl=False)
+            return
+        begin_work()
+        # The networks are small: more threads would cost processor time and win none.
+        torch.set_num_threads(1)
+        if table:
+            folder = run_path(output, name or ("table-quick" if quick else "table"))
+            _run_table(configs, folder, as_json)
+        else:
+            _run_single(configs[0], run_path(output, name or configs[0].name), as_json)
+
+
+def _require_consistent(
+    choices: Mapping[str, Sequence[Any] | None],
+    overrides: Sequence[str],
+    config: Path | None,
+    seeds: int | None,
+    table: bool,
+) -> None:
+    """Refuse options that contradict each other."""
+    keys = {override.partition("=")[0] for override in overrides}
+    several = [f"--{key}" for key, values in choices.items() if len(values or ()) > 1]
+    several += ["--seeds"] if seeds is not None else []
+    twice = [f"--{key} and {key}=" for key, values in choices.items() if values and key in keys]
+    fixed = [f"{key}=" for key in choices if table and key in keys]
+    if choices["recipe"] and config:
+        _refuse("one of --recipe and --config", "both", "leave one out")
+    if choices["seed"] and seeds is not None:
+        _refuse("one of --seed and --seeds", "both", "leave one out")
+    if several and not table:
+        _refuse("one run", f"several by {several[0]}", "give --table, or a single value")
+    if fixed:
+        _refuse("options to choose a table's runs", fixed[0], f"give --{fixed[0][:-1]} instead")
+    if twice:
+        _refuse("a setting once", twice[0], "leave one out")
+
+
+def _refuse(expected: str, got: str, remedy: str) -> None:
+    raise InputError("command line", expected=expected, got=got, remedy=remedy)
+
+
+def _configs(
+    choices: Mapping[str, Sequence[Any] | None],
+    overrides: Sequence[str],
+    config: Path | None,
+    table: bool,
+) -> list[ToyConfig]:
+    """Return the settings of every run, all checked."""
+    recipes = choices["recipe"] or (TABLE_RECIPES if table else ["ours"])
+    files = [config] if config else [_recipe_file(recipe) for recipe in recipes]
+    configs = []
+    for file in files:
+        named: dict[str, Sequence[Any]] = {
+            key: values for key, values in choices.items() if values and key != "recipe"
+        }
+        if table:
+            published = file is not None and file.stem.startswith("toy_paper")
+            systems = PUBLISHED_SYSTEMS if published else SYSTEMS
+            named = {"system": systems, "objective": OBJECTIVES, "seed": [0], **named}
+        settings = [[f"{key}={value}" for value in values] for key, values in named.items()]
+        configs += [
+            load_config(file, [*chosen, *overrides], schema=ToyConfig)
+            for chosen in itertools.product(*settings)
+        ]
+    return list({one.name: one for one in configs}.values())
+
+
+def _recipe_file(name: str) -> Path:
+    if name not in RECIPES:
+        (nearest,) = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0)
+        raise InputError(
+            "--recipe",
+            expected=" or ".join(RECIPES),
+            got=repr(name),
+            remedy=f"the nearest is {nearest}; --config takes a file",
+        )
+    return RECIPES[name]
+
+
+def _run_single(config: ToyConfig, folder: Path, as_json: bool) -> None:
+    RunFolder(folder).require_same_run(config, OTHER_RUN_REMEDY)
+    cluster, tracking = config.cluster, config.tracking
+    executor = create_executor(cluster.executor or "local", cluster.num_workers)
+    tracker = create_tracker(
+        tracking.backend, folder, experiment=tracking.experiment, store=tracking.store
+    )
+    tracker.start_run(folder.name, config.model_dump(mode="json", exclude={"cluster", "tracking"}))
+
+    def report(record: Record) -> None:
+        metrics = {key: value for key, value in record.items() if key != "step"}
+        tracker.log_metrics(metrics, step=int(record["step"]))
+
+    status: Status = "FAILED"
+    try:
+        metrics = run_toy(config, folder, executor, report=report)
+        tracker.log_figure(_write_figure([(config, folder, metrics)], folder))
+        tracker.log_metrics({k: v for k, v in metrics.items() if isinstance(v, float)})
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+    typer.echo(
+        f"{config.system}, {config.objective}, {config.recipe}, seed {config.seed}\n"
+        f"KL on the grid       {metrics['kl_grid']:.4f} nat\n"
+        f"KL, normalised       {metrics['kl_normalised']:.4f} nat\n"
+        f"log Z error          {metrics['log_z_error']:+.4f} nat\n"
+        f"processor time       {metrics['cpu_seconds']:.0f} s, {metrics['steps']} steps\n"
+        f"folder               {folder}"
+    )
+    if as_json:
+        typer.echo(json.dumps(metrics))
+
+
+def _run_table(configs: Sequence[ToyConfig], folder: Path, as_json: bool) -> None:
+    """Run what is missing; write and print the table of what is there."""
+    if configs[0].tracking.backend != "none":
+        _refuse("tracking.backend=none", "--table", "record single runs, or use jobs/sweep.py")
+    for config in configs:
+        RunFolder(folder.parent / config.name).require_same_run(config, OTHER_RUN_REMEDY)
+    cluster = configs[0].cluster
+    executor = create_executor(cluster.executor or "ray", cluster.num_workers)
+    results = run_all(configs, folder.parent, executor)
+    finished = [(one.config, one.folder, one.metrics) for one in results if one.metrics]
+    lines = summarise(metrics for _, _, metrics in finished)
+    text = markdown(lines)
+    with atomic_path(folder / "table.md") as temporary:
+        temporary.write_text(text)
+    content = {"lines": lines, "runs": [metrics for _, _, metrics in finished]}
+    write_json(folder / "table.json", content)
+    typer.echo(text)
+    if finished:
+        _write_figure(finished, folder)
+    typer.echo(f"folder {folder}")
+    _report_failures(results)
+    if as_json:
+        typer.echo(json.dumps(content))
+    if len(finished) < len(results):
+        raise typer.Exit(FAILED)
+
+
+def _report_failures(results: Iterable[Finished]) -> None:
+    for one in results:
+        if one.error:
+            typer.echo(f"failed: {one.config.name}: {one.error}", err=True)
+
+
+def _write_figure(runs: Sequence[tuple[ToyConfig, Path, dict[str, Any]]], folder: Path) -> Path:
+    """Draw the first recipe's and seed's densities of every system, objectives side by side."""
+    # matplotlib takes a second to import, which neither --help nor an error should wait for.
+    from bnce_dist.report.density2d import DensityRow, density_figure
+    from bnce_dist.report.figures import save_figure
+
+    first = runs[0][0]
+    shown: dict[str, dict[str, tuple[Path, float]]] = {}
+    for config, run_folder, metrics in runs:
+        if (config.recipe, config.seed) == (first.recipe, first.seed):
+            drawn = shown.setdefault(config.system, {})
+            drawn[config.objective] = (run_folder, metrics["kl_grid"])
+    rows = [DensityRow(**density_row(system, drawn)) for system, drawn in shown.items()]
+    path = folder / "densities.png"
+    save_figure(density_figure(rows), path)
+    return path
