@@ -3,6 +3,7 @@
 A trainer calls ``draw`` once per step for the global batch (all randomness), hands every rank
 its rows of each tensor except the ``shared`` ones, and backpropagates ``forward(...)["loss"]``.
 All losses are means over samples, so the mean over equal shards is the global loss.
+``double_backward`` says whether ``forward`` takes a gradient, which is then differentiated again.
 """
 
 import math
@@ -81,6 +82,7 @@ class FlowMatching(nn.Module):
     """
 
     shared: ClassVar[frozenset[str]] = frozenset()
+    double_backward: ClassVar[bool] = False
 
     def __init__(
         self, velocity_field: nn.Module, path: ProductPath, time_exponent: float = 1.0
@@ -251,6 +253,11 @@ class EnergyMatching(nn.Module):
     def shared(self) -> frozenset[str]:
         """Names of the drawn tensors that are the same on every rank."""
         return frozenset({"negative_times"} if self.negatives.shared else ())
+
+    @property
+    def double_backward(self) -> bool:
+        """Whether the loss holds a gradient."""
+        return self.score_weight > 0
 
     def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the arguments of ``forward`` for a global batch of data, ``(batch, dim)``."""

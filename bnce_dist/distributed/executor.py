@@ -13,6 +13,7 @@ from bnce_dist.distributed.cluster import (
     num_gpus,
     require_workers,
 )
+from bnce_dist.distributed.parallel import DATA_PARALLEL, Parallelism
 from bnce_dist.distributed.pool import map_shards
 from bnce_dist.distributed.tasks import map_tasks, map_to_outcomes
 from bnce_dist.distributed.train import fit
@@ -29,11 +30,14 @@ class RayExecutor:
     Args:
         num_workers: Ranks of a training and actors of a pool; by default all that the cluster
             holds, for a training the largest number that divides its batch.
+        parallelism: How the ranks of a training share the model.
 
     Raises: InputError: no workers, more than the cluster holds, or no cluster to be reached.
     """
 
-    def __init__(self, num_workers: int | None = None) -> None:
+    def __init__(
+        self, num_workers: int | None = None, parallelism: Parallelism = DATA_PARALLEL
+    ) -> None:
         if num_workers is not None and num_workers < 1:
             raise InputError(
                 "number of workers",
@@ -44,7 +48,7 @@ class RayExecutor:
         ensure_ray()
         if num_workers is not None:
             require_workers(num_workers)
-        self._num_workers = num_workers
+        self._num_workers, self._parallelism = num_workers, parallelism
 
     def map(
         self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
@@ -76,10 +80,15 @@ class RayExecutor:
     ) -> TrainingResult:
         """Train with Ray Train, continuing from the last checkpoint in ``folder``."""
         batch = task.settings.global_batch_size
-        num_workers = self._num_workers or max(
-            n for n in range(1, available_workers() + 1) if batch % n == 0
+        parts = self._parallelism.accumulation_steps
+        dividing = (n for n in range(1, available_workers() + 1) if batch % (n * parts) == 0)
+        return fit(
+            task,
+            folder,
+            num_workers=self._num_workers or max(dividing, default=1),
+            parallelism=self._parallelism,
+            report=report,
         )
-        return fit(task, folder, num_workers=num_workers, report=report)
 
     def map_shards(
         self,

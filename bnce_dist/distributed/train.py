@@ -15,15 +15,15 @@ from typing import Any
 import ray
 import ray.train
 from ray.actor import ActorHandle
-from ray.train.torch import TorchTrainer, prepare_model
+from ray.train.torch import TorchTrainer, get_device
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.distributed.cluster import SURVIVES, num_gpus, require_workers
+from bnce_dist.distributed.parallel import DATA_PARALLEL, Parallelism, parallelise
 from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from bnce_dist.training.loop import TrainingDiverged, per_rank_batch_size, train
 from bnce_dist.training.progress import TrainingDisplay
-from bnce_dist.training.state import TrainState
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 CHECKPOINT = "checkpoint.pt"
@@ -39,27 +39,36 @@ def fit(
     folder: str | Path,
     *,
     num_workers: int,
+    parallelism: Parallelism = DATA_PARALLEL,
     report: Callable[[Record], None] | None = None,
     max_failures: int = 3,
 ) -> TrainingResult:
     """Train on ``num_workers`` workers, going on from the last checkpoint in ``folder``.
 
     A worker that dies takes its group with it; the group starts again from the last checkpoint.
+    An earlier call may have had another number of workers or another strategy.
 
     Args:
         task: What to train.
         folder: The task's own folder, on storage that all nodes share.
         num_workers: Ranks, each with one GPU if the cluster has any, else one core.
+        parallelism: How they share the model.
         report: Called in this thread with every new record of the loss history.
         max_failures: How often the group may be started again.
 
-    Raises: InputError: too many or no workers, a batch that does not divide, unusable data or
-        checkpoint, or a loss that is not finite.
+    Raises: InputError: too many or no workers, a batch that does not divide, a strategy that
+        cannot train this, unusable data or checkpoint, or a loss that is not finite.
     """
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)
     require_workers(num_workers)
-    per_rank_batch_size(task.settings, num_workers, len(task.open_data()))
+    parallelism.require_supported(task.create_objective, task.settings)
+    per_rank_batch_size(
+        task.settings,
+        num_workers,
+        num_samples=len(task.open_data()),
+        accumulation_steps=parallelism.accumulation_steps,
+    )
     folder = Path(folder).resolve()
     path = folder / CHECKPOINT
     last = path if path.exists() else _last_committed(folder)
@@ -70,6 +79,7 @@ def fit(
             train_worker,
             train_loop_config={
                 "task": replace(task, data_path=task.data_path.resolve()),
+                "parallelism": parallelism,
                 "start": last,
                 "relay": relay,
             },
@@ -88,12 +98,13 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
     """Train as one rank of the group.
 
     Args:
-        config: ``task``; ``relay`` for the loss history; ``start``, the checkpoint to begin
-            from where this run has none of its own.
+        config: ``task``; ``parallelism``; ``relay`` for the loss history; ``start``, the
+            checkpoint to begin from where this run has none of its own.
 
     Returns: What made training diverge, if anything.
     """
     task: TrainingTask = config["task"]
+    parallelism: Parallelism = config["parallelism"]
     relay: ActorHandle = config["relay"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
@@ -102,24 +113,24 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
         if rank == 0:
             relay.put.remote(record)
 
-    def save(state: TrainState) -> None:
+    def save(content: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as directory:
             checkpoint = None
             if rank == 0:
-                save_checkpoint(Path(directory) / CHECKPOINT, state, task)
+                save_checkpoint(Path(directory) / CHECKPOINT, content, task)
                 checkpoint = ray.train.Checkpoint.from_directory(directory)
-            name = f"step_{state.step:08d}"
-            ray.train.report({"step": state.step}, checkpoint, checkpoint_dir_name=name)
+            name = f"step_{content['step']:08d}"
+            ray.train.report({"step": content["step"]}, checkpoint, checkpoint_dir_name=name)
 
     try:
         train(
-            task.create_objective(),
+            task.create_objective().to(get_device()),
             task.open_data(),
             task.settings,
             rank=rank,
             world_size=context.get_world_size(),
-            # Buffers are constants; sending them would make the ranks wait once more per step.
-            wrap=partial(prepare_model, parallel_strategy_kwargs={"broadcast_buffers": False}),
+            accumulation_steps=parallelism.accumulation_steps,
+            parallelise=partial(parallelise, parallelism=parallelism),
             resume=_load_last(config),
             validate=task.validate,
             report=report,

@@ -1,7 +1,7 @@
 """Checkpoints: plain types and tensors, labelled with what they belong to."""
 
 import pickle
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +9,27 @@ import torch
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path
-from bnce_dist.training.state import TrainState
+from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # They change what is written when, not what is learned.
 _FREE_SETTINGS = ("checkpoint_interval", "report_interval")
 
 
-def save_checkpoint(path: str | Path, state: TrainState, task: TrainingTask) -> None:
-    """Write the state atomically.
+def save_checkpoint(path: str | Path, content: dict[str, Any], task: TrainingTask) -> None:
+    """Write what ``TrainState.state_dict`` returned, atomically.
 
     Raises: InputError: the folder cannot be written or the disk is full.
     """
-    content = {
+    label = {
         "schema_version": SCHEMA_VERSION,
         "metadata": _plain(task.metadata),
         "settings": asdict(task.settings),
-        **state.state_dict(),
     }
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        torch.save(label | content, temporary)
 
 
 def load_checkpoint(
@@ -41,9 +41,10 @@ def load_checkpoint(
         path: The file.
         metadata: If given, what the checkpoint must belong to.
 
-    Returns: ``step``, ``model`` and ``ema`` (state dicts of the objective), ``optimizers``,
-        ``history``, ``metadata``, ``settings`` and ``schema_version``.
-    Raises: InputError: absent, truncated, not a checkpoint, of another schema version, or of
+    Returns: ``step``, ``model`` and ``ema`` (state dicts of the objective), ``optimizer`` (by
+        name of the weight; in schema 1 ``optimizers``, see ``load_resumable``), ``history``,
+        ``metadata``, ``settings`` and ``schema_version``.
+    Raises: InputError: absent, truncated, not a checkpoint, of an unknown schema version, or of
         another molecule, stage or model.
     """
     try:
@@ -56,7 +57,8 @@ def load_checkpoint(
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
             remedy="delete it to train from the last earlier checkpoint or from the start",
         ) from error
-    _require_equal(path, "schema version", SCHEMA_VERSION, version)
+    if version != 1:
+        _require_equal(path, "schema version", SCHEMA_VERSION, version)
     if metadata is not None:
         for name, expected in _plain(metadata).items():
             _require_equal(path, name, expected, content["metadata"].get(name))
@@ -64,15 +66,30 @@ def load_checkpoint(
 
 
 def load_resumable(path: str | Path, task: TrainingTask) -> dict[str, Any]:
-    """Read a checkpoint that the task can go on from.
+    """Read a checkpoint that the task can go on from, whatever strategy wrote it.
 
     Raises: InputError: as ``load_checkpoint``; or it was trained with other settings.
     """
     content = load_checkpoint(path, metadata=task.metadata)
+    # A setting younger than the file had the value that is now its default.
+    written = {field.name: field.default for field in fields(TrainSettings)} | content["settings"]
     for name, expected in asdict(task.settings).items():
         if name not in _FREE_SETTINGS:
-            _require_equal(path, f"setting {name}", expected, content["settings"].get(name))
-    return content
+            _require_equal(path, f"setting {name}", expected, written[name])
+    return _migrated(content, task)
+
+
+def _migrated(content: dict[str, Any], task: TrainingTask) -> dict[str, Any]:
+    """Return the content in the present schema: the first one numbered the optimisers' states."""
+    if content["schema_version"] == SCHEMA_VERSION:
+        return content
+    strategy = SingleDevice(task.create_objective(), task.settings)
+    for optimizer, state in zip(strategy.optimizers, content["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
+    return content | {
+        "schema_version": SCHEMA_VERSION,
+        "optimizer": strategy.optimizer_state(),
+    }
 
 
 def _plain(metadata: TrainingMetadata) -> dict[str, Any]:

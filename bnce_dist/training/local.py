@@ -3,24 +3,29 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
 from bnce_dist.training.loop import train
 from bnce_dist.training.progress import TrainingDisplay
-from bnce_dist.training.state import TrainState
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 
 def fit(
-    task: TrainingTask, folder: str | Path, *, report: Callable[[Record], None] | None = None
+    task: TrainingTask,
+    folder: str | Path,
+    *,
+    accumulation_steps: int = 1,
+    report: Callable[[Record], None] | None = None,
 ) -> TrainingResult:
     """Train, continuing from ``folder/checkpoint.pt`` if there is one.
 
     Args:
         task: What to train.
         folder: The task's own folder.
+        accumulation_steps: Equal parts in which a batch is gone through.
         report: Called with every record of the loss history.
 
     Raises: InputError: the data or the checkpoint cannot be used, or the loss is not finite.
@@ -32,14 +37,15 @@ def fit(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     done = resume["step"] if resume else 0
 
-    def save(state: TrainState) -> None:
-        save_checkpoint(path, state, task)
+    def save(content: dict[str, Any]) -> None:
+        save_checkpoint(path, content, task)
 
     with TrainingDisplay(task, done, report) as display:
         state = train(
             task.create_objective().to(device),
             data,
             task.settings,
+            accumulation_steps=accumulation_steps,
             resume=resume,
             validate=task.validate,
             report=display.show,

@@ -1,10 +1,11 @@
 """The training loop: the same program on one process and on many ranks.
 
 Every draw of step ``s`` is keyed by ``(seed, s)`` and made for the *global* batch, which is
-then cut into equal parts by rank. N ranks therefore see what one rank would see, a resumed run
-sees what an uninterrupted one would, and no random state needs saving.
+then cut into equal parts, one or more per rank. N ranks therefore see what one rank would see, a
+resumed run sees what an uninterrupted one would, and no random state needs saving.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
-from bnce_dist.training.optimizer import learning_rate, set_learning_rate
+from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState
+from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import Record
 
 
@@ -34,60 +36,69 @@ def train(
     *,
     rank: int = 0,
     world_size: int = 1,
-    wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+    accumulation_steps: int = 1,
+    parallelise: Callable[..., SingleDevice] = SingleDevice,
     resume: dict[str, Any] | None = None,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     report: Callable[[Record], None] = lambda record: None,
-    save: Callable[[TrainState], None] = lambda state: None,
+    save: Callable[[dict[str, Any]], None] = lambda content: None,
 ) -> TrainState:
     """Train the objective's model and return the final state.
 
     Args:
         objective: Module with ``draw(x_data, generator)``, ``shared`` and a ``forward`` that
             returns the loss and its parts; gradients inside the loss are taken in ``forward``.
+            It is on its device.
         data: Model-space vectors, ``(samples, dim)`` float32.
         settings: How to train.
         rank: This process's place among ``world_size``; with more than one, the default
-            process group is initialised and ``wrap`` averages gradients over it.
+            process group is initialised and ``parallelise`` averages gradients over it.
         world_size: Number of processes.
-        wrap: Makes the module parallel and puts it on its device.
+        accumulation_steps: Equal parts in which a rank goes through its samples of a step.
+        parallelise: Called with ``objective`` and ``settings``; says how they are trained.
         resume: Content of a checkpoint to go on from.
         validate: See ``TrainingTask``; called on rank 0 where a checkpoint is due.
         report: Called on every rank with each record of the loss history, after the checkpoint
             that holds it, if one was due.
-        save: Called on every rank where a checkpoint is due.
+        save: Called on every rank with the state, on the CPU, where a checkpoint is due.
 
     Raises:
-        InputError: the batch cannot be cut into ``world_size`` parts, or ``validate`` returns a
-            name that the record has already.
+        InputError: the batch cannot be cut into equal parts, or ``validate`` returns a name that
+            the record has already.
         TrainingDiverged: the loss or its gradient is not finite; nothing is saved from then on.
     """
-    per_rank = per_rank_batch_size(settings, world_size, len(data))
+    per_rank = per_rank_batch_size(
+        settings, world_size, num_samples=len(data), accumulation_steps=accumulation_steps
+    )
     part = slice(rank * per_rank, (rank + 1) * per_rank)
-    model = wrap(objective)
-    state = TrainState(objective, settings)
     if resume is not None:
-        state.load_state_dict(resume)
+        objective.load_state_dict(resume["model"])
+    validation = Validation(validate, objective) if validate is not None else None
+    state = TrainState(parallelise(objective=objective, settings=settings), resume)
     meter = LossMeter(per_rank * world_size, world_size)
     while state.step < settings.num_steps:
         batch = draw_batch(objective, data, settings, state.step, part)
-        losses = take_step(model, batch, state, settings)
-        meter.add(losses)
+        parts = split_batch(batch, objective.shared, accumulation_steps)
+        meter.add(take_step(state, parts, settings))
         checkpoint_due = _is_due(state.step, settings.checkpoint_interval, settings)
         if checkpoint_due or _is_due(state.step, settings.report_interval, settings):
             record = meter.record(state.step, learning_rate(state.step - 1, settings))
             _require_finite(record["loss"], state.step, settings)
-            if checkpoint_due and validate is not None and rank == 0:
-                record = _joined(record, validate(state.averaged))
+            if checkpoint_due and validation is not None:
+                record = _joined(record, validation.of(state, rank))
             state.history.append(record)
             if checkpoint_due:
-                save(state)
+                save(state.state_dict())
             report(record)
     return state
 
 
 def per_rank_batch_size(
-    settings: TrainSettings, world_size: int, num_samples: int | None = None
+    settings: TrainSettings,
+    world_size: int,
+    *,
+    num_samples: int | None = None,
+    accumulation_steps: int = 1,
 ) -> int:
     """Return how many samples of the global batch each rank gets.
 
@@ -95,14 +106,17 @@ def per_rank_batch_size(
         settings: With ``global_batch_size``.
         world_size: Number of ranks.
         num_samples: Size of the data set, which bounds the batch, if it is known already.
+        accumulation_steps: Equal parts in which a rank goes through its samples.
 
     Raises: InputError: the global batch does not divide.
     """
     batch_size = min(settings.global_batch_size, num_samples or settings.global_batch_size)
-    if batch_size % world_size:
+    if batch_size % (world_size * accumulation_steps):
+        parts = f" times accumulation_steps ({accumulation_steps})"
         raise InputError(
             "training setting global_batch_size",
-            expected=f"a multiple of the number of workers ({world_size})",
+            expected=f"a multiple of the number of workers ({world_size})"
+            + (parts if accumulation_steps > 1 else ""),
             got=batch_size,
             remedy="change global_batch_size or the number of workers",
         )
@@ -131,28 +145,56 @@ def _draw_rows(num_samples: int, settings: TrainSettings, step: int) -> np.ndarr
     return torch.randint(num_samples, (settings.global_batch_size,), generator=random).numpy()
 
 
+def split_batch(
+    batch: dict[str, Tensor], shared: frozenset[str], num_parts: int
+) -> list[dict[str, Tensor]]:
+    """Cut a batch into equal parts; each gets all of what is shared."""
+    chunks = {
+        name: [value] * num_parts if name in shared else value.chunk(num_parts)
+        for name, value in batch.items()
+    }
+    return [{name: chunk[i] for name, chunk in chunks.items()} for i in range(num_parts)]
+
+
 def take_step(
-    model: nn.Module, batch: dict[str, Tensor], state: TrainState, settings: TrainSettings
+    state: TrainState, parts: list[dict[str, Tensor]], settings: TrainSettings
 ) -> dict[str, Tensor]:
     """Do one optimiser step and return the detached loss and its parts.
 
     Raises: TrainingDiverged: the gradient is not finite; the weights are left as they were.
     """
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        losses = model(**batch)
-    for optimizer in state.optimizers:
-        optimizer.zero_grad()
-    losses["loss"].backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip or math.inf)
+    losses = [
+        state.strategy.accumulate(part, fraction=1 / len(parts), is_last=part is parts[-1])
+        for part in parts
+    ]
+    norm = state.strategy.step(learning_rate(state.step, settings))
     # The gradient is the mean over ranks, so all of them stop at the same step.
-    _require_finite(float(norm), state.step + 1, settings)
-    set_learning_rate(state.optimizers, learning_rate(state.step, settings))
-    for optimizer in state.optimizers:
-        optimizer.step()
+    _require_finite(norm, state.step + 1, settings)
     state.update_average()
     state.step += 1
-    return {name: value.detach() for name, value in losses.items()}
+    return {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}
+
+
+class Validation:
+    """Judges the averaged weights, in an objective of its own that no strategy has cut up.
+
+    Args:
+        validate: See ``TrainingTask``.
+        objective: Not yet parallel.
+    """
+
+    def __init__(
+        self, validate: Callable[[nn.Module], dict[str, float]], objective: nn.Module
+    ) -> None:
+        self._validate, self._objective = validate, copy.deepcopy(objective)
+
+    def of(self, state: TrainState, rank: int) -> dict[str, float]:
+        """Return the numbers on the first rank, nothing on others; all ranks call it."""
+        weights = state.averaged_state_dict()
+        if rank > 0:
+            return {}
+        self._objective.load_state_dict(weights)
+        return self._validate(self._objective)
 
 
 class LossMeter:

@@ -1,72 +1,75 @@
 """What changes while a model trains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from bnce_dist.training.optimizer import build_optimizers
-from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import Record
 
 
 class TrainState:
     """The weights, their moving average, the optimisers and how far they have come.
 
+    All ranks ask for state dicts together.
+
     Args:
-        objective: Holds the model; already on its device.
-        settings: How it is trained.
+        strategy: Holds the weights and the optimisers.
+        resume: Content of a checkpoint whose weights the strategy was made with.
     """
 
-    def __init__(self, objective: nn.Module, settings: TrainSettings) -> None:
-        self.objective = objective
-        self.optimizers = build_optimizers(objective, settings)
+    def __init__(self, strategy: SingleDevice, resume: Mapping[str, Any] | None = None) -> None:
+        self.strategy = strategy
         self.step = 0
         self.history: list[Record] = []
-        self._ema = AveragedModel(objective, multi_avg_fn=warmed_up_ema(settings.ema_decay))
-
-    @property
-    def averaged(self) -> nn.Module:
-        """The objective with the averaged weights."""
-        return self._ema.module
+        self._average = {name: shard.clone() for name, shard in strategy.shards().items()}
+        if resume is not None:
+            self.step = resume["step"]
+            self.history = list(resume["history"])
+            self._average = {n: strategy.scatter(n, resume["ema"][n]) for n in self._average}
+            strategy.load_optimizer_state(resume["optimizer"])
 
     def update_average(self) -> None:
-        """Move the averaged weights towards the present ones."""
-        self._ema.update_parameters(self.objective)
+        r"""Move the averaged weights towards the present ones, after a step.
+
+        .. math:: d_n = \min\left(d, \frac{1 + n}{10 + n}\right)
+
+        with :math:`d` the setting ``ema_decay`` and :math:`d_0 = 0`. A plain average over fewer
+        than :math:`1 / (1 - d)` steps would mostly be initial weights.
+        """
+        decay = self.strategy.settings.ema_decay
+        warmed_up = min(decay, (1 + self.step) / (10 + self.step)) if self.step else 0.0
+        current = list(self.strategy.shards().values())
+        get_ema_multi_avg_fn(warmed_up)(list(self._average.values()), current, self.step)
+
+    def averaged_state_dict(self) -> dict[str, Tensor]:
+        """Return the objective's state with the averaged weights, on the CPU."""
+        return self._whole(self._average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain types and tensors."""
+        """Return the whole state as plain types and tensors on the CPU."""
+        strategy = self.strategy
         return {
             "step": self.step,
-            "model": self.objective.state_dict(),
-            "ema": self.averaged.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "history": self.history,
+            "model": self._whole(strategy.shards()),
+            "ema": self.averaged_state_dict(),
+            "optimizer": {
+                name: {key: _on_cpu(value) for key, value in state.items()}
+                for name, state in strategy.optimizer_state().items()
+            },
+            "history": list(self.history),
         }
 
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Take up a state that ``state_dict`` returned."""
-        self.step = content["step"]
-        self.history = list(content["history"])
-        self.objective.load_state_dict(content["model"])
-        self.averaged.load_state_dict(content["ema"])
-        self._ema.n_averaged.fill_(self.step)
-        for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+    def _whole(self, shards: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the objective's state with the weights that the ranks hold shards of."""
+        whole = {n: _on_cpu(self.strategy.gather(n, shard)) for n, shard in shards.items()}
+        return {
+            name: whole[name] if name in whole else _on_cpu(value)
+            for name, value in self.strategy.objective.state_dict().items()
+        }
 
 
-def warmed_up_ema(decay: float) -> Any:
-    r"""Return an averaging rule for ``AveragedModel`` that forgets the first weights early.
-
-    .. math:: d_n = \min\left(d, \frac{1 + n}{10 + n}\right)
-
-    A plain average over fewer than :math:`1 / (1 - d)` steps would mostly be initial weights.
-    """
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], num_averaged: Tensor) -> None:
-        count = int(num_averaged)
-        rule = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))
-        rule(list(averaged), list(current), count)
-
-    return update
+def _on_cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True)

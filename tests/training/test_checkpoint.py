@@ -75,8 +75,8 @@ def test_other_settings_do_not_continue_a_run_but_other_intervals_do(
 
 def test_another_schema_version_is_refused(path: Path) -> None:
     content = torch.load(path, weights_only=True)
-    torch.save(content | {"schema_version": 2}, path)
-    with pytest.raises(InputError, match=r"schema version 1.*schema version 2"):
+    torch.save(content | {"schema_version": 3}, path)
+    with pytest.raises(InputError, match=r"schema version 2.*schema version 3"):
         load_checkpoint(path)
 
 

@@ -15,6 +15,7 @@ from bnce_dist.training.checkpoint import load_checkpoint
 from bnce_dist.training.loop import draw_batch, per_rank_batch_size, train
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState
+from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import TrainingTask
 
 
@@ -30,7 +31,7 @@ def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
 
 def test_the_plain_adam_step_written_out_gives_the_same_weights(task: TrainingTask) -> None:
     settings = dataclasses.replace(task.settings, num_steps=6, warmup_steps=0, gradient_clip=None)
-    trained = train(task.create_objective(), task.open_data(), settings).objective
+    trained = train(task.create_objective(), task.open_data(), settings).strategy.objective
 
     expected = task.create_objective()
     optimizer = torch.optim.Adam(expected.parameters())
@@ -231,8 +232,8 @@ def test_a_batch_that_does_not_divide_is_refused(task: TrainingTask) -> None:
 
 def test_bf16_trains_in_bf16_and_keeps_fp32_weights(task: TrainingTask) -> None:
     settings = dataclasses.replace(task.settings, precision="bf16")
-    exact = train(task.create_objective(), task.open_data(), task.settings).objective
-    rounded = train(task.create_objective(), task.open_data(), settings).objective
+    exact = train(task.create_objective(), task.open_data(), task.settings).strategy.objective
+    rounded = train(task.create_objective(), task.open_data(), settings).strategy.objective
     for name, value in exact.state_dict().items():
         other = rounded.state_dict()[name]
         assert other.dtype == torch.float32
@@ -255,11 +256,13 @@ def test_averaged_weights_follow_the_warmed_up_decay(
     settings: TrainSettings, decay_limit: float
 ) -> None:
     module = nn.Linear(1, 1, bias=False)
-    state = TrainState(module, dataclasses.replace(settings, ema_decay=decay_limit))
+    settings = dataclasses.replace(settings, ema_decay=decay_limit)
+    state = TrainState(SingleDevice(module, settings))
     expected = 0.0
     for step, weight in enumerate([1.0, 5.0, -2.0, 7.0, 3.0, 8.0, 0.5]):
         nn.init.constant_(module.weight, weight)
         state.update_average()
+        state.step += 1
         decay = 0.0 if step == 0 else min(decay_limit, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight
         assert float(state.state_dict()["ema"]["weight"]) == pytest.approx(expected, rel=1e-6)

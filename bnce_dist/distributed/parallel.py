@@ -1,0 +1,183 @@
+"""One function makes a plain single-device objective train on many ranks."""
+
+import contextlib
+import importlib.util
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.strategy import SingleDevice
+
+StrategyName = Literal["single", "ddp", "deepspeed", "sharded"]
+
+
+def _require(
+    holds: bool, what: str, expected: str, got: object, remedy: str = "correct the configuration"
+) -> None:
+    if not holds:
+        raise InputError(what, expected=expected, got=got, remedy=remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parallelism:
+    """How the ranks of a training share one model; what is learned does not depend on it.
+
+    Args:
+        strategy: ``single``: nothing is shared. ``ddp``: every rank holds everything.
+            ``deepspeed``: every rank holds a part of what ``zero_stage`` says. ``sharded``: every
+            rank holds a part of every weight, its gradient and its optimiser state.
+        zero_stage: 1 for the optimiser state, 2 for the gradients too, 3 for the weights too.
+        accumulation_steps: Equal parts in which a rank goes through its samples of a step.
+
+    Raises: InputError: a value is out of range, or DeepSpeed is not installed.
+    """
+
+    strategy: StrategyName = "ddp"
+    zero_stage: int = 1
+    accumulation_steps: int = 1
+
+    def __post_init__(self) -> None:
+        names = get_args(StrategyName)
+        _require(self.strategy in names, "strategy", f"one of {', '.join(names)}", self.strategy)
+        _require(self.zero_stage in (1, 2, 3), "zero_stage", "1, 2 or 3", self.zero_stage)
+        _require(
+            self.accumulation_steps >= 1,
+            "accumulation_steps",
+            "at least 1",
+            self.accumulation_steps,
+        )
+        _require(
+            self.strategy != "deepspeed" or importlib.util.find_spec("deepspeed") is not None,
+            "strategy deepspeed",
+            "an installed DeepSpeed",
+            "none",
+            remedy="run `make setup-deepspeed`, or choose the strategy ddp or sharded",
+        )
+
+    def require_supported(
+        self, build_objective: Callable[[], Any], settings: TrainSettings
+    ) -> None:
+        """Refuse what the strategy cannot train.
+
+        Args:
+            build_objective: Called only where the answer depends on the objective.
+            settings: How it is trained.
+
+        Raises: InputError: Muon, which needs whole matrices, where they are cut; or a gradient
+            inside the loss under ZeRO-3.
+        """
+        _require(
+            settings.optimizer != "muon" or self.strategy in ("single", "ddp"),
+            f"training setting optimizer with the strategy {self.strategy}",
+            "adamw: muon needs whole matrices",
+            settings.optimizer,
+            remedy="choose the optimizer adamw or the strategy ddp",
+        )
+        if (self.strategy, self.zero_stage) == ("deepspeed", 3):
+            objective = build_objective()
+            _require(
+                not objective.double_backward,
+                f"zero_stage for {type(objective).__name__}",
+                "1 or 2: ZeRO-3 cannot differentiate a loss that holds a gradient",
+                self.zero_stage,
+                remedy="choose the strategy sharded, which also spreads the weights",
+            )
+
+
+DATA_PARALLEL = Parallelism()
+
+
+def parallelise(
+    *, objective: nn.Module, settings: TrainSettings, parallelism: Parallelism
+) -> SingleDevice:
+    """Make an objective train on all ranks of the default process group.
+
+    Args:
+        objective: On this rank's device, with the same weights on every rank.
+        settings: How it is trained.
+        parallelism: How the ranks share it.
+
+    Raises: InputError: the strategy cannot train this.
+    """
+    parallelism.require_supported(lambda: objective, settings)
+    match parallelism.strategy:
+        case "ddp" if torch.distributed.get_world_size() > 1:
+            return DataParallel(objective, settings)
+        case "single" | "ddp":
+            return SingleDevice(objective, settings)
+        case "sharded":
+            return Sharded(objective, settings)
+        case "deepspeed":
+            # Only here, because importing it takes seconds and it need not be installed.
+            os.environ.setdefault("DS_ACCELERATOR", next(objective.parameters()).device.type)
+            from bnce_dist.distributed.zero import PartitionedOptimizer, PartitionedWeights
+
+            if parallelism.zero_stage == 3:
+                return PartitionedWeights(objective, settings)
+            return PartitionedOptimizer(objective, settings, parallelism.zero_stage)
+
+
+class DataParallel(SingleDevice):
+    """Every rank holds everything; gradients are averaged while they are computed."""
+
+    def __init__(self, objective: nn.Module, settings: TrainSettings) -> None:
+        super().__init__(objective, settings)
+        # Buffers are constants; sending them would make the ranks wait once more per step.
+        self._ddp = DistributedDataParallel(objective, broadcast_buffers=False)
+        self.model = self._ddp
+
+    def accumulate(
+        self, batch: dict[str, Tensor], *, fraction: float, is_last: bool
+    ) -> dict[str, Tensor]:
+        """Add the gradient of a part; ranks exchange theirs with the last one."""
+        with contextlib.nullcontext() if is_last else self._ddp.no_sync():
+            return super().accumulate(batch, fraction=fraction, is_last=is_last)
+
+
+class Sharded(SingleDevice):
+    """Every rank holds an equal part of every weight, its gradient and its optimiser state.
+
+    The objective is sharded as one unit: its weights are whole from the forward pass until the
+    backward pass ends, because a gradient inside the loss needs them in between.
+    """
+
+    def __init__(self, objective: nn.Module, settings: TrainSettings) -> None:
+        device = next(objective.parameters()).device
+        mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+        fully_shard(objective, mesh=mesh)  # in place
+        super().__init__(objective, settings)
+
+    def accumulate(
+        self, batch: dict[str, Tensor], *, fraction: float, is_last: bool
+    ) -> dict[str, Tensor]:
+        """Add the gradient of a part; ranks exchange theirs with the last one."""
+        cast(FSDPModule, self.objective).set_requires_gradient_sync(is_last)
+        return super().accumulate(batch, fraction=fraction, is_last=is_last)
+
+    def gather(self, name: str, shard: Tensor) -> Tensor:
+        """Return the whole tensor."""
+        return cast(DTensor, shard).full_tensor()
+
+    def scatter(self, name: str, whole: Tensor) -> Tensor:
+        """Return a copy of this rank's part."""
+        like = cast(DTensor, self.weights[name])
+        whole = super().scatter(name, whole)
+        # Every rank has read the checkpoint, so nothing needs to be sent.
+        return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
+
+    def _clip(self) -> float:
+        limit = self.settings.gradient_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), limit)
+        return float(cast(DTensor, norm).full_tensor())

@@ -1,0 +1,107 @@
+"""A rank of a gloo group without Ray: goes through trainings that a test asks for.
+
+    python ranks.py FOLDER RANK WORLD_SIZE
+
+``FOLDER/trainings.json`` lists them; what one leaves is ``FOLDER/NAME.pt``.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import nn
+
+from bnce_dist.core.interpolant import TrigonometricInterpolant
+from bnce_dist.core.objectives import EnergyMatching, FlowMatching
+from bnce_dist.core.path import ProductPath
+from bnce_dist.distributed.parallel import Parallelism, parallelise
+from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.velocity import InternalVelocity
+from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
+from bnce_dist.training.loop import train
+from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.task import TrainingMetadata, TrainingTask
+
+
+class Stopped(Exception):
+    """The training was to end here."""
+
+
+def build_objective(kind: str, num_circular: int) -> nn.Module:
+    path = ProductPath(TrigonometricInterpolant(), num_euclidean=3, num_circular=num_circular)
+    if kind == "flow":
+        return FlowMatching(InternalVelocity(3, num_circular, width=17, depth=2), path)
+    model = LateFusionEnergy(3, num_circular, width=17, depth=2, num_features=8, time_width=16)
+    return EnergyMatching(model, path, num_negatives=16)
+
+
+def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:
+    kind, num_circular = training["objective"], training["num_circular"]
+    data_path = folder / f"z{num_circular}.npy"
+    settings = TrainSettings(
+        num_steps=50,
+        global_batch_size=64,
+        warmup_steps=10,
+        checkpoint_interval=10,
+        report_interval=1,
+        seed=5,
+        **training.get("settings", {}),
+    )
+    return TrainingTask(
+        lambda: build_objective(kind, num_circular),
+        data_path,
+        settings,
+        TrainingMetadata(kind, "molecule-a"),
+    )
+
+
+def run(folder: Path, training: dict[str, Any], rank: int, world_size: int) -> None:
+    """Train from ``resume`` (or the start) to the step ``stop`` (or the end)."""
+    task = make_task(folder, training)
+    path = folder / f"{training['name']}.pt"
+    parallelism = Parallelism(**training["parallelism"])
+
+    def save(content: dict[str, Any]) -> None:
+        if rank == 0:
+            save_checkpoint(path, content, task)
+        if content["step"] == training.get("stop"):
+            raise Stopped
+
+    resume = training.get("resume")
+    with contextlib.suppress(Stopped):
+        train(
+            task.create_objective(),
+            task.open_data(),
+            task.settings,
+            rank=rank,
+            world_size=world_size,
+            accumulation_steps=parallelism.accumulation_steps,
+            parallelise=lambda **k: parallelise(**k, parallelism=parallelism),
+            resume=load_resumable(folder / f"{resume}.pt", task) if resume else None,
+            save=save,
+        )
+
+
+def main(folder: Path, rank: int, world_size: int) -> None:
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)
+    rendezvous = f"file://{folder / 'rendezvous'}"
+    torch.distributed.init_process_group(
+        "gloo", init_method=rendezvous, rank=rank, world_size=world_size
+    )
+    for training in json.loads((folder / "trainings.json").read_text()):
+        if training["parallelism"]["strategy"] != "single":
+            run(folder, training, rank, world_size)
+        elif rank == 0:
+            run(folder, training, rank=0, world_size=1)
+        torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
