@@ -222,7 +222,7 @@ def test_a_full_batch_is_every_sample_once(task: TrainingTask, batch_size: int) 
     for step in range(2):
         batch = draw_batch(objective, data, settings, step, slice(None))
         assert np.array_equal(batch["x_data"].numpy(), data)
-    assert per_rank_batch_size(settings, 4, len(data)) == 125
+    assert per_rank_batch_size(settings, 4, num_samples=len(data)) == 125
 
 
 def test_a_batch_that_does_not_divide_is_refused(task: TrainingTask) -> None:
