@@ -2,8 +2,13 @@
 
 import contextlib
 import os
+import platform
+import signal
 import socket
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError, RayTaskError
@@ -34,11 +39,11 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     quiet = {"logging_level": "error", "log_to_driver": False}
     address = os.environ.get("RAY_ADDRESS")
     if address is None:
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        _init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
         return
     try:
         _knock(address)
-        ray.init(address=address, **quiet)
+        _init(address=address, **quiet)
     except (OSError, AuthenticationError) as error:
         raise InputError(
             f"Ray cluster {address} (RAY_ADDRESS)",
@@ -47,6 +52,15 @@ def ensure_ray(num_cpus: int | None = None) -> None:
             remedy="check the address, export RAY_AUTH_MODE=token with the cluster's token, "
             "or unset RAY_ADDRESS to run on this machine alone",
         ) from error
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        raise InputError(
+            f"Ray cluster {address} (RAY_ADDRESS)",
+            expected=f"ray {ray.__version__} and python {platform.python_version()}, as here",
+            got=error,
+            remedy="install one environment on both sides, or use `ray job submit`, which needs none",
+        ) from error
 
 
 def _knock(address: str) -> None:
@@ -54,6 +68,14 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _init(**options: Any) -> None:
+    """Call ``ray.init``, which would replace the caller's SIGTERM handler by an abrupt end."""
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(**options)
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def num_gpus() -> int:
@@ -79,6 +101,50 @@ def require_workers(num_workers: int) -> None:
             got=num_workers,
             remedy="ask for fewer workers or join more nodes to the cluster",
         )
+
+
+def require_gpus() -> None:
+    """Refuse a cluster without GPUs.
+
+    Raises: InputError: it holds none.
+    """
+    if not num_gpus():
+        raise InputError(
+            "GPUs of the cluster (cluster.require_gpus)",
+            expected="at least 1",
+            got=0,
+            remedy="join nodes with GPUs, or set cluster.require_gpus=false to run on cores",
+        )
+
+
+def wait_for_nodes(num_nodes: int, timeout_seconds: float) -> None:
+    """Wait until the cluster named by ``RAY_ADDRESS`` is up and so many nodes have joined.
+
+    Args:
+        num_nodes: Including the head.
+        timeout_seconds: How long to wait.
+
+    Raises: InputError: time is up, and the cluster cannot be reached or lacks nodes.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        in_time = time.monotonic() < deadline
+        try:
+            ensure_ray()
+            joined = sum(node["Alive"] for node in ray.nodes())
+            if joined >= num_nodes:
+                return
+            if not in_time:
+                raise InputError(
+                    f"nodes of the cluster {os.environ.get('RAY_ADDRESS', '')}",
+                    expected=f"{num_nodes} within {timeout_seconds:.0f} s",
+                    got=joined,
+                    remedy="look at Ray's logs on the nodes that are missing, or wait longer",
+                )
+        except InputError:
+            if not in_time:
+                raise
+        time.sleep(1)
 
 
 @contextlib.contextmanager

@@ -280,6 +280,8 @@ class ClusterConfig(Section):
     """Where the work runs: on Ray, or all of it in the calling process."""
     num_workers: Count | None = None
     """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
+    require_gpus: bool = False
+    """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
     compile_force_field: bool = True
     """Compile the force field for simulations: half a minute once, then several times faster."""
 

@@ -1,0 +1,52 @@
+"""The command line of the preflight: a table, and one line per problem."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnce_dist.cli import USER_ERROR, absolute_output
+from bnce_dist.core.errors import InputError
+from bnce_dist.pipeline.overrides import load_config
+from bnce_dist.pipeline.plan import Plan
+from bnce_dist.pipeline.target import Target
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def preflight(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the run, as for jobs/train.py."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of the run.")] = None,
+    output: Annotated[
+        Path, typer.Option(help="Folder of the runs' folders, on storage all nodes share.")
+    ] = Path("runs"),
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes that must have joined.")] = 1,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for them.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check every node of the cluster in RAY_ADDRESS before a run, in seconds.
+
+    Versions, GPUs, storage written from each node and read back on the others, disks, sizes.
+    """
+    # Ray takes seconds to import, which --help should not wait for.
+    from bnce_dist.distributed import cluster
+    from bnce_dist.distributed.preflight import preflight as check
+
+    try:
+        resolved = load_config(config, overrides or [])
+        plan = Plan.of(resolved, Target.from_config(resolved.target))
+        cluster.wait_for_nodes(nodes, wait)
+        report = check(resolved, absolute_output(output), plan)
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(USER_ERROR) from None
+    typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())
+    for problem in report.problems:
+        typer.echo(f"error: {problem}", err=True)
+    if report.problems:
+        raise typer.Exit(USER_ERROR)
