@@ -45,7 +45,7 @@ def weights_figure(weights: Weights, *, clip_fraction: float = 0.002) -> Figure:
 
 def _draw_histogram(axis: Axes, relative: Array) -> None:
     # The smallest weights, which sum to 0.01 %, would take most of the axis.
-    num_shown = np.searchsorted(np.cumsum(relative) / len(relative), 0.9999)
+    num_shown = np.searchsorted(np.cumsum(relative) / len(relative), 0.9999) + 1
     log_relative = np.log(relative[:num_shown])
     edges = np.linspace(log_relative[-1], log_relative[0], 61)
     counts, _ = np.histogram(log_relative, edges)

@@ -148,6 +148,13 @@ def test_weights_survive_rejected_samples() -> None:
     assert "n = 1,000" in figure.axes[2].texts[0].get_text()
 
 
+def test_weights_survive_one_sample_with_all_the_weight() -> None:
+    log_weights = np.random.default_rng(0).normal(size=1_000)
+    log_weights[7] = 200.0
+    figure = weights_figure(Weights(log_weights))
+    assert "ESS 0.1 %" in figure.axes[2].texts[0].get_text()
+
+
 def test_log_density_reports_the_error_of_the_model() -> None:
     exact = np.linspace(30.0, 50.0, 1_000)
     learned = exact + 0.3 + 0.4 * np.tile([-1.0, 1.0], 500)
