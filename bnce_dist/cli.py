@@ -16,6 +16,7 @@ from bnce_dist.launch import (
     write_fleet,
 )
 from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.fleet import members_of, run_fleet
 from bnce_dist.pipeline.fleet_table import fleet_table
 from bnce_dist.pipeline.folder import RunFolder
@@ -89,7 +90,7 @@ def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> No
     """Run one molecule and print its result."""
     begin_work()
     check_run(config, folder, resume=resume)
-    executor = create_executor(config.cluster.executor, config.cluster.num_workers)
+    executor = _executor(config)
     metrics = run_molecule(config, folder, executor, last_stage=last_stage, resume=resume)
     if metrics is not None:
         typer.echo(summary(metrics, folder.path))
@@ -102,7 +103,7 @@ def _run_fleet(config: Config, sequences: str, folder: Path, last_stage: str, re
     members = members_of(sequences, config, folder)
     for member in members:
         check_run(member.config, member.folder, resume=resume)
-    executor = create_executor(config.cluster.executor, config.cluster.num_workers)
+    executor = _executor(config)
     with tracked_fleet(config, folder) as tracker:
         outcomes = run_fleet(
             members,
@@ -114,6 +115,11 @@ def _run_fleet(config: Config, sequences: str, folder: Path, last_stage: str, re
     typer.echo(fleet_table(outcomes))
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(FAILED)
+
+
+def _executor(config: Config) -> Executor:
+    cluster = config.cluster
+    return create_executor(cluster.executor, cluster.num_workers, require_gpus=cluster.require_gpus)
 
 
 def _default_name(config: Path | None, molecules: str | None) -> str:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli import USER_ERROR, absolute_output
-from bnce_dist.core.errors import InputError
+from bnce_dist.command_line import USER_ERROR, absolute_output, errors_as_one_line
 from bnce_dist.pipeline.overrides import load_config
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.target import Target
@@ -37,14 +36,11 @@ def preflight(
     from bnce_dist.distributed import cluster
     from bnce_dist.distributed.preflight import preflight as check
 
-    try:
+    with errors_as_one_line():
         resolved = load_config(config, overrides or [])
         plan = Plan.of(resolved, Target.from_config(resolved.target))
         cluster.wait_for_nodes(nodes, wait)
         report = check(resolved, absolute_output(output), plan)
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(USER_ERROR) from None
     typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())
     for problem in report.problems:
         typer.echo(f"error: {problem}", err=True)

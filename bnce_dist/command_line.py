@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 
 USER_ERROR, INTERRUPTED = 2, 130
+# Ray sets it for the command of `ray job submit`.
+IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @contextlib.contextmanager
@@ -40,7 +43,9 @@ def begin_work() -> None:
     logger.setLevel(logging.INFO)
 
 
-def create_executor(kind: Literal["ray", "local"], num_workers: int | None) -> Executor:
+def create_executor(
+    kind: Literal["ray", "local"], num_workers: int | None, *, require_gpus: bool = False
+) -> Executor:
     """Return the executor of a configuration's ``cluster`` section.
 
     Raises: InputError: the cluster cannot be reached or is too small.
@@ -50,19 +55,34 @@ def create_executor(kind: Literal["ray", "local"], num_workers: int | None) -> E
     # Ray takes seconds to import, which neither --help nor an error should wait for.
     from bnce_dist.distributed.executor import RayExecutor
 
-    return RayExecutor(num_workers)
+    return RayExecutor(num_workers, require_gpus=require_gpus)
 
 
 def run_path(output: Path, name: str) -> Path:
-    """Return the absolute folder of a run; workers have other working directories.
+    """Return the absolute folder of a run.
 
-    Raises: InputError: the name is not that of a folder.
+    Raises: InputError: the name is not that of a folder, or the folder would not last.
     """
     if not name or Path(name).name != name:
         raise InputError(
             "--name", expected="a plain folder name", got=repr(name), remedy="put paths in --output"
         )
-    return (output / name).absolute()
+    return absolute_output(output) / name
+
+
+def absolute_output(output: Path) -> Path:
+    """Return the folder of the runs as every worker can name it, whatever its own directory.
+
+    Raises: InputError: a relative path in a Ray job, which works in a copy that Ray deletes.
+    """
+    if IN_RAY_JOB in os.environ and not output.is_absolute():
+        raise InputError(
+            "--output in a Ray job",
+            expected="an absolute path",
+            got=output,
+            remedy="name a folder that every node sees, e.g. --output /shared/runs",
+        )
+    return output.absolute()
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:

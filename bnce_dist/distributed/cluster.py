@@ -59,7 +59,7 @@ def ensure_ray(num_cpus: int | None = None) -> None:
             f"Ray cluster {address} (RAY_ADDRESS)",
             expected=f"ray {ray.__version__} and python {platform.python_version()}, as here",
             got=error,
-            remedy="install one environment on both sides, or use `ray job submit`, which needs none",
+            remedy="install the same environment on both sides, or use `ray job submit`",
         ) from error
 
 
@@ -103,7 +103,7 @@ def require_workers(num_workers: int) -> None:
         )
 
 
-def require_gpus() -> None:
+def require_some_gpus() -> None:
     """Refuse a cluster without GPUs.
 
     Raises: InputError: it holds none.

@@ -11,6 +11,7 @@ from bnce_dist.distributed.cluster import (
     available_workers,
     ensure_ray,
     num_gpus,
+    require_some_gpus,
     require_workers,
 )
 from bnce_dist.distributed.parallel import DATA_PARALLEL, Parallelism
@@ -31,12 +32,18 @@ class RayExecutor:
         num_workers: Ranks of a training and actors of a pool; by default all that the cluster
             holds, for a training the largest number that divides its batch.
         parallelism: How the ranks of a training share the model.
+        require_gpus: Refuse a cluster without GPUs.
 
-    Raises: InputError: no workers, more than the cluster holds, or no cluster to be reached.
+    Raises: InputError: no workers, more than the cluster holds, no GPUs where they are required,
+        or no cluster to be reached.
     """
 
     def __init__(
-        self, num_workers: int | None = None, parallelism: Parallelism = DATA_PARALLEL
+        self,
+        num_workers: int | None = None,
+        parallelism: Parallelism = DATA_PARALLEL,
+        *,
+        require_gpus: bool = False,
     ) -> None:
         if num_workers is not None and num_workers < 1:
             raise InputError(
@@ -46,6 +53,8 @@ class RayExecutor:
                 remedy="ask for one worker or more",
             )
         ensure_ray()
+        if require_gpus:
+            require_some_gpus()
         if num_workers is not None:
             require_workers(num_workers)
         self._num_workers, self._parallelism = num_workers, parallelism

@@ -10,7 +10,7 @@ from bnce_dist.distributed.cluster import (
     available_workers,
     ensure_ray,
     num_gpus,
-    require_gpus,
+    require_some_gpus,
     require_workers,
 )
 from bnce_dist.distributed.nodes import NodeFacts, inspect_nodes, local_versions
@@ -110,7 +110,7 @@ def cluster_checks(config: Config, plan: Plan) -> Iterator[Check]:
     found = f"{asked or 'all'} of {available_workers()} {kind}"
     yield Check("workers", CLUSTER, found, _problem(require_workers, asked or 1))
     if config.cluster.require_gpus:
-        yield Check("GPUs", CLUSTER, str(num_gpus()), _problem(require_gpus))
+        yield Check("GPUs", CLUSTER, str(num_gpus()), _problem(require_some_gpus))
     if plan.upload_bytes is not None:
         yield _check(
             "upload",

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ FOLDER = ROOT / "cluster"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINNED = dict(re.findall(r"^([\w-]+)==(.+)$", (ROOT / "constraints.txt").read_text(), re.M))
 RAY_UP = ["aws", "on_premise"]
+SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 SCRIPTS = ["cluster/slurm.sh", "mlflow/serve.sh"]
 
 
@@ -55,7 +57,7 @@ def test_on_premise_machines_all_join() -> None:
 def test_scripts_pass_the_shell_and_its_linter(script: str) -> None:
     subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
     linted = subprocess.run(
-        ["shellcheck", script], cwd=ROOT, capture_output=True, text=True, check=False
+        [SHELLCHECK, script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert linted.returncode == 0, linted.stdout
 
