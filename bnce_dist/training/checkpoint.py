@@ -1,7 +1,7 @@
 """Checkpoints: plain types and tensors, labelled with what they belong to."""
 
 import pickle
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from bnce_dist.training.task import TrainingMetadata, TrainingTask
 SCHEMA_VERSION = 2
 # They change what is written when, not what is learned.
 _FREE_SETTINGS = ("checkpoint_interval", "report_interval")
+SCHEDULABLE_SETTINGS = ("learning_rate", "gradient_clip")
+"""Settings that may have other values in other parts of one training."""
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any], task: TrainingTask) -> None:
@@ -90,6 +92,23 @@ def _migrated(content: dict[str, Any], task: TrainingTask) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "optimizer": strategy.optimizer_state(),
     }
+
+
+def branch_checkpoint(source: str | Path, path: str | Path, task: TrainingTask) -> None:
+    """Copy a checkpoint so that a task with other schedulable settings goes on from it.
+
+    Args:
+        source: A checkpoint of the same model.
+        path: Where the task looks for its own.
+        task: What goes on; its settings may differ in ``SCHEDULABLE_SETTINGS`` only.
+
+    Raises: InputError: as ``load_resumable``.
+    """
+    written = load_checkpoint(source)["settings"]
+    scheduled = {name: written[name] for name in SCHEDULABLE_SETTINGS}
+    content = load_resumable(source, replace(task, settings=replace(task.settings, **scheduled)))
+    with atomic_path(path) as temporary:
+        torch.save(content | {"settings": asdict(task.settings)}, temporary)
 
 
 def _plain(metadata: TrainingMetadata) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.training import local
-from bnce_dist.training.checkpoint import load_checkpoint, load_resumable
+from bnce_dist.training.checkpoint import branch_checkpoint, load_checkpoint, load_resumable
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
 
 
@@ -71,6 +71,24 @@ def test_other_settings_do_not_continue_a_run_but_other_intervals_do(
     with pytest.raises(InputError, match=r"learning_rate 0\.01"):
         load_resumable(path, with_settings(learning_rate=0.01))
     load_resumable(path, with_settings(report_interval=7, checkpoint_interval=9))
+
+
+def test_a_branch_differs_in_schedulable_settings_only(
+    task: TrainingTask, path: Path, tmp_path: Path
+) -> None:
+    branch = tmp_path / "branch.pt"
+    other = dataclasses.replace(task.settings, learning_rate=0.01)
+    branch_checkpoint(path, branch, dataclasses.replace(task, settings=other))
+    content = load_resumable(branch, dataclasses.replace(task, settings=other))
+    whole = load_checkpoint(path)
+    assert (content["step"], content["history"]) == (whole["step"], whole["history"])
+    for name, value in whole["model"].items():
+        assert torch.equal(content["model"][name], value)
+    branch.unlink()
+    another = dataclasses.replace(task, settings=dataclasses.replace(other, num_steps=50))
+    with pytest.raises(InputError, match="num_steps 50"):
+        branch_checkpoint(path, branch, another)
+    assert not branch.exists()
 
 
 def test_another_schema_version_is_refused(path: Path) -> None:
