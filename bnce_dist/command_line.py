@@ -21,15 +21,19 @@ IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @contextlib.contextmanager
-def errors_as_one_line() -> Iterator[None]:
-    """End the program with one line and the right exit code when the user errs or interrupts."""
+def errors_as_one_line(go_on: str = "the same command") -> Iterator[None]:
+    """End the program with one line and the right exit code when the user errs or interrupts.
+
+    Args:
+        go_on: What continues an interrupted run.
+    """
     try:
         yield
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(USER_ERROR) from None
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues the run", err=True)
+        typer.echo(f"interrupted; {go_on} continues the run", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -13,7 +13,7 @@ from bnce_dist.pipeline.config import Section
 from bnce_dist.pipeline.overrides import dotted_values, load_config, to_yaml
 
 # They change how a run is executed and recorded, not what comes out.
-_FREE_SECTIONS = ("cluster", "tracking")
+FREE_SECTIONS = ("cluster", "tracking")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RunFolder:
         changed = [
             f"{key}={old[key]}"
             for key in new
-            if new[key] != old[key] and key.partition(".")[0] not in _FREE_SECTIONS
+            if new[key] != old[key] and key.partition(".")[0] not in FREE_SECTIONS
         ]
         if changed:
             raise InputError(

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -49,12 +49,22 @@ def load_config(
     for override in overrides:
         key, value = _parse_override(override)
         _insert(values, key, value)
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        # An unknown key explains the errors that follow from it, so it is named first.
-        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise _explain(errors[0], schema) from None
+    return _validate(values, schema)
+
+
+def with_values(config: Schema, values: Mapping[str, Any]) -> Schema:
+    """Return the configuration with some settings changed.
+
+    Args:
+        config: What the other settings are taken from.
+        values: New values by dotted names.
+
+    Raises: InputError: unknown key, mistyped or impossible value.
+    """
+    content = config.model_dump(mode="json")
+    for key, value in values.items():
+        _insert(content, key.split("."), value)
+    return _validate(content, type(config))
 
 
 def to_yaml(config: Section) -> str:
@@ -71,6 +81,15 @@ def dotted_values(config: Section, prefix: str = "") -> dict[str, Any]:
         else:
             values[prefix + name] = value
     return values
+
+
+def _validate(values: dict[str, Any], schema: type[Schema]) -> Schema:
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        # An unknown key explains the errors that follow from it, so it is named first.
+        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise _explain(errors[0], schema) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

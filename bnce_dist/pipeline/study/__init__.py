@@ -1,0 +1,1 @@
+"""Studies: many trials of one job over a space of settings."""
