@@ -28,6 +28,7 @@ OWNERS = {
     "pymbar": {"chem"},
     "ray": {"distributed"},
     "deepspeed": {"distributed"},
+    "optuna": {"distributed"},
     "mlflow": {"tracking"},
     "matplotlib": {"report"},
     "pydantic": {"pipeline"},

@@ -19,7 +19,7 @@ SURVIVES = {"max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that is started again when it dies, with the calls it had not finished."""
 
 
-def ensure_ray(num_cpus: int | None = None) -> None:
+def ensure_ray(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
     """Connect to the cluster named by ``RAY_ADDRESS``, else start a local one.
 
     ``ray job submit`` sets the address, so a job runs on the cluster it was submitted to.
@@ -28,6 +28,7 @@ def ensure_ray(num_cpus: int | None = None) -> None:
 
     Args:
         num_cpus: Cores of a local cluster; by default what the machine has.
+        dashboard: Whether a local cluster gets Ray's dashboard.
 
     Raises: InputError: the named cluster cannot be reached or refuses this client.
     """
@@ -39,7 +40,7 @@ def ensure_ray(num_cpus: int | None = None) -> None:
     quiet = {"logging_level": "error", "log_to_driver": False}
     address = os.environ.get("RAY_ADDRESS")
     if address is None:
-        _init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        _init(address="local", num_cpus=num_cpus, include_dashboard=dashboard, **quiet)
         return
     try:
         _knock(address)

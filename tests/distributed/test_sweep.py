@@ -1,0 +1,213 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.distributed.optuna_search import OptunaSearch
+from bnce_dist.distributed.sweep import asha_scheduler, concurrent_trials, run_study
+from bnce_dist.pipeline.overrides import load_config
+from bnce_dist.pipeline.study.checks import resolve
+from bnce_dist.pipeline.study.config import StudyConfig
+from bnce_dist.pipeline.study.folder import StudyFolder
+from bnce_dist.pipeline.study.trial import TrialResult
+from bnce_dist.training.optimizer import learning_rate
+from bnce_dist.training.settings import TrainSettings
+
+ROOT = Path(__file__).parents[2]
+STUDY = """
+base:
+  data: {num_samples: 500}
+  evaluate: {cells_per_side: 20}
+  energy:
+    {num_steps: 400, warmup_steps: 10, checkpoint_interval: 20, width: 16, depth: 1,
+     num_features: 8, num_fourier: 8, num_negatives: 8, global_batch_size: 32}
+space:
+  energy.learning_rate: {log_uniform: [1e-4, 1e-2]}
+num_trials: 6
+asha: {grace_steps: 40}
+tracking: {backend: jsonl}
+"""
+STEPS = list(range(20, 401, 20))
+
+
+@pytest.fixture
+def study_path(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def resolved(path: Path, *overrides: str) -> tuple[StudyConfig, Any]:
+    return resolve(load_config(path, overrides, schema=StudyConfig))
+
+
+def finish(folder: StudyFolder, number: int, values: dict[str, Any], history: list) -> None:
+    """Leave what a trial with this history leaves."""
+    trial = folder.trial(number)
+    trial.begin(values)
+    state = json.loads((trial.folder / "trial.json").read_text()) | {"history": history}
+    (trial.folder / "trial.json").write_text(json.dumps(state))
+    (trial.folder / "phase_1").mkdir()
+    (trial.folder / "phase_1" / "metrics.json").write_text(json.dumps(history[-1]))
+    trial.end("kl_normalised", "finished")
+
+
+def test_successive_halving_remembers_the_trials_that_ended(study_path: Path) -> None:
+    study, base = resolved(study_path)
+    folder = StudyFolder(study_path.parent / "study")
+    for number, metric in enumerate((0.1, 0.2, 0.3, 0.4)):
+        record = {"step": 40, "kl_normalised": metric}
+        finish(folder, number, {"energy.learning_rate": 1e-3}, [record])
+    # Of (0.1, 0.2, 0.3, 0.4) the best third is what lies below 0.2.
+    for metric, decision in ((0.19, "CONTINUE"), (0.25, "STOP")):
+        scheduler = asha_scheduler(study, base, folder)
+        trial = SimpleNamespace(trial_id="new")
+        scheduler.on_trial_add(None, trial)
+        result = {"step": 40, "kl_normalised": metric}
+        assert scheduler.on_trial_result(None, trial, result) == decision
+
+
+class TestOptuna:
+    """On a parabola whose minimum is at a learning rate of 10^-3."""
+
+    @staticmethod
+    def metric(values: dict[str, Any]) -> float:
+        return (np.log10(values["energy.learning_rate"]) + 3) ** 2
+
+    def search(self, study: StudyConfig, folder: StudyFolder, count: int) -> list[float]:
+        searcher, metrics = OptunaSearch(study, folder), []
+        for number in range(count):
+            config = searcher.suggest(f"tune{number}")["trial"]
+            metric = self.metric(config["values"])
+            record = {"step": 20, "kl_normalised": metric}
+            searcher.on_trial_result(f"tune{number}", record)
+            searcher.on_trial_complete(f"tune{number}", {"status": "finished", "metric": metric})
+            finish(folder, int(config["name"]), config["values"], [record])
+            metrics.append(metric)
+        return metrics
+
+    def test_it_learns_also_from_the_trials_before_a_restart(self, study_path: Path) -> None:
+        study, _ = resolved(study_path, "searcher=optuna")
+        folder = StudyFolder(study_path.parent / "study")
+        self.search(study, folder, 40)
+        after = self.search(study, folder, 10)
+        # Uniform draws of the exponent from [-4, -2] have a mean of 1/3 +- 0.09.
+        assert np.mean(after) < 0.1
+        assert [trial.name for trial in folder.trials] == [f"{n:04d}" for n in range(50)]
+        rates = {trial.values["energy.learning_rate"] for trial in folder.trials}
+        assert len(rates) == 50, "a restart repeats no draws"
+
+    def test_trials_that_did_not_end_are_proposed_first(self, study_path: Path) -> None:
+        study, _ = resolved(study_path, "searcher=optuna")
+        folder = StudyFolder(study_path.parent / "study")
+        killed = OptunaSearch(study, folder)
+        before = [killed.suggest("a"), killed.suggest("b")]
+        again = OptunaSearch(study, folder)
+        assert [again.suggest("a"), again.suggest("b")] == before
+        assert again.suggest("c")["trial"]["name"] == "0002"
+
+
+@pytest.mark.ray
+def test_a_trial_that_can_never_fit_is_refused(two_cpus: None, study_path: Path) -> None:
+    study, base = resolved(study_path, "base.cluster={executor: ray, num_workers: 4}")
+    with pytest.raises(InputError, match=r"1 to 2, what the cluster holds, got 4"):
+        concurrent_trials(study, base)
+    study, base = resolved(study_path, "base.cluster={executor: ray, num_workers: 2}")
+    assert concurrent_trials(study, base) == 1
+    study, base = resolved(study_path)
+    assert concurrent_trials(study, base) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_population_continues_better_trials_with_other_settings(
+    two_cpus: None, study_path: Path
+) -> None:
+    population = ["scheduler=pbt", "pbt.interval_steps=80", "num_trials=4"]
+    study, base = resolved(study_path, *population)
+    folder = StudyFolder(study_path.parent / "study")
+    ended: list[TrialResult] = []
+    run_study(study, base, folder, ended.append)
+    assert sorted(result.name for result in ended) == ["0000", "0001", "0002", "0003"]
+    assert {result.status for result in ended} == {"finished"}
+    assert any(len(trial.schedule) > 1 for trial in folder.trials)
+    for trial in folder.trials:
+        assert [record["step"] for record in trial.history] == STEPS
+        for record in trial.history:
+            phase = [phase for phase in trial.schedule if phase.step < record["step"]][-1]
+            rate = phase.values["energy.learning_rate"]
+            assert 1e-4 <= rate <= 1e-2
+            settings = TrainSettings(num_steps=400, warmup_steps=10, learning_rate=rate)
+            expected = learning_rate(int(record["step"]) - 1, settings)
+            assert record["learning_rate"] == pytest.approx(expected, rel=1e-12)
+
+
+def sweep(path: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "jobs/sweep.py", path, "--output", path.parent, "--name", "study"]
+    return subprocess.Popen(
+        [*command, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_study_is_continued_without_repeating_anything(study_path: Path) -> None:
+    folder = StudyFolder(study_path.parent / "study")
+    with sweep(study_path) as driver:
+        while driver.poll() is None and len(folder.results) < 2:
+            time.sleep(0.05)
+        driver.send_signal(signal.SIGKILL)
+        assert driver.wait() == -signal.SIGKILL
+    ended = {result.name: result for result in folder.results}
+    begun = {trial.name: trial.history for trial in folder.trials if trial.result is None}
+    assert any(begun.values()), "one was killed on the way"
+    with sweep(study_path, "--resume") as driver:
+        output, _ = driver.communicate()
+    assert driver.returncode == 0, output
+    results = {result.name: result for result in folder.results}
+    assert sorted(results) == [f"{number:04d}" for number in range(6)]
+    assert {name: results[name] for name in ended} == ended
+    for name, history in begun.items():
+        # Records hold timings, so they are equal only if the steps were not done again.
+        assert folder.trial(int(name)).history[: len(history)] == history
+    table = json.loads((folder.path / "table.json").read_text())
+    assert sorted(row["name"] for row in table) == sorted(results)
+    assert_final_metrics_once(folder)
+
+
+def assert_final_metrics_once(folder: StudyFolder) -> None:
+    lines = [json.loads(line) for line in (folder.path / "tracking.jsonl").read_text().splitlines()]
+    names = {line["run"]: line["name"] for line in lines if line["event"] == "start"}
+    recorded = [
+        (names[line["run"]], line["values"]["final_kl_normalised"])
+        for line in lines
+        if line["event"] == "metrics" and "final_kl_normalised" in line["values"]
+    ]
+    expected = [(f"trial {result.name}", result.metric) for result in folder.results]
+    assert sorted(recorded) == sorted(expected)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_trials_of_many_workers_take_turns_on_a_small_cluster(study_path: Path) -> None:
+    arguments = ["num_trials=2", "scheduler=none", "base.cluster={executor: ray, num_workers: 2}"]
+    with sweep(study_path, *arguments) as driver:
+        output, _ = driver.communicate()
+    assert driver.returncode == 0, output
+    results = StudyFolder(study_path.parent / "study").results
+    assert [result.status for result in results] == ["finished", "finished"]
+    assert [result.step for result in results] == [400, 400]
