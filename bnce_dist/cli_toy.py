@@ -32,6 +32,7 @@ RECIPES = {
 }
 TABLE_RECIPES = ("ours", "paper-reduced")
 QUICK_FACTOR = 8
+FIGURE = "densities.png"
 FAILED = 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -55,7 +56,7 @@ def toy(
     config: Annotated[Path | None, typer.Option(help="YAML file instead of a recipe.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; several with --table.")] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="So many seeds, from 0 on, with --table.")
+        int | None, typer.Option(help="So many seeds, from 0 on, with --table.")
     ] = None,
     table: Annotated[
         bool, typer.Option("--table", help="All systems and objectives, our recipe and the paper's")
@@ -111,6 +112,8 @@ def _require_consistent(
         _refuse("one of --recipe and --config", "both", "leave one out")
     if choices["seed"] and seeds is not None:
         _refuse("one of --seed and --seeds", "both", "leave one out")
+    if seeds is not None and seeds < 1:
+        _refuse("--seeds at least 1", str(seeds), "ask for one seed or more")
     if several and not table:
         _refuse("one run", f"several by {several[0]}", "give --table, or a single value")
     if fixed:
@@ -177,7 +180,9 @@ def _run_single(config: ToyConfig, folder: Path, as_json: bool) -> None:
     status: Status = "FAILED"
     try:
         metrics = run_toy(config, folder, executor, report=report)
-        tracker.log_figure(_write_figure([(config, folder, metrics)], folder))
+        if not (folder / FIGURE).exists():
+            _write_figure([(config, folder, metrics)], folder)
+        tracker.log_figure(folder / FIGURE)
         tracker.log_metrics({k: v for k, v in metrics.items() if isinstance(v, float)})
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -230,7 +235,7 @@ def _report_failures(results: Iterable[Finished]) -> None:
             typer.echo(f"failed: {one.config.name}: {one.error}", err=True)
 
 
-def _write_figure(runs: Sequence[tuple[ToyConfig, Path, dict[str, Any]]], folder: Path) -> Path:
+def _write_figure(runs: Sequence[tuple[ToyConfig, Path, dict[str, Any]]], folder: Path) -> None:
     """Draw the first recipe's and seed's densities of every system, objectives side by side."""
     # matplotlib takes a second to import, which neither --help nor an error should wait for.
     from bnce_dist.report.density2d import DensityRow, density_figure
@@ -243,6 +248,4 @@ def _write_figure(runs: Sequence[tuple[ToyConfig, Path, dict[str, Any]]], folder
             drawn = shown.setdefault(config.system, {})
             drawn[config.objective] = (run_folder, metrics["kl_grid"])
     rows = [DensityRow(**density_row(system, drawn)) for system, drawn in shown.items()]
-    path = folder / "densities.png"
-    save_figure(density_figure(rows), path)
-    return path
+    save_figure(density_figure(rows), folder / FIGURE)

@@ -43,22 +43,26 @@ def density_figure(rows: Sequence[DensityRow]) -> Figure:
     All densities of a row are normalised on the grid and share one colour scale.
 
     Args:
-        rows: One per system, with the same titles.
+        rows: One per system; a density that another row lacks leaves a gap there.
     """
-    num_columns = len(rows[0].learned) + 2
+    titles = list(dict.fromkeys(title for row in rows for title in row.learned))
+    num_columns = len(titles) + 2
     figure = Figure(figsize=(1.9 * num_columns + 0.3, 2.0 * len(rows) + 0.15), layout="compressed")
     axes = figure.subplots(len(rows), num_columns, squeeze=False, sharex=True, sharey=True)
     for row, line in zip(rows, axes, strict=True):
         true, *learned, samples = line
         cap = CAP_RATIO * _normalised(row.true).max()
         _draw_density(true, row, row.true, cap)
-        for axis, (title, log_density) in zip(learned, row.learned.items(), strict=True):
-            _draw_density(axis, row, log_density, cap)
-            text = f"KL {row.divergences[title]:.4f}"
-            note(axis, text, 0.5, -0.03, ha="center", va="top")
+        for axis, title in zip(learned, titles, strict=True):
+            if title in row.learned:
+                _draw_density(axis, row, row.learned[title], cap)
+                text = f"KL {row.divergences[title]:.4f}"
+                note(axis, text, 0.5, -0.03, ha="center", va="top")
+            else:
+                axis.set_axis_off()
         _draw_samples(samples, row)
         true.set_ylabel(row.system)
-    for axis, title in zip(axes[0], ["true", *rows[0].learned, "samples by ODE"], strict=True):
+    for axis, title in zip(axes[0], ["true", *titles, "samples by ODE"], strict=True):
         axis.set_title(title)
     return figure
 

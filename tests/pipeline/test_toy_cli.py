@@ -108,6 +108,7 @@ def test_a_dry_run_prints_every_configuration_and_writes_nothing(tmp_path: Path)
         (["--config", "absent.yaml"], ["absent.yaml"]),
         (["--seed", "0", "--seed", "1"], ["--table"]),
         (["--seeds", "3"], ["--table"]),
+        (["--table", "--seeds", "0"], ["--seeds at least 1"]),
         (["--table", "--seed", "0", "--seeds", "3"], ["--seed and --seeds"]),
         (["--table", "seed=3"], ["--seed"]),
         (["--seed", "3", "seed=4"], ["--seed", "seed="]),

@@ -22,9 +22,9 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 class ToyEnergyConfig(EnergyConfig):
     """The energy model and its training with the hybrid objective."""
 
-    num_steps: Count = 2500
+    num_steps: Count = 4000
     """Optimiser steps of the hybrid objective."""
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 6e-3
     """Peak of the schedule."""
     width: Count = 128
     """Hidden features."""
@@ -41,9 +41,9 @@ class ToyEnergyConfig(EnergyConfig):
 class StepsConfig(Section):
     """Steps that one objective alone makes in the time of one step of the hybrid."""
 
-    infonce: Positive = 2.4
+    infonce: Positive = 1.7
     """It needs no second derivatives."""
-    score: Positive = 1.2
+    score: Positive = 1.07
     """It evaluates no negatives."""
 
 
