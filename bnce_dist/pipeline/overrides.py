@@ -166,7 +166,7 @@ def _explain(error: ErrorDetails, schema: type[Section]) -> InputError:
     else:
         expected = error["msg"].removeprefix("Input should be ")
     return InputError(
-        f"configuration key {key}",
+        f"configuration key {key}" if key else "configuration",
         expected=expected,
         got=got,
         remedy="correct the file or the argument; --dry-run prints the configuration",
