@@ -10,6 +10,7 @@ from bnce_dist.command_line import begin_work, create_executor, errors_as_one_li
 from bnce_dist.core.errors import InputError
 from bnce_dist.launch import (
     check_run,
+    parallelism_of,
     run_molecule,
     tracked_fleet,
     with_common_store,
@@ -90,7 +91,7 @@ def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> No
     """Run one molecule and print its result."""
     begin_work()
     check_run(config, folder, resume=resume)
-    executor = _executor(config)
+    executor = _executor(config, last_stage)
     metrics = run_molecule(config, folder, executor, last_stage=last_stage, resume=resume)
     if metrics is not None:
         typer.echo(summary(metrics, folder.path))
@@ -103,7 +104,7 @@ def _run_fleet(config: Config, sequences: str, folder: Path, last_stage: str, re
     members = members_of(sequences, config, folder)
     for member in members:
         check_run(member.config, member.folder, resume=resume)
-    executor = _executor(config)
+    executor = _executor(config, last_stage)
     with tracked_fleet(config, folder) as tracker:
         outcomes = run_fleet(
             members,
@@ -117,9 +118,14 @@ def _run_fleet(config: Config, sequences: str, folder: Path, last_stage: str, re
         raise typer.Exit(FAILED)
 
 
-def _executor(config: Config) -> Executor:
+def _executor(config: Config, last_stage: str) -> Executor:
     cluster = config.cluster
-    return create_executor(cluster.executor, cluster.num_workers, require_gpus=cluster.require_gpus)
+    return create_executor(
+        cluster.executor,
+        cluster.num_workers,
+        parallelism_of(config, last_stage),
+        require_gpus=cluster.require_gpus,
+    )
 
 
 def _default_name(config: Path | None, molecules: str | None) -> str:

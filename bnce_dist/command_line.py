@@ -13,6 +13,7 @@ from typing import Literal, NoReturn
 import typer
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 
 USER_ERROR, INTERRUPTED = 2, 130
@@ -48,18 +49,22 @@ def begin_work() -> None:
 
 
 def create_executor(
-    kind: Literal["ray", "local"], num_workers: int | None, *, require_gpus: bool = False
+    kind: Literal["ray", "local"],
+    num_workers: int | None,
+    parallelism: Parallelism = DATA_PARALLEL,
+    *,
+    require_gpus: bool = False,
 ) -> Executor:
     """Return the executor of a configuration's ``cluster`` section.
 
     Raises: InputError: the cluster cannot be reached or is too small.
     """
     if kind == "local":
-        return LocalExecutor()
+        return LocalExecutor(parallelism.accumulation_steps)
     # Ray takes seconds to import, which neither --help nor an error should wait for.
     from bnce_dist.distributed.executor import RayExecutor
 
-    return RayExecutor(num_workers, require_gpus=require_gpus)
+    return RayExecutor(num_workers, parallelism, require_gpus=require_gpus)
 
 
 def run_path(output: Path, name: str) -> Path:

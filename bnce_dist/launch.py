@@ -1,20 +1,29 @@
 """One run from its checks to its report; fleets are made of these."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from bnce_dist.data.atomic import atomic_path, write_json
-from bnce_dist.pipeline.config import Config, TrackingConfig
+from bnce_dist.distributed.parallelism import Parallelism
+from bnce_dist.pipeline.config import Config, EmulatorConfig, EnergyConfig, TrackingConfig
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.fleet import Outcome
 from bnce_dist.pipeline.fleet_table import PUBLISHED_MD_DELTA_F_KT, fleet_record, fleet_table
 from bnce_dist.pipeline.folder import RunFolder
+from bnce_dist.pipeline.models import (
+    build_energy_matching,
+    build_flow_matching,
+    train_settings,
+)
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
 from bnce_dist.pipeline.results import load_figure_data
-from bnce_dist.pipeline.run import Pipeline
+from bnce_dist.pipeline.run import STAGE_NAMES, Pipeline
 from bnce_dist.pipeline.target import Target
 from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Status, Tracker
@@ -43,6 +52,28 @@ def check_run(config: Config, folder: RunFolder, *, resume: bool) -> Target:
     target = Target.from_config(config.target)
     folder.require_space(Plan.of(config, target).storage_bytes)
     return target
+
+
+def parallelism_of(config: Config, last_stage: str) -> Parallelism:
+    """Return how the run's trainings are spread.
+
+    Raises: InputError: the strategy cannot train a model that the run comes to.
+    """
+    cluster = config.cluster
+    parallelism = Parallelism(
+        strategy=cluster.strategy,
+        zero_stage=cluster.zero_stage,
+        accumulation_steps=cluster.accumulation_steps,
+    )
+    trainings: dict[str, tuple[EmulatorConfig | EnergyConfig, Callable[[], nn.Module]]] = {
+        "train_emulator": (config.emulator, partial(build_flow_matching, config.emulator, 1, 1)),
+        "train_energy": (config.energy, partial(build_energy_matching, config.energy, 1, 1)),
+    }
+    for stage in STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]:
+        if stage in trainings:
+            section, build_objective = trainings[stage]
+            parallelism.require_supported(build_objective, train_settings(section, config.seed))
+    return parallelism
 
 
 def run_molecule(

@@ -1,5 +1,6 @@
 """What a user can get wrong: one clear line, a non-zero exit code, and nothing damaged."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -68,6 +69,8 @@ def assert_refused(result: Result, *parts: str) -> None:
         ("energy.num_negativs=64", ["energy.num_negatives"]),
         ("target.temperature_kelvin=-300", ["target.temperature_kelvin", "-300"]),
         ("cluster.num_workers=0", ["cluster.num_workers"]),
+        ("cluster.strategy=fsdp", ["cluster.strategy", "sharded"]),
+        ("cluster.zero_stage=4", ["cluster.zero_stage", "3"]),
         ("energy.global_batch_size=large", ["energy.global_batch_size", "integer"]),
         ("target.pdb=absent.pdb", ["absent.pdb"]),
         ("num_workers", ["key=value"]),
@@ -80,6 +83,23 @@ def test_settings(tmp_path: Path, argument: str, parts: list[str]) -> None:
 def test_a_batch_that_does_not_divide_is_seen_before_anything_runs(tmp_path: Path) -> None:
     result = train(tmp_path, "cluster.num_workers=7")
     assert_refused(result, "global_batch_size", "7")
+
+
+def test_parts_of_a_batch_that_do_not_divide(tmp_path: Path) -> None:
+    result = train(tmp_path, "cluster.num_workers=2", "cluster.accumulation_steps=3")
+    assert_refused(result, "workers (2)", "accumulation_steps (3)")
+
+
+def test_a_strategy_that_cannot_train_a_later_stage(tmp_path: Path) -> None:
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed (make setup-deepspeed)")
+    zero3 = ("cluster.executor=ray", "cluster.strategy=deepspeed", "cluster.zero_stage=3")
+    assert_refused(train(tmp_path, *zero3), "zero_stage", "EnergyMatching", "got 3", "sharded")
+
+
+def test_a_strategy_of_many_workers_without_ray(tmp_path: Path) -> None:
+    result = train(tmp_path, "cluster.executor=local", "cluster.strategy=sharded")
+    assert_refused(result, "executor ray", "executor = local", "strategy = sharded")
 
 
 @pytest.mark.parametrize(

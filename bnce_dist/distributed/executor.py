@@ -14,7 +14,7 @@ from bnce_dist.distributed.cluster import (
     require_some_gpus,
     require_workers,
 )
-from bnce_dist.distributed.parallel import DATA_PARALLEL, Parallelism
+from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.distributed.pool import map_shards
 from bnce_dist.distributed.tasks import map_tasks, map_to_outcomes
 from bnce_dist.distributed.train import fit
@@ -73,7 +73,7 @@ class RayExecutor:
         share = max(total // max(len(items), 1), 1)
         alone = share == 1 and not num_gpus()
         return map_to_outcomes(
-            partial(_run_job, job, None if alone else share),
+            partial(_run_job, job, None if alone else share, self._parallelism),
             items,
             # What leads several workers only waits for them.
             num_cpus=1 if alone else 0,
@@ -121,7 +121,12 @@ class RayExecutor:
 
 
 def _run_job(
-    job: Callable[[Item, Executor], Output], num_workers: int | None, item: Item
+    job: Callable[[Item, Executor], Output],
+    num_workers: int | None,
+    parallelism: Parallelism,
+    item: Item,
 ) -> Output:
     """Run a job on this process alone, or on workers of its own."""
-    return job(item, RayExecutor(num_workers) if num_workers else LocalExecutor())
+    if num_workers is None:
+        return job(item, LocalExecutor(parallelism.accumulation_steps))
+    return job(item, RayExecutor(num_workers, parallelism))

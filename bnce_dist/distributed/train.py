@@ -20,7 +20,8 @@ from ray.train.torch import TorchTrainer, get_device
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.distributed.cluster import SURVIVES, num_gpus, require_workers
-from bnce_dist.distributed.parallel import DATA_PARALLEL, Parallelism, parallelise
+from bnce_dist.distributed.parallel import parallelise
+from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from bnce_dist.training.loop import TrainingDiverged, per_rank_batch_size, train
 from bnce_dist.training.progress import TrainingDisplay

@@ -282,8 +282,24 @@ class ClusterConfig(Section):
     """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
     require_gpus: bool = False
     """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
+    strategy: Literal["ddp", "deepspeed", "sharded"] = "ddp"
+    """How the workers of a training share the model: all hold it, or each a part of it."""
+    zero_stage: Literal[1, 2, 3] = 1
+    """What deepspeed spreads: the optimiser state, also the gradients, also the weights."""
+    accumulation_steps: Count = 1
+    """Equal parts in which a worker goes through its samples of a step, to save memory."""
     compile_force_field: bool = True
     """Compile the force field for simulations: half a minute once, then several times faster."""
+
+    @model_validator(mode="after")
+    def _check_strategy(self) -> "ClusterConfig":
+        self._require(
+            self.executor == "ray" or self.strategy == "ddp",
+            "executor ray for a strategy of many workers",
+            "executor",
+            "strategy",
+        )
+        return self
 
 
 class TrackingConfig(Section):

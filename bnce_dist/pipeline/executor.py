@@ -79,7 +79,14 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """Everything in this process, one thing after another, without Ray."""
+    """Everything in this process, one thing after another, without Ray.
+
+    Args:
+        accumulation_steps: Equal parts in which a training goes through a batch.
+    """
+
+    def __init__(self, accumulation_steps: int = 1) -> None:
+        self._accumulation_steps = accumulation_steps
 
     def map(
         self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
@@ -112,7 +119,7 @@ class LocalExecutor:
         report: Callable[[Record], None] | None = None,
     ) -> TrainingResult:
         """Train in this process, continuing from ``folder/checkpoint.pt`` if there is one."""
-        return local.fit(task, folder, report=report)
+        return local.fit(task, folder, accumulation_steps=self._accumulation_steps, report=report)
 
     def map_shards(
         self,

@@ -65,7 +65,11 @@ class Plan:
         parameters = _num_parameters(emulator), _num_parameters(energy)
         num_workers = config.cluster.num_workers or _default_workers(config)
         per_rank = [
-            per_rank_batch_size(train_settings(section, config.seed), num_workers)
+            per_rank_batch_size(
+                train_settings(section, config.seed),
+                num_workers,
+                accumulation_steps=config.cluster.accumulation_steps,
+            )
             for section in (config.emulator, config.energy)
         ]
         return cls(
@@ -105,8 +109,10 @@ class Plan:
 def _default_workers(config: Config) -> int:
     """Return the most workers of this machine among which both batches divide."""
     batches = (config.emulator.global_batch_size, config.energy.global_batch_size)
+    parts = config.cluster.accumulation_steps
     candidates = range(1, (os.cpu_count() or 1) + 1)
-    return max(n for n in candidates if all(batch % n == 0 for batch in batches))
+    dividing = (n for n in candidates if all(batch % (n * parts) == 0 for batch in batches))
+    return max(dividing, default=1)
 
 
 def _num_parameters(model: nn.Module) -> int:

@@ -2,13 +2,14 @@
 
     python ranks.py FOLDER RANK WORLD_SIZE
 
-``FOLDER/trainings.json`` lists them; what one leaves is ``FOLDER/NAME.pt``.
+``FOLDER/trainings.json`` lists them; what one leaves is ``FOLDER/NAME_STEP.pt``, or
+``FOLDER/NAME.txt`` if it was refused or diverged.
 """
 
-import contextlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import torch
 import torch.distributed
 from torch import nn
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import TrigonometricInterpolant
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
-from bnce_dist.distributed.parallel import Parallelism, parallelise
+from bnce_dist.distributed.parallel import parallelise
+from bnce_dist.distributed.parallelism import Parallelism
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
@@ -42,7 +45,7 @@ def build_objective(kind: str, num_circular: int) -> nn.Module:
 
 def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:
     kind, num_circular = training["objective"], training["num_circular"]
-    data_path = folder / f"z{num_circular}.npy"
+    data_path = folder / training.get("data", f"z{num_circular}.npy")
     settings = TrainSettings(
         num_steps=50,
         global_batch_size=64,
@@ -61,19 +64,18 @@ def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:
 
 
 def run(folder: Path, training: dict[str, Any], rank: int, world_size: int) -> None:
-    """Train from ``resume`` (or the start) to the step ``stop`` (or the end)."""
+    """Train from the checkpoint ``resume`` (or the start) to the step ``stop`` (or the end)."""
     task = make_task(folder, training)
-    path = folder / f"{training['name']}.pt"
     parallelism = Parallelism(**training["parallelism"])
+    resume = training.get("resume")
 
     def save(content: dict[str, Any]) -> None:
         if rank == 0:
-            save_checkpoint(path, content, task)
+            save_checkpoint(folder / f"{training['name']}_{content['step']}.pt", content, task)
         if content["step"] == training.get("stop"):
             raise Stopped
 
-    resume = training.get("resume")
-    with contextlib.suppress(Stopped):
+    try:
         train(
             task.create_objective(),
             task.open_data(),
@@ -81,10 +83,14 @@ def run(folder: Path, training: dict[str, Any], rank: int, world_size: int) -> N
             rank=rank,
             world_size=world_size,
             accumulation_steps=parallelism.accumulation_steps,
-            parallelise=lambda **k: parallelise(**k, parallelism=parallelism),
+            parallelise=partial(parallelise, parallelism=parallelism),
             resume=load_resumable(folder / f"{resume}.pt", task) if resume else None,
             save=save,
         )
+    except Stopped:
+        pass
+    except InputError as error:
+        (folder / f"{training['name']}.txt").write_text(str(error))
 
 
 def main(folder: Path, rank: int, world_size: int) -> None:

@@ -10,12 +10,25 @@ import torch
 from bnce_dist.core.errors import InputError
 from bnce_dist.training import local
 from bnce_dist.training.checkpoint import branch_checkpoint, load_checkpoint, load_resumable
-from bnce_dist.training.task import TrainingMetadata, TrainingTask
+from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 
 
 @pytest.fixture
 def path(task: TrainingTask, tmp_path: Path) -> Path:
     return local.fit(task, tmp_path).checkpoint_path
+
+
+@pytest.fixture
+def interrupted(task: TrainingTask, tmp_path: Path) -> Path:
+    """The checkpoint of step 24 of 40."""
+
+    def stop(record: Record) -> None:
+        if record["step"] >= 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.fit(task, tmp_path / "interrupted", report=stop)
+    return tmp_path / "interrupted" / "checkpoint.pt"
 
 
 def test_a_checkpoint_rebuilds_both_sets_of_weights(task: TrainingTask, path: Path) -> None:
@@ -96,6 +109,23 @@ def test_another_schema_version_is_refused(path: Path) -> None:
     torch.save(content | {"schema_version": 3}, path)
     with pytest.raises(InputError, match=r"schema version 2.*schema version 3"):
         load_checkpoint(path)
+
+
+def test_the_first_schema_is_still_resumed(
+    task: TrainingTask, tmp_path: Path, interrupted: Path
+) -> None:
+    new = torch.load(interrupted, weights_only=True)
+    moments = list(new["optimizer"].values())
+    assert list(new["optimizer"]) == [n for n, _ in task.build_objective().named_parameters()]
+    # It knew fewer settings, and numbered the weights in the order of the module.
+    del new["optimizer"], new["settings"]["schedule"]
+    optimizer = torch.optim.AdamW(task.build_objective().parameters(), 3e-3, weight_decay=0.0)
+    old = optimizer.state_dict() | {"state": dict(enumerate(moments))}
+    torch.save(new | {"schema_version": 1, "optimizers": [old]}, interrupted)
+
+    history = local.fit(task, interrupted.parent).history
+    whole = local.fit(task, tmp_path / "whole").history
+    assert [r["loss"] for r in history] == [r["loss"] for r in whole]
 
 
 def nothing(path: Path) -> None:

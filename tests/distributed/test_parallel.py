@@ -1,0 +1,261 @@
+"""Every strategy trains the same model, and goes on from what any other one left."""
+
+import dataclasses
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.distributed.executor import RayExecutor
+from bnce_dist.distributed.parallelism import Parallelism
+from bnce_dist.distributed.train import fit
+from bnce_dist.pipeline.executor import LocalExecutor
+from bnce_dist.training.checkpoint import load_checkpoint
+from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+pytestmark = pytest.mark.slow
+
+needs_deepspeed = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None,
+    reason="DeepSpeed is not installed (make setup-deepspeed)",
+)
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "single": {"strategy": "single"},
+    "ddp": {"strategy": "ddp"},
+    "accumulated": {"strategy": "ddp", "accumulation_steps": 2},
+    "sharded": {"strategy": "sharded"},
+    "zero1": {"strategy": "deepspeed", "zero_stage": 1},
+    "zero2": {"strategy": "deepspeed", "zero_stage": 2},
+    "zero3": {"strategy": "deepspeed", "zero_stage": 3},
+    "sharded_accumulated": {"strategy": "sharded", "accumulation_steps": 2},
+    "zero1_accumulated": {"strategy": "deepspeed", "zero_stage": 1, "accumulation_steps": 2},
+    "zero2_accumulated": {"strategy": "deepspeed", "zero_stage": 2, "accumulation_steps": 2},
+    "zero3_accumulated": {"strategy": "deepspeed", "zero_stage": 3, "accumulation_steps": 2},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "flow_euclidean": {"objective": "flow", "num_circular": 0},
+    "flow_circular": {"objective": "flow", "num_circular": 1},
+    "energy_euclidean": {"objective": "energy", "num_circular": 0},
+    "energy_circular": {"objective": "energy", "num_circular": 1},
+}
+EVERYWHERE = ("ddp", "accumulated", "sharded", "zero1", "zero2")
+PARITY = [
+    *((model, strategy) for model in MODELS for strategy in EVERYWHERE),
+    ("flow_euclidean", "zero3"),
+    ("flow_circular", "zero3"),
+    ("flow_circular", "zero3_accumulated"),
+    ("energy_circular", "sharded_accumulated"),
+    ("energy_circular", "zero1_accumulated"),
+    ("energy_circular", "zero2_accumulated"),
+]
+MANY_RANKS = ("ddp", "sharded", "zero2", "zero3")
+# Ten steps each; the weights travel through files alone.
+CHAINS = {
+    "energy_circular": ("ddp", "single", "zero2", "sharded", "zero1"),
+    "flow_circular": ("single", "zero3", "accumulated", "sharded", "zero3"),
+}
+SAME_WORLD = [
+    ("energy_circular", "ddp"),
+    ("energy_circular", "sharded"),
+    ("energy_circular", "zero1"),
+    ("energy_circular", "zero2"),
+    ("flow_circular", "zero3"),
+]
+
+
+# Measured: 5e-8 in the weights, 3e-7 in the losses; sums over the batch in another order.
+TOLERANCE = 1e-6
+
+
+def with_marks(rows: list[tuple[str, ...]]) -> list[Any]:
+    """Return the rows as parameters; those whose last entry is ZeRO need DeepSpeed."""
+    return [
+        pytest.param(*row, marks=needs_deepspeed if row[-1].startswith("zero") else ())
+        for row in rows
+    ]
+
+
+def trainings() -> list[dict[str, Any]]:
+    """Return what the ranks are to train, in an order in which everything is there to resume."""
+
+    def training(model: str, strategy: str, label: str, **more: Any) -> dict[str, Any]:
+        parallelism = STRATEGIES[strategy]
+        return {"name": f"{model}-{label}", "parallelism": parallelism, **MODELS[model], **more}
+
+    rows = [training(model, "single", "single") for model in MODELS]
+    rows += [training(model, strategy, strategy) for model, strategy in PARITY]
+    for model, chain in CHAINS.items():
+        for link, strategy in enumerate(chain):
+            resume = f"{model}-chain{link - 1}_{10 * link}" if link else None
+            stop = 10 * (link + 1)
+            rows.append(training(model, strategy, f"chain{link}", resume=resume, stop=stop))
+    for model, strategy in SAME_WORLD:
+        resume = f"{model}-{strategy}_40"
+        rows.append(training(model, strategy, f"{strategy}-resumed", resume=resume))
+    for strategy in ("single", *MANY_RANKS):
+        bf16 = {"settings": {"precision": "bf16"}, "stop": 10}
+        rows.append(training("flow_circular", strategy, f"{strategy}-bf16", **bf16))
+        rows.append(training("flow_circular", strategy, f"{strategy}-nan", data="nan.npy"))
+    if needs_deepspeed.args[0]:
+        rows = [row for row in rows if row["parallelism"]["strategy"] != "deepspeed"]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two ranks left of all trainings."""
+    folder = tmp_path_factory.mktemp("ranks")
+    z = np.random.default_rng(0).standard_normal((256, 4)).astype(np.float32)
+    for num_circular in (0, 1):
+        np.save(folder / f"z{num_circular}.npy", z[:, : 3 + num_circular])
+    np.save(folder / "nan.npy", np.full_like(z, np.nan))
+    (folder / "trainings.json").write_text(json.dumps(trainings()))
+    script = Path(__file__).with_name("ranks.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", script, folder, str(rank), "2"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [rank.communicate()[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    return folder
+
+
+def relative_difference(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Return the norm of the difference of all weights over that of the weights."""
+    assert list(got) == list(expected)
+    vectors = [torch.cat([v.double().flatten() for v in w.values()]) for w in (got, expected)]
+    return float((vectors[0] - vectors[1]).norm() / vectors[1].norm())
+
+
+def losses(content: dict[str, Any]) -> list[float]:
+    return [record["loss"] for record in content["history"]]
+
+
+def assert_same_training(got: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+    assert [record["step"] for record in got["history"]] == list(range(1, 51))
+    assert losses(got) == pytest.approx(losses(expected), rel=tolerance)
+    for weights in ("model", "ema"):
+        assert relative_difference(got[weights], expected[weights]) < tolerance
+
+
+@pytest.mark.parametrize(("model", "strategy"), with_marks(PARITY))
+def test_two_ranks_train_what_one_process_trains(folder: Path, model: str, strategy: str) -> None:
+    got = load_checkpoint(folder / f"{model}-{strategy}_50.pt")
+    expected = load_checkpoint(folder / f"{model}-single_50.pt")
+    assert_same_training(got, expected, TOLERANCE)
+    start = load_checkpoint(folder / f"{model}-single_10.pt")["model"]
+    assert relative_difference(start, expected["model"]) > 1e-3, "parity of what does not move"
+
+
+@pytest.mark.parametrize("model", [pytest.param(m, marks=needs_deepspeed) for m in CHAINS])
+def test_checkpoints_move_between_strategies_and_numbers_of_ranks(folder: Path, model: str) -> None:
+    got = load_checkpoint(folder / f"{model}-chain4_50.pt")
+    assert_same_training(got, load_checkpoint(folder / f"{model}-single_50.pt"), TOLERANCE)
+
+
+@pytest.mark.parametrize(("model", "strategy"), with_marks(SAME_WORLD))
+def test_resuming_changes_no_bit(folder: Path, model: str, strategy: str) -> None:
+    resumed, whole = (
+        load_checkpoint(folder / f"{model}-{strategy}{suffix}_50.pt") for suffix in ("-resumed", "")
+    )
+    assert losses(resumed) == losses(whole)
+    for weights in ("model", "ema"):
+        for name, value in whole[weights].items():
+            assert torch.equal(resumed[weights][name], value), (weights, name)
+    for name, state in whole["optimizer"].items():
+        assert all(torch.equal(resumed["optimizer"][name][k], v) for k, v in state.items()), name
+
+
+@pytest.mark.parametrize("strategy", with_marks([(name,) for name in MANY_RANKS]))
+def test_mixed_precision_is_the_same_everywhere(folder: Path, strategy: str) -> None:
+    got, expected, exact = (
+        load_checkpoint(folder / f"flow_circular-{label}_10.pt")["model"]
+        for label in (f"{strategy}-bf16", "single-bf16", "single")
+    )
+    error = relative_difference(expected, exact)
+    assert 1e-5 < error < 1e-2
+    # Rounding to eight bits is not continuous: a sum in another order can move to the next value.
+    assert relative_difference(got, expected) < error / 2
+
+
+@pytest.mark.parametrize("strategy", with_marks([(name,) for name in MANY_RANKS]))
+def test_what_is_not_finite_stops_all_ranks(folder: Path, strategy: str) -> None:
+    message = (folder / f"flow_circular-{strategy}-nan.txt").read_text()
+    assert message.startswith("training at step 1: expected a finite loss")
+    assert not list(folder.glob(f"flow_circular-{strategy}-nan_*.pt"))
+
+
+def test_what_a_strategy_cannot_train_is_refused_by_name(task: TrainingTask) -> None:
+    muon = dataclasses.replace(task.settings, optimizer="muon")
+    with pytest.raises(InputError, match=r"optimizer with the strategy sharded.*muon.*ddp"):
+        Parallelism(strategy="sharded").require_supported(task.create_objective, muon)
+    Parallelism(strategy="ddp").require_supported(task.create_objective, muon)
+
+
+@needs_deepspeed
+def test_zero_3_is_refused_where_the_loss_holds_a_gradient(
+    two_cpus: None, task: TrainingTask, tmp_path: Path
+) -> None:
+    zero3 = Parallelism(strategy="deepspeed", zero_stage=3)
+    with pytest.raises(InputError, match=r"zero_stage for .*EnergyMatching.*got 3.*sharded"):
+        fit(task, tmp_path, num_workers=2, parallelism=zero3)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"strategy": "fsdp"}, "strategy: expected one of single, ddp, deepspeed, sharded"),
+        ({"zero_stage": 4}, "zero_stage: expected 1, 2 or 3, got 4"),
+        ({"accumulation_steps": 0}, "accumulation_steps: expected at least 1"),
+    ],
+)
+def test_values_out_of_range(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        Parallelism(**values)
+
+
+def test_absent_deepspeed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="make setup-deepspeed"):
+        Parallelism(strategy="deepspeed")
+
+
+def test_parts_that_do_not_divide_the_batch(
+    two_cpus: None, task: TrainingTask, tmp_path: Path
+) -> None:
+    thirds = Parallelism(accumulation_steps=3)
+    with pytest.raises(InputError, match=r"workers \(2\) times accumulation_steps \(3\), got 64"):
+        fit(task, tmp_path, num_workers=2, parallelism=thirds)
+
+
+@needs_deepspeed
+@pytest.mark.ray
+def test_ray_train_goes_on_where_one_process_stopped(
+    task: TrainingTask, undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    def stop_at_step_40(record: Record) -> None:
+        if record["step"] >= 40:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalExecutor(accumulation_steps=2).fit(task, tmp_path, report=stop_at_step_40)
+    records: list[Record] = []
+    executor = RayExecutor(2, Parallelism(strategy="deepspeed", zero_stage=2))
+    result = executor.fit(task, tmp_path, report=records.append)
+    assert records[0]["step"] == 42
+    got, expected = (load_checkpoint(r.checkpoint_path) for r in (result, undisturbed))
+    assert losses(got) == pytest.approx(losses(expected), rel=TOLERANCE)
+    for weights in ("model", "ema"):
+        assert relative_difference(got[weights], expected[weights]) < TOLERANCE
