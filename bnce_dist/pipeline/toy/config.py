@@ -22,7 +22,7 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 class ToyEnergyConfig(EnergyConfig):
     """The energy model and its training with the hybrid objective."""
 
-    num_steps: Count = 4000
+    num_steps: Count = 3000
     """Optimiser steps of the hybrid objective."""
     learning_rate: Positive = 6e-3
     """Peak of the schedule."""
