@@ -11,6 +11,7 @@ from bnce_dist.report.results import Array
 from bnce_dist.report.style import EMULATOR, note, styled
 
 COLOURS = "magma"
+TITLES = {"infonce": "InfoNCE", "score": "Score matching", "hybrid": "Hybrid"}
 # A few sharp peaks of a bad model must not darken everything else.
 CAP_RATIO = 1.25
 
@@ -62,8 +63,8 @@ def density_figure(rows: Sequence[DensityRow]) -> Figure:
                 axis.set_axis_off()
         _draw_samples(samples, row)
         true.set_ylabel(row.system)
-    for axis, title in zip(axes[0], ["true", *titles, "samples by ODE"], strict=True):
-        axis.set_title(title)
+    for axis, title in zip(axes[0], ["True", *titles, "Samples by ODE"], strict=True):
+        axis.set_title(TITLES.get(title, title))
     return figure
 
 
@@ -77,7 +78,7 @@ def _draw_density(axis: Axes, row: DensityRow, log_density: Array, cap: float) -
 
 def _draw_samples(axis: Axes, row: DensityRow) -> None:
     x, y = row.samples.T
-    axis.scatter(x, y, s=1.0, linewidth=0, color=EMULATOR, rasterized=True)
+    axis.scatter(x, y, s=2.0, linewidth=0, color=EMULATOR, rasterized=True)
     axis.set(xlim=(-row.half_width, row.half_width), ylim=(-row.half_width, row.half_width))
     axis.set_aspect("equal")
     _strip(axis)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 
 from bnce_dist.report.density2d import DensityRow, density_figure
@@ -40,10 +42,10 @@ def test_constants_of_unnormalised_densities_do_not_show() -> None:
 def test_a_row_per_system_shares_its_scale_and_prints_the_divergences() -> None:
     figure = density_figure([row("one"), row("two")])
     assert [axis.get_title(loc="left") for axis in figure.axes[:4]] == [
-        "true",
-        "score",
-        "hybrid",
-        "samples by ODE",
+        "True",
+        "Score matching",
+        "Hybrid",
+        "Samples by ODE",
     ]
     assert [axis.get_ylabel() for axis in figure.axes[::4]] == ["one", "two"]
     for line in (figure.axes[:3], figure.axes[4:7]):
@@ -52,3 +54,10 @@ def test_a_row_per_system_shares_its_scale_and_prints_the_divergences() -> None:
         assert [axis.texts[0].get_text() for axis in line[1:]] == ["KL 2.7726", "KL 0.0000"]
     (points,) = figure.axes[3].collections
     np.testing.assert_array_equal(points.get_offsets(), [[1.5, -0.5], [1.4, -0.6]])
+
+
+def test_a_density_that_one_system_lacks_leaves_a_gap() -> None:
+    whole = row("one")
+    lacking = replace(row("two"), learned={"hybrid": whole.learned["hybrid"]})
+    figure = density_figure([whole, lacking])
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 0, 1, 0, 1, 0]

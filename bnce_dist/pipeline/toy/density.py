@@ -67,7 +67,7 @@ class PlanarDensity:
         num_samples: int,
         generator: torch.Generator,
         *,
-        num_steps: int = 60,
+        num_steps: int = 40,
         time_exponent: float = 2.5,
     ) -> Tensor:
         """Draw samples by the probability-flow ODE of the learned score.

@@ -11,7 +11,7 @@ from bnce_dist.core.systems import grid, system_from_name
 from bnce_dist.pipeline.toy.density import PlanarDensity
 
 CELLS_PER_SIDE = 200
-NUM_SAMPLES = 4000
+NUM_SAMPLES = 2000
 
 
 def density_row(system: str, runs: Mapping[str, tuple[Path, float]]) -> dict[str, Any]:

@@ -148,8 +148,8 @@ def _plus_minus(value: Mapping[str, float]) -> str:
 
 def _is_marked(line: Mapping[str, Any]) -> bool:
     """Return whether a run of the paper's recipe gives another value than was published."""
-    published, here = line["published"], line["kl_grid"]
-    if published is None or not line["recipe"].startswith("paper"):
+    published, here, recipe = line["published"], line["kl_grid"], line["recipe"]
+    if published is None or not recipe.startswith("paper") or recipe.endswith("-quick"):
         return False
     ratio = max(here["mean"] / published, published / here["mean"])
     return ratio > MARKED_RATIO and abs(here["mean"] - published) > 3 * here.get("sd", 0.0)
