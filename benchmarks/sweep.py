@@ -20,15 +20,14 @@ import typer
 from mlflow.tracking import MlflowClient
 from record import publish
 
-from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json
+from bnce_dist.pipeline.config import TrackingConfig
 from bnce_dist.pipeline.study.folder import StudyFolder
 from bnce_dist.pipeline.study.trial import TrialResult
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "jobs" / "configs" / "sweeps" / "toy_weights.yaml"
 NUM_TRIALS = 12
-EXPERIMENT = "bnce_dist"
 
 
 def start(folder: StudyFolder, *arguments: str) -> subprocess.Popen[bytes]:
@@ -51,7 +50,7 @@ def kill_half_way(folder: StudyFolder) -> list[TrialResult]:
 def final_metrics_in_mlflow(folder: StudyFolder, metric: str) -> dict[str, list[float]]:
     """Return every value the store holds of each trial's final metric, over all its child runs."""
     client = MlflowClient(f"sqlite:///{folder.path.parent / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = client.get_experiment_by_name(TrackingConfig().experiment)
     values: dict[str, list[float]] = {}
     for run in client.search_runs([experiment.experiment_id]):
         history = client.get_metric_history(run.info.run_id, f"final_{metric}")
@@ -68,9 +67,7 @@ def measure(folder: StudyFolder) -> dict[str, Any]:
     killed = time.monotonic()
     with start(folder, "--resume") as driver:
         if driver.wait():
-            raise InputError(
-                "study", expected="a resumed study that ends", got="an error", remedy="see above"
-            )
+            raise SystemExit("the resumed study failed")
     done = time.monotonic()
     results = {result.name: result for result in folder.results}
     table = Counter(row["name"] for row in read_json(folder.path / "table.json"))
