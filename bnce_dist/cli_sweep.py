@@ -1,14 +1,19 @@
 """The command line of studies: checks first, then trials on a cluster, then the winner."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from bnce_dist.command_line import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
+from bnce_dist.launch import make_tracker, parallelism_of
+from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.provenance import commit
+from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.pipeline.study.checks import resolve, workers_per_trial
 from bnce_dist.pipeline.study.config import StudyConfig
 from bnce_dist.pipeline.study.folder import StudyFolder
@@ -22,7 +27,6 @@ from bnce_dist.pipeline.study.outcome import (
     write_outcome,
 )
 from bnce_dist.pipeline.study.trial import TrialResult
-from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Status, Tracker
 from bnce_dist.training.progress import Progress
 
@@ -83,9 +87,7 @@ def _run(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> None:
     run_folder.require_space(0)
     with run_folder.lock():
         concurrent_trials(study, base)
-        tracker = create_tracker(
-            study.tracking.backend, folder.path, experiment=study.tracking.experiment
-        )
+        tracker = make_tracker(study.tracking, folder.path)
         params = study.model_dump(mode="json", include={"job", "metric", "searcher", "scheduler"})
         tracker.start_run(folder.path.name, params, {"commit": str(commit())})
         status: Status = "FAILED"
@@ -105,8 +107,12 @@ def _run_trials(study: StudyConfig, base: JobConfig, folder: StudyFolder, tracke
     """Compute what trials share, then the trials that have not ended."""
     from bnce_dist.distributed.sweep import run_study
 
-    executor = create_executor(base.cluster.executor or "local", base.cluster.num_workers)
-    JOBS[study.job].prepare(base, study.space, folder.shared, executor, tracker)
+    parallelism, cluster = _parallelism(base), base.cluster
+    together = create_executor(cluster.executor or "local", cluster.num_workers, parallelism)
+    JOBS[study.job].prepare(base, study.space, folder.shared, together, tracker)
+    workers = workers_per_trial(base)
+    kind: Literal["ray", "local"] = "ray" if workers else "local"
+    alone = partial(create_executor, kind, workers or None, parallelism)
     results = folder.results
     for result in results:  # a driver that was killed may have recorded them on disk alone
         track(folder.trial(int(result.name)), tracker)
@@ -118,7 +124,12 @@ def _run_trials(study: StudyConfig, base: JobConfig, folder: StudyFolder, tracke
             best = ranked(results, study)[0].metric
             progress.update(len(results), note="" if best is None else f"best {best:.4g}")
 
-        run_study(study, base, folder, on_end)
+        run_study(study, base, folder, alone, on_end)
+
+
+def _parallelism(base: JobConfig) -> Parallelism:
+    """Return how the workers of a training share it, and check that they can."""
+    return parallelism_of(base, STAGE_NAMES[-1]) if isinstance(base, Config) else DATA_PARALLEL
 
 
 def _report(study: StudyConfig, base: JobConfig, folder: StudyFolder, tracker: Tracker) -> None:

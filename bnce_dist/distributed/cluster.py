@@ -18,6 +18,9 @@ from bnce_dist.core.errors import InputError
 SURVIVES = {"max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that is started again when it dies, with the calls it had not finished."""
 
+ANYWHERE = {"scheduling_strategy": "DEFAULT"}
+"""Options of what takes its cores from the whole cluster; else Tune confines it to its trial's."""
+
 
 def ensure_ray(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
     """Connect to the cluster named by ``RAY_ADDRESS``, else start a local one.

@@ -13,7 +13,7 @@ from bnce_dist.data.shards import (
     missing_shards,
     write_shard,
 )
-from bnce_dist.distributed.cluster import SURVIVES, unwrapped_input_errors
+from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, unwrapped_input_errors
 from bnce_dist.training.progress import Progress
 
 
@@ -65,7 +65,9 @@ def map_shards(
     """
     folder = Path(folder).resolve()
     missing = missing_shards(folder, num_shards, metadata)
-    actor_type = ray.remote(ShardActor).options(num_cpus=1, num_gpus=num_gpus_per_actor, **SURVIVES)
+    actor_type = ray.remote(ShardActor).options(
+        num_cpus=1, num_gpus=num_gpus_per_actor, **SURVIVES, **ANYWHERE
+    )
     actors = [actor_type.remote(folder, metadata) for _ in range(min(num_actors, len(missing)))]
     recipe = ray.put(make_worker)
     done = num_shards - len(missing)

@@ -27,8 +27,7 @@ from bnce_dist.distributed.cluster import (
     num_gpus,
     require_workers,
 )
-from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.pipeline.executor import LocalExecutor
+from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.overrides import with_values
 from bnce_dist.pipeline.study.checks import workers_per_trial
 from bnce_dist.pipeline.study.config import StudyConfig
@@ -56,6 +55,7 @@ def run_study(
     study: StudyConfig,
     base: JobConfig,
     folder: StudyFolder,
+    make_executor: Callable[[], Executor],
     on_end: Callable[[TrialResult], None],
 ) -> None:
     """Run the trials that have not ended, as many at a time as the cluster holds.
@@ -64,6 +64,7 @@ def run_study(
         study: Resolved and checked.
         base: Settings all trials share.
         folder: Of the study.
+        make_executor: Makes what does a trial's work, in the trial's process; picklable.
         on_end: Called in this thread when a trial has ended and its result is on disk.
 
     Raises: InputError: the cluster can never hold a trial.
@@ -77,7 +78,9 @@ def run_study(
     shutil.rmtree(folder.path / RUN_NAME, ignore_errors=True)
     random.seed(seed_from(study.seed, "population"))  # Tune draws perturbations from it
     searcher, param_space = _proposals(study, folder)
-    trainable = tune.with_parameters(run_trial, study=study, base=base, folder=folder)
+    trainable = tune.with_parameters(
+        run_trial, study=study, base=base, folder=folder, make_executor=make_executor
+    )
     tune.Tuner(
         tune.with_resources(trainable, _resources(base)),
         param_space=param_space,
@@ -118,7 +121,12 @@ def concurrent_trials(study: StudyConfig, base: JobConfig) -> int:
 
 
 def run_trial(
-    config: dict[str, Any], *, study: StudyConfig, base: JobConfig, folder: StudyFolder
+    config: dict[str, Any],
+    *,
+    study: StudyConfig,
+    base: JobConfig,
+    folder: StudyFolder,
+    make_executor: Callable[[], Executor],
 ) -> dict[str, Any]:
     """Run one trial in a process of its own; Tune may stop it at any report.
 
@@ -127,6 +135,7 @@ def run_trial(
         study: Whose trial it is.
         base: Settings all trials share.
         folder: Of the study.
+        make_executor: Makes what does the work.
 
     Returns: ``status``; ``metric`` if it finished, ``reason`` if it failed.
     """
@@ -146,10 +155,8 @@ def run_trial(
             trial.share(Path(shared), checkpoint)
             tune.report(record, checkpoint=tune.Checkpoint.from_directory(shared))
 
-    workers = workers_per_trial(base)
-    executor = RayExecutor(workers) if workers else LocalExecutor()
     try:
-        metrics = trial.run(JOBS[study.job], base, folder.shared, executor, report)
+        metrics = trial.run(JOBS[study.job], base, folder.shared, make_executor(), report)
     except InputError as error:
         return {"status": "failed", "reason": str(error)}
     return {"status": "finished", "metric": metrics.get(study.metric)}

@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import RayError
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.cluster import unwrapped_input_errors
+from bnce_dist.distributed.cluster import ANYWHERE, unwrapped_input_errors
 from bnce_dist.training.progress import Progress
 
 Item = TypeVar("Item")
@@ -92,6 +92,6 @@ def _outcome(reference: ray.ObjectRef) -> Any:
         return error
 
 
-@ray.remote
+@ray.remote(**ANYWHERE)
 def _call(function: Callable[[Item], Output], item: Item) -> Output:
     return function(item)

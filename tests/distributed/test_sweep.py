@@ -10,10 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
+from ray import cloudpickle
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.data.shards import DatasetMetadata
+from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.optuna_search import OptunaSearch
 from bnce_dist.distributed.sweep import asha_scheduler, concurrent_trials, run_study
+from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.pipeline.overrides import load_config
 from bnce_dist.pipeline.study.checks import resolve
 from bnce_dist.pipeline.study.config import StudyConfig
@@ -21,6 +28,8 @@ from bnce_dist.pipeline.study.folder import StudyFolder
 from bnce_dist.pipeline.study.trial import TrialResult
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 ROOT = Path(__file__).parents[2]
 STUDY = """
@@ -127,6 +136,29 @@ def test_a_trial_that_can_never_fit_is_refused(two_cpus: None, study_path: Path)
     assert concurrent_trials(study, base) == 2
 
 
+class Square:
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        return {"z": np.full((1, 1), index**2, np.float32)}
+
+
+def work_of_a_trial(folder: Path) -> tuple[list[int], np.ndarray]:
+    executor = RayExecutor(1)
+    metadata = DatasetMetadata("molecule-a", {"z": "1"})
+    shards = executor.map_shards(Square, 2, folder, metadata=metadata, label="square")
+    return executor.map(abs, [-1, 2], label="abs"), shards.load()["z"]
+
+
+@pytest.mark.ray
+def test_what_a_trial_starts_finds_the_cores_of_the_cluster(two_cpus: None, tmp_path: Path) -> None:
+    group = placement_group([{"memory": 1e8}])  # no cores, as Tune gives a trial of many workers
+    inside = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    trial = ray.remote(work_of_a_trial).options(num_cpus=0, memory=1e8, scheduling_strategy=inside)
+    numbers, squares = ray.get(trial.remote(tmp_path / "shards"), timeout=120)
+    remove_placement_group(group)
+    assert numbers == [1, 2]
+    assert squares.ravel().tolist() == [0, 1]
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_population_continues_better_trials_with_other_settings(
@@ -136,7 +168,7 @@ def test_a_population_continues_better_trials_with_other_settings(
     study, base = resolved(study_path, *population)
     folder = StudyFolder(study_path.parent / "study")
     ended: list[TrialResult] = []
-    run_study(study, base, folder, ended.append)
+    run_study(study, base, folder, LocalExecutor, ended.append)
     assert sorted(result.name for result in ended) == ["0000", "0001", "0002", "0003"]
     assert {result.status for result in ended} == {"finished"}
     assert any(len(trial.schedule) > 1 for trial in folder.trials)
