@@ -1,5 +1,6 @@
 """What every Cartesian model sees of a conformation: its atoms, edges and distances."""
 
+import math
 import os
 from typing import NamedTuple
 
@@ -59,7 +60,9 @@ class RadialBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """Return ``(..., num_features)`` for distances ``(...)``."""
-        return torch.exp(-((distance[..., None] - self.centres) / self.width).square())
+        # Where exp underflows, which is nearly everywhere, exp2 is many times faster on CPUs.
+        scaled = (distance[..., None] - self.centres) * (math.log2(math.e) ** 0.5 / self.width)
+        return torch.exp2(-scaled.square())
 
 
 def checked_atoms(

@@ -88,6 +88,8 @@ class Message(GVP):
         num_radial: Radial features of an edge.
     """
 
+    activation: LearnableSwish
+
     def __init__(self, num_scalars: int, num_vectors: int, num_radial: int) -> None:
         super().__init__(
             num_scalars,
@@ -113,16 +115,19 @@ class Message(GVP):
         Returns: Scalars and vectors, of the shapes of the arguments.
         """
         along, carried = self.hidden[0], vectors @ self.hidden[1:]
-        projection = torch.einsum("bijc,bjch->bijh", edges.direction, carried)
-        squared = along.square() + carried.square().sum(-2)[:, None] + 2 * along * projection
-        of_sender, of_edge = self.scalars.weight.split(
+        projection = torch.einsum("bijc,bjch->bijh", edges.direction, 2 * along * carried)
+        squared = (along.square() + carried.square().sum(-2))[:, None] + projection
+        features = torch.cat([radial, squared.clamp(min=_EPSILON).sqrt()], dim=-1)
+        # swish(x) = silu(beta x) / beta, and both factors cost nothing on the weights' side.
+        beta = self.activation.beta
+        of_sender, of_edge = (beta * self.scalars.weight).split(
             [self.num_scalars, self.scalars.in_features - self.num_scalars], dim=1
         )
-        features = torch.cat([radial, squared.clamp(min=_EPSILON).sqrt()], dim=-1)
-        sent = F.linear(scalars, of_sender, self.scalars.bias)
-        message = self.activation(F.linear(features, of_edge) + sent[:, None])
-        gate = self.gate_activation(self.gate(message)) * edges.weight[..., None]
-        received = torch.einsum("bijs,bij->bis", message, edges.weight)
+        sent = F.linear(scalars, of_sender, beta * self.scalars.bias)
+        message = F.silu(F.linear(features, of_edge) + sent[:, None])
+        gate = self.gate_activation(F.linear(message, self.gate.weight / beta, self.gate.bias))
+        gate = gate * edges.weight[..., None]
+        received = (edges.weight[:, :, None] @ message).squeeze(2) / beta
         directed = torch.einsum("bijo,bijc->bico", gate, edges.direction) * (along @ self.mixed)
         relayed = torch.einsum("bijo,bjco->bico", gate, carried @ self.mixed)
         return received, directed + relayed
@@ -190,9 +195,19 @@ class GVPLayer(nn.Module):
         """Return new scalars, vectors and positions, in the shapes of the arguments."""
         edges = dense_edges(positions, mask)
         received = self.message.aggregate(scalars, vectors, self.radial(edges.distance), edges)
-        scalars = scalars + received[0] / self.message_scale
-        vectors = vectors + received[1] / self.message_scale
-        scalars, vectors = self.message_norm(scalars, vectors)
+        scaled = (sums / self.message_scale for sums in received)
+        return self.updated(scalars, vectors, positions, *scaled)
+
+    def updated(
+        self,
+        scalars: Tensor,
+        vectors: Tensor,
+        positions: Tensor,
+        scalar_messages: Tensor,
+        vector_messages: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what ``forward`` does, for the scaled sums of messages every atom received."""
+        scalars, vectors = self.message_norm(scalars + scalar_messages, vectors + vector_messages)
         scalar_change, vector_change = self.update(scalars, vectors)
         scalars, vectors = scalars + scalar_change, vectors + vector_change
         positions = positions + self.step_size * self.step(scalars, vectors)[1].squeeze(-1)
