@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from bnce_dist.nn.blocks import LearnableSwish, PositionFeatures
-from bnce_dist.nn.energy_model import EnergyModel
+from bnce_dist.nn.fusion import EarlyFusion
 
 
-class ConcatenatedEnergy(EnergyModel):
+class ConcatenatedEnergy(EarlyFusion):
     r"""Energy of a residual network that sees time as one more coordinate.
 
     .. math:: h_0 = \phi(W_0 [z, t]), \quad h_{k+1} = h_k + \phi(W_k h_k), \quad
@@ -69,17 +69,3 @@ class ConcatenatedEnergy(EnergyModel):
         for layer in self.layers:
             hidden = hidden + layer(hidden)
         return self.output(hidden)[:, 0]
-
-    def at_times(self, z: Tensor, times: Tensor) -> Tensor:
-        """Return ``U`` at several times, ``(batch, times)`` (see ``EnergyModel.at_times``)."""
-        own_times = times.expand(len(z), -1)
-        num_times = own_times.shape[1]
-        energies = self.forward(z.repeat_interleave(num_times, dim=0), own_times.flatten())
-        return energies.view(-1, num_times)
-
-    def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``forward(z, t)`` and ``at_times(z, times)``.
-
-        Two calls: in one, the score would be differentiated through the other times as well.
-        """
-        return self.forward(z, t), self.at_times(z, times)

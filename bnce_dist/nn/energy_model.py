@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from bnce_dist.core.path import ProductPath
 
-ModelConfig = dict[str, int | float | str | bool]
+Plain = int | float | str | bool | list[list[float]]
+ModelConfig = dict[str, Plain]
 """Constructor arguments of a model, as plain types."""
 
 
@@ -21,7 +22,7 @@ class EnergyModel(nn.Module, ABC):
     architecture: ClassVar[str]
     """Name under which configurations and files know the class."""
 
-    def __init__(self, **config: int | float | str | bool) -> None:
+    def __init__(self, **config: Plain) -> None:
         super().__init__()
         self._config = config
 

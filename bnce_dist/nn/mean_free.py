@@ -1,4 +1,4 @@
-"""Cartesian models of one molecule, in the coordinates that objectives and solvers work in."""
+"""One molecule's atoms for models that work in flattened mean-free coordinates."""
 
 from torch import Tensor, nn
 
@@ -6,25 +6,44 @@ from bnce_dist.core.mean_free import from_mean_free, to_mean_free, zero_sum_basi
 from bnce_dist.nn.gvp import GVPVectorField
 
 
-class MeanFreeVelocity(nn.Module):
-    """A velocity field bound to a molecule: vectors of the mean-free subspace in and out.
+class MeanFreeMolecule(nn.Module):
+    """The features of a molecule's atoms, and the way from coordinates to positions and back.
 
-    What the field would move the centre of mass by is projected out. The coordinates are those
-    of ``CenteredCartesian``, in the field's own unit of length.
+    The coordinates are those of ``CenteredCartesian``, ``(batch, 3 (atoms - 1))``.
 
     Args:
-        field: The field.
-        node_features: Features of the molecule's atoms, ``(atoms, features)``.
+        node_features: ``(atoms, features)``.
     """
 
-    basis: Tensor
     node_features: Tensor
+    basis: Tensor
+
+    def __init__(self, node_features: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("node_features", node_features, persistent=False)
+        self.register_buffer("basis", zero_sum_basis(len(node_features)), persistent=False)
+
+    def positions(self, z: Tensor) -> Tensor:
+        """Return positions of mean zero, ``(batch, atoms, 3)``."""
+        return from_mean_free(z, self.basis.to(z))
+
+    def coordinates(self, vectors: Tensor) -> Tensor:
+        """Return the coordinates of a vector per atom; what moves the mean is projected out."""
+        return to_mean_free(vectors, self.basis.to(vectors))
+
+
+class MeanFreeVelocity(nn.Module):
+    """A velocity field bound to a molecule: mean-free coordinates in and out.
+
+    Args:
+        field: The field; the coordinates take its unit of length.
+        node_features: Features of the molecule's atoms, ``(atoms, features)``.
+    """
 
     def __init__(self, field: GVPVectorField, node_features: Tensor) -> None:
         super().__init__()
         self.field = field
-        self.register_buffer("node_features", node_features)
-        self.register_buffer("basis", zero_sum_basis(len(node_features)), persistent=False)
+        self.molecule = MeanFreeMolecule(node_features)
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
         """Return the velocity, ``(batch, 3 (atoms - 1))``.
@@ -33,6 +52,5 @@ class MeanFreeVelocity(nn.Module):
             z: Points, ``(batch, 3 (atoms - 1))``.
             t: Times in (0, 1], ``(batch,)``.
         """
-        basis = self.basis.to(z)
-        velocity = self.field.velocity(from_mean_free(z, basis), t, self.node_features)
-        return to_mean_free(velocity, basis)
+        velocity = self.field.velocity(self.molecule.positions(z), t, self.molecule.node_features)
+        return self.molecule.coordinates(velocity)

@@ -30,7 +30,7 @@ class TrainingMetadata:
 
     stage: str
     molecule: str
-    model: Mapping[str, int | float | str | bool] = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

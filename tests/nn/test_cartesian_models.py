@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.nn.distance_energy import DistanceNetwork
+from bnce_dist.nn.graphormer import Graphormer
 from bnce_dist.nn.gvp import GVPVectorField
 
 NUM_FEATURES = 3
@@ -14,7 +16,26 @@ TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gvp": lambda: GVPVectorField(NUM_FEATURES, num_layers=2, num_scalars=8, num_vectors=4),
+    "graphormer": lambda: Graphormer(
+        NUM_FEATURES, width=8, depth=2, num_heads=2, num_radial=6, max_distance=8.0
+    ),
+    "distance": lambda: Timeless(
+        DistanceNetwork(NUM_FEATURES, 4, width=8, depth=2, num_radial=6, max_distance=8.0)
+    ),
 }
+
+
+class Timeless(nn.Module):
+    """A network of conformations alone, under the signature of the others."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, positions: Tensor, t: Tensor, node_features: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        return self.network(positions, node_features, mask)
 
 
 class Batch:
@@ -137,6 +158,7 @@ def test_second_derivatives_exist_and_are_finite(model: nn.Module, batch: Batch)
         assert tensor.grad is None or tensor.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("model", ["gvp", "graphormer"], indirect=True)
 def test_time_matters(model: nn.Module, batch: Batch) -> None:
     assert not torch.allclose(batch.evaluate(model, t=1 - batch.t), batch.evaluate(model))
 

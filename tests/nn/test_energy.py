@@ -7,33 +7,42 @@ import torch
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name
+from bnce_dist.core.mean_free import from_mean_free, to_mean_free, zero_sum_basis
 from bnce_dist.core.path import ProductPath
 from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
+from bnce_dist.nn.distance_energy import DistanceEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.graphormer import GraphormerEnergy
 
+ATOMS = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+# Four coordinates and two angles, or three atoms: points of six numbers either way.
+INTERNAL = {"num_euclidean": 4, "num_circular": 2, "width": 16, "depth": 1, "num_fourier": 4}
+CARTESIAN = {"node_features": ATOMS, "width": 16, "depth": 2, "num_radial": 8}
+LATE = {"num_features": 8, "time_width": 8, "interpolant": "linear"}
 ARCHITECTURES = {
-    LateFusionEnergy: {"num_features": 8, "time_width": 8, "interpolant": "linear"},
-    ConcatenatedEnergy: {},
+    LateFusionEnergy: {**INTERNAL, **LATE},
+    ConcatenatedEnergy: INTERNAL,
+    DistanceEnergy: {**CARTESIAN, **LATE},
+    GraphormerEnergy: {**CARTESIAN, "num_heads": 4, "interpolant": "linear"},
 }
 
 
 @pytest.fixture
 def late_fusion():
     torch.manual_seed(0)
-    return LateFusionEnergy(3, 2, width=16, depth=1, num_features=8, time_width=8).double()
+    return LateFusionEnergy(4, 2, width=16, depth=1, num_features=8, time_width=8).double()
 
 
 @pytest.fixture(params=ARCHITECTURES, ids=lambda model_class: model_class.architecture)
 def model(request):
     torch.manual_seed(0)
-    options = ARCHITECTURES[request.param]
-    return request.param(3, 2, width=16, depth=1, num_fourier=4, **options).double()
+    return request.param(**ARCHITECTURES[request.param]).double()
 
 
 @pytest.fixture
 def points():
     random = torch.Generator().manual_seed(1)
-    z = torch.randn(6, 5, generator=random, dtype=torch.float64)
+    z = torch.randn(6, 6, generator=random, dtype=torch.float64)
     return z, torch.rand(6, generator=random, dtype=torch.float64)
 
 
@@ -64,18 +73,32 @@ def test_energies_can_be_differentiated_twice(model, points):
 
 def test_the_read_out_is_the_difference_of_the_ends_over_the_prior(model, points):
     z, _ = points
-    path = ProductPath(interpolant_from_name("linear"), 3, 2)
+    num_circular = model.config().get("num_circular", 0)
+    path = ProductPath(interpolant_from_name("linear"), 6 - num_circular, num_circular)
     data, noise = model(z, torch.zeros(6).double()), model(z, torch.ones(6).double())
-    normal = torch.distributions.Normal(0.0, 1.0).log_prob(z[:, :3]).sum(1)
-    expected = data - noise + normal - 2 * math.log(2 * math.pi)
+    normal = torch.distributions.Normal(0.0, 1.0).log_prob(z[:, : 6 - num_circular]).sum(1)
+    expected = data - noise + normal - num_circular * math.log(2 * math.pi)
     torch.testing.assert_close(model.log_density_z(z, path), expected)
 
 
+@pytest.mark.parametrize("model", [LateFusionEnergy, ConcatenatedEnergy], indirect=True)
 def test_energy_is_periodic_in_the_angles(model, points):
     z, t = points
     turned = z.clone()
-    turned[:, 3:] += 2 * math.pi
+    turned[:, 4:] += 2 * math.pi
     torch.testing.assert_close(model(turned, t), model(z, t))
+
+
+@pytest.mark.parametrize("model", [DistanceEnergy, GraphormerEnergy], indirect=True)
+def test_energy_is_that_of_the_shape_alone(model, points):
+    """Rotated molecules, and molecules with two equivalent atoms exchanged, are the same."""
+    z, t = points
+    positions = from_mean_free(z, zero_sum_basis(3))
+    rotation = torch.linalg.qr(positions[0])[0]
+    changed = to_mean_free(positions[:, [0, 2, 1]] @ rotation, zero_sum_basis(3))
+    torch.testing.assert_close(model(changed, t), model(z, t))
+    other = to_mean_free(positions[:, [1, 0, 2]], zero_sum_basis(3))
+    assert not torch.allclose(model(other, t), model(z, t))
 
 
 @pytest.mark.parametrize("name", ["linear", "trigonometric"])
@@ -96,7 +119,7 @@ def test_without_a_network_standard_normal_data_are_exact(name, points):
 def test_log_density_ignores_a_function_of_position_alone(late_fusion, points):
     """A constant in g adds c(z) to U, which InfoNCE cannot see; the read-out removes it."""
     z, model = points[0], late_fusion
-    path = ProductPath(interpolant_from_name("trigonometric"), 3, 2)
+    path = ProductPath(interpolant_from_name("trigonometric"), 4, 2)
     before = model.log_density_z(z, path)
     handle = model.time_network.register_forward_hook(lambda *call: call[2] + 1.7)
     torch.testing.assert_close(model.log_density_z(z, path), before)
@@ -128,7 +151,7 @@ def test_unknown_interpolant_is_refused():
 def test_the_published_network_written_out_gives_the_same_energy(points):
     """Residual layers with one learnable swish each, time as the last input."""
     torch.manual_seed(0)
-    model, (z, t) = ConcatenatedEnergy(5, width=16, depth=2).double(), points
+    model, (z, t) = ConcatenatedEnergy(6, width=16, depth=2).double(), points
     weights = dict(model.named_parameters())
     hidden = torch.cat([z, t[:, None]], 1)
     for index, name in enumerate(["input", "layers.0", "layers.1"]):

@@ -1,0 +1,134 @@
+r"""How position and time meet in an energy model: early, in the network, or late, in a product."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from bnce_dist.core.interpolant import interpolant_from_name
+from bnce_dist.nn.blocks import ResidualMLP, TimeEmbedding
+from bnce_dist.nn.energy_model import EnergyModel, Plain
+
+
+class EarlyFusion(EnergyModel):
+    """An energy whose network sees position and time together.
+
+    Every pair of a point and a time costs a pass through the network, so contrasting a point
+    with many times is expensive.
+    """
+
+    def at_times(self, z: Tensor, times: Tensor) -> Tensor:
+        """Return ``U`` at several times, ``(batch, times)`` (see ``EnergyModel.at_times``)."""
+        own_times = times.expand(len(z), -1)
+        num_times = own_times.shape[1]
+        energies = self.forward(z.repeat_interleave(num_times, dim=0), own_times.flatten())
+        return energies.view(-1, num_times)
+
+    def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``forward(z, t)`` and ``at_times(z, times)``.
+
+        Two calls: in one, the score would be differentiated through the other times as well.
+        """
+        return self.forward(z, t), self.at_times(z, times)
+
+
+class LateFusion(EnergyModel):
+    r"""An energy in which position and time meet only in an inner product.
+
+    .. math:: U_t(z) = f(z) \cdot g(t) / \sqrt D + g_0(t)
+                       - \frac{|z_e|^2}{2(\alpha^2(t) + \sigma^2(t))}
+
+    ``f`` is evaluated once for any number of times, so contrasting a point with many times costs
+    one matrix product. The last term is exact for standard normal data; the network learns the
+    rest. ``g`` and ``g_0`` have no final bias: that of ``g_0`` would shift ``U`` by a constant,
+    which no objective sees.
+
+    Args:
+        position_network: The parameters of ``f``; ``position_features`` evaluates it.
+        num_euclidean: Size of the Euclidean block, which comes first.
+        interpolant: Name of the path's Euclidean interpolant.
+        num_features: ``D``.
+        time_width: Hidden features of ``g``.
+        time_depth: Residual blocks of ``g``.
+        num_time_frequencies: Size of the time embedding.
+        time_exponent: Warp of the time embedding; best that of the objective.
+        **config: The other arguments of the subclass's constructor.
+    """
+
+    def __init__(
+        self,
+        position_network: nn.Module,
+        num_euclidean: int,
+        /,
+        *,
+        interpolant: str,
+        num_features: int,
+        time_width: int,
+        time_depth: int,
+        num_time_frequencies: int,
+        time_exponent: float,
+        **config: Plain,
+    ) -> None:
+        super().__init__(
+            interpolant=interpolant,
+            num_features=num_features,
+            time_width=time_width,
+            time_depth=time_depth,
+            num_time_frequencies=num_time_frequencies,
+            time_exponent=time_exponent,
+            **config,
+        )
+        self.num_euclidean = num_euclidean
+        self.feature_scale = 1 / math.sqrt(num_features)
+        self.interpolant = interpolant_from_name(interpolant)
+        self.position_network = position_network
+        self.time = TimeEmbedding(num_time_frequencies, time_exponent)
+        self.time_network = ResidualMLP(
+            self.time.num_features, time_width, time_depth, num_features + 1, output_bias=False
+        )
+
+    @abstractmethod
+    def position_features(self, z: Tensor) -> Tensor:
+        """Return ``f(z)``, ``(batch, num_features)``."""
+
+    def forward(self, z: Tensor, t: Tensor) -> Tensor:
+        """Return ``U_t(z)``, ``(batch,)`` (see ``EnergyModel.forward``)."""
+        return (self._position_factor(z) * self._time_factor(t)).sum(1)
+
+    def at_times(self, z: Tensor, times: Tensor) -> Tensor:
+        """Return ``U`` at several times, ``(batch, times)`` (see ``EnergyModel.at_times``)."""
+        time = self._time_factor(times.flatten()).unflatten(0, times.shape)
+        return _full_precision_product(self._position_factor(z), time)
+
+    def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``forward(z, t)`` and ``at_times(z, times)`` from one pass over the points."""
+        position = self._position_factor(z)
+        time = self._time_factor(torch.cat([t, times.flatten()]))
+        own, others = time[: len(t)], time[len(t) :].unflatten(0, times.shape)
+        return (position * own).sum(1), _full_precision_product(position, others)
+
+    def _position_factor(self, z: Tensor) -> Tensor:
+        features = self.feature_scale * self.position_features(z)
+        squared_norm = z[:, : self.num_euclidean].square().sum(1, keepdim=True)
+        return torch.cat(
+            [features.to(z.dtype), torch.ones_like(squared_norm), -0.5 * squared_norm], dim=1
+        )
+
+    def _time_factor(self, t: Tensor) -> Tensor:
+        variance = self.interpolant.alpha(t).square() + self.interpolant.sigma(t).square()
+        weights = self.time_network(self.time(t)).to(t.dtype)
+        return torch.cat([weights, variance.reciprocal()[:, None]], dim=1)
+
+
+def _full_precision_product(position: Tensor, time: Tensor) -> Tensor:
+    """Return all inner products outside autocast: energies of 100 nats do not fit bf16.
+
+    Args:
+        position: ``(batch, features)``.
+        time: ``(times, features)`` or ``(batch, times, features)``.
+
+    Returns: ``(batch, times)``.
+    """
+    with torch.autocast(position.device.type, enabled=False):
+        return (time @ position[..., None])[..., 0] if time.ndim == 3 else position @ time.T
