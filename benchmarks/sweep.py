@@ -44,6 +44,8 @@ def kill_half_way(folder: StudyFolder) -> list[TrialResult]:
         while driver.poll() is None and len(folder.results) < NUM_TRIALS // 2:
             time.sleep(0.1)
         driver.send_signal(signal.SIGKILL)
+        if driver.wait() != -signal.SIGKILL:
+            raise SystemExit("the study ended before it could be killed")
     return folder.results
 
 

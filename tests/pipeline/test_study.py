@@ -1,5 +1,6 @@
 """Studies without Ray: what is refused, how trials go on, and what is left."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
 from bnce_dist.training.checkpoint import load_checkpoint
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
-from bnce_dist.training.task import Record
+from bnce_dist.training.task import Record, TrainingTask
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = sorted((ROOT / "jobs" / "configs" / "sweeps").glob("*.yaml"))
@@ -176,6 +177,19 @@ def run(study_path: Path) -> Callable[..., list[Record]]:
         return records
 
     return run
+
+
+def test_a_number_that_is_not_finite_fails_the_trial(tmp_path: Path) -> None:
+    class Broken(LocalExecutor):
+        def fit(self, task: TrainingTask, folder: Path, *, report: Any = None) -> Any:
+            report({"step": 4, "kl_grid": math.nan})
+
+    trial = Trial(tmp_path / "0000")
+    trial.begin({})
+    base = ToyConfig.model_validate(yaml.safe_load(STUDY)["base"])
+    with pytest.raises(InputError, match="kl_grid at step 4: expected a finite number, got nan"):
+        trial.run(JOBS["toy"], base, tmp_path, Broken(), lambda *_: None)
+    assert trial.history == []
 
 
 VALUES = {"energy.learning_rate": 3e-3, "energy.score_weight": 1.0}

@@ -1,11 +1,13 @@
 """One trial of a study: its settings over time, its history, and how it is run."""
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.overrides import with_values
@@ -145,12 +147,14 @@ class Trial:
                 at the end of the training, which leaves a scheduler nothing to decide.
 
         Returns: The content of ``metrics.json``.
-        Raises: InputError: impossible settings, or a training that diverges.
+        Raises: InputError: impossible settings, or a training that diverges or is judged by a
+            number that is not finite.
         """
         number = self._state()["phase"]
         config = with_values(base, self.values)
 
         def remember(record: Record, checkpoint: Path | None) -> None:
+            _require_finite(record)
             state = self._state()
             earlier = [known for known in state["history"] if known["step"] < record["step"]]
             write_json(self.folder / STATE, state | {"history": [*earlier, record]})
@@ -203,3 +207,14 @@ class Trial:
         phases = [asdict(phase) for phase in schedule]
         state = {"name": self.name, "phase": number, "schedule": phases, "history": history}
         write_json(self.folder / STATE, state)
+
+
+def _require_finite(record: Record) -> None:
+    for name, value in record.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{name} at step {record['step']}",
+                expected="a finite number",
+                got=value,
+                remedy="exclude such settings from the space",
+            )
