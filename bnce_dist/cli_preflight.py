@@ -25,7 +25,9 @@ def preflight(
         Path, typer.Option(help="Folder of the runs' folders, on storage all nodes share.")
     ] = Path("runs"),
     nodes: Annotated[int, typer.Option(min=1, help="Nodes that must have joined.")] = 1,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for them.")] = 0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for them, and for the workers.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check every node of the cluster in RAY_ADDRESS before a run, in seconds.
@@ -40,6 +42,10 @@ def preflight(
         resolved = load_config(config, overrides or [])
         plan = Plan.of(resolved, Target.from_config(resolved.target))
         cluster.wait_for_nodes(nodes, wait)
+        if resolved.cluster.num_workers:
+            cluster.call_for_workers(
+                resolved.cluster.num_workers, wait, gpus=resolved.cluster.require_gpus
+            )
         report = check(resolved, absolute_output(output), plan)
     typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())
     for problem in report.problems:

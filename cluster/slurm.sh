@@ -40,8 +40,8 @@ start_node() {
   if ((SLURM_PROCID == 0)); then
     exec ray start --head --port="${RAY_ADDRESS##*:}" --dashboard-host=127.0.0.1 "${options[@]}"
   fi
-  until (: < "/dev/tcp/${RAY_ADDRESS/://}") 2> /dev/null; do sleep 1; done
-  exec ray start --address="$RAY_ADDRESS" "${options[@]}"
+  # Until the head is up, and again if this node loses it.
+  until ray start --address="$RAY_ADDRESS" "${options[@]}"; do sleep 1; done
 }
 export -f network start_node
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError, RayTaskError
 
 from bnce_dist.core.errors import InputError
@@ -149,6 +150,25 @@ def wait_for_nodes(num_nodes: int, timeout_seconds: float) -> None:
             if not in_time:
                 raise
         time.sleep(1)
+
+
+def call_for_workers(num_workers: int, timeout_seconds: float, *, gpus: bool) -> None:
+    """Have a cluster that scales by itself bring up nodes, and wait until it has.
+
+    Whether they came is for `require_workers` to say.
+
+    Args:
+        num_workers: How many workers must fit.
+        timeout_seconds: How long to wait.
+        gpus: Whether a worker takes a GPU; it does anyway where the cluster has some already.
+    """
+    kind = "GPU" if gpus or num_gpus() else "CPU"
+    deadline = time.monotonic() + timeout_seconds
+    request_resources(bundles=[{kind: 1}] * num_workers)
+    while ray.cluster_resources().get(kind, 0) < num_workers and time.monotonic() < deadline:
+        time.sleep(1)
+    # From here on the run asks for what it needs, and nodes that idle may leave.
+    request_resources(bundles=[])
 
 
 @contextlib.contextmanager

@@ -55,8 +55,7 @@ class RayExecutor:
         ensure_ray()
         if require_gpus:
             require_some_gpus()
-        if num_workers is not None:
-            require_workers(num_workers)
+        require_workers(num_workers or 1)
         self._num_workers, self._parallelism = num_workers, parallelism
 
     def map(
