@@ -99,7 +99,7 @@ def preflight(config: Config, output: Path, plan: Plan) -> Report:
     ensure_ray()
     checks = list(cluster_checks(config, plan))
     for node, facts in inspect_nodes(output).items():
-        checks += node_checks(node, facts, output, plan.storage_bytes)
+        checks += node_checks(node, facts, config, output, plan.storage_bytes)
     return Report(tuple(checks))
 
 
@@ -125,13 +125,14 @@ def cluster_checks(config: Config, plan: Plan) -> Iterator[Check]:
 
 
 def node_checks(
-    node: str, facts: NodeFacts | str, output: Path, storage_bytes: int
+    node: str, facts: NodeFacts | str, config: Config, output: Path, storage_bytes: int
 ) -> Iterator[Check]:
     """Check what one node said about itself.
 
     Args:
         node: Its name.
         facts: What it said, or why it said nothing.
+        config: Of the run.
         output: The folder of the runs.
         storage_bytes: What the run will write there.
     """
@@ -148,6 +149,17 @@ def node_checks(
         )
         return
     yield _versions_check(node, facts.versions)
+    if config.cluster.strategy == "deepspeed":
+        yield _check(
+            "deepspeed",
+            node,
+            "there" if facts.has_deepspeed else "absent",
+            facts.has_deepspeed,
+            f"DeepSpeed on node {node}",
+            expected="an installation, for cluster.strategy=deepspeed",
+            got="none",
+            remedy="run make setup-deepspeed there, or choose another strategy",
+        )
     yield _check(
         "GPUs",
         node,

@@ -18,10 +18,12 @@ import pytest
 from bnce_dist.distributed import nodes
 from bnce_dist.distributed.nodes import NodeFacts, NodeProbe, local_versions
 from bnce_dist.distributed.preflight import CLUSTER, Check, Report, node_checks
+from bnce_dist.pipeline.config import ClusterConfig, Config
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 OUTPUT = Path("/shared/runs")
+CONFIG = Config()
 SOUND = NodeFacts(
     local_versions(),
     gpus_declared=2,
@@ -32,8 +34,8 @@ SOUND = NodeFacts(
 )
 
 
-def problems(facts: NodeFacts | str, storage_bytes: int = 0) -> list[str]:
-    checks = node_checks("a", facts, OUTPUT, storage_bytes)
+def problems(facts: NodeFacts | str, storage_bytes: int = 0, config: Config = CONFIG) -> list[str]:
+    checks = node_checks("a", facts, config, OUTPUT, storage_bytes)
     return [str(problem) for problem in Report(tuple(checks)).problems]
 
 
@@ -80,6 +82,13 @@ def test_too_little_space_is_one_line() -> None:
     assert "expected 2000 MB of free space, got 1000 MB" in problem
 
 
+def test_deepspeed_is_missed_where_the_strategy_asks_for_it() -> None:
+    config = CONFIG.model_copy(update={"cluster": ClusterConfig(strategy="deepspeed")})
+    (problem,) = problems(SOUND, config=config)
+    assert problem.startswith("DeepSpeed on node a: expected an installation")
+    assert problems(replace(SOUND, has_deepspeed=True), config=config) == []
+
+
 def test_nodes_with_their_own_folders_do_not_see_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +109,7 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_line_per_node_and_marks_problems() -> None:
-    problem = node_checks("b", "asleep", OUTPUT, 0)
+    problem = node_checks("b", "asleep", CONFIG, OUTPUT, 0)
     checks = (
         Check("temp", "a", "50% used"),
         Check("storage", "a", "shared"),
