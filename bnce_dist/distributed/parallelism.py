@@ -54,6 +54,19 @@ class Parallelism:
             remedy="run `make setup-deepspeed`, or choose the strategy ddp or sharded",
         )
 
+    def require_one_model(self, num_workers: int) -> None:
+        """Refuse workers that would each train a model of their own.
+
+        Raises: InputError: several workers that share nothing.
+        """
+        _require(
+            self.strategy != "single" or num_workers == 1,
+            "number of workers with the strategy single",
+            "1",
+            num_workers,
+            remedy="choose the strategy ddp",
+        )
+
     def require_supported(
         self, build_objective: Callable[[], Any], settings: TrainSettings
     ) -> None:

@@ -63,6 +63,7 @@ def fit(
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)
     require_workers(num_workers)
+    parallelism.require_one_model(num_workers)
     parallelism.require_supported(task.create_objective, task.settings)
     per_rank_batch_size(
         task.settings,

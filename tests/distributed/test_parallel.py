@@ -232,6 +232,13 @@ def test_absent_deepspeed_is_named_with_what_installs_it(monkeypatch: pytest.Mon
         Parallelism(strategy="deepspeed")
 
 
+def test_workers_that_would_share_nothing(
+    two_cpus: None, task: TrainingTask, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"strategy single: expected 1, got 2.*ddp"):
+        fit(task, tmp_path, num_workers=2, parallelism=Parallelism(strategy="single"))
+
+
 def test_parts_that_do_not_divide_the_batch(
     two_cpus: None, task: TrainingTask, tmp_path: Path
 ) -> None:
