@@ -4,18 +4,21 @@ Runs that are finished already are not repeated.
 
     python benchmarks/toy_systems.py --output runs/toy --seeds 5 --write
     python benchmarks/toy_systems.py --recipe paper --seeds 1      # the published set-up: hours
+    python benchmarks/toy_systems.py --output runs/toy --finished  # nothing but what is there
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from record import publish
 
-from bnce_dist.pipeline.toy.table import markdown
+from bnce_dist.core.systems import SYSTEMS
+from bnce_dist.data.atomic import read_json
+from bnce_dist.pipeline.toy.table import markdown, summarise
 
 JOB = Path(__file__).parents[1] / "jobs" / "toy.py"
 KEPT = (
@@ -40,19 +43,32 @@ def main(
     recipe: Annotated[
         list[str] | None, typer.Option(help="Recipes; by default those of the job's table.")
     ] = None,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Start nothing; take all finished runs.")
+    ] = False,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Run what has not run yet, print the table and one JSON line, and write it if asked."""
-    recipes = [part for name in recipe or () for part in ("--recipe", name)]
-    command = ["--table", "--json", "--seeds", str(seeds), "--output", str(output), *recipes]
-    job = subprocess.run([sys.executable, JOB, *command], check=True, stdout=subprocess.PIPE)
-    content = json.loads(job.stdout.splitlines()[-1])
-    print(markdown(content["lines"]))
+    runs = _finished(output) if finished else _run(output, seeds, recipe or [])
+    lines = summarise(runs)
+    print(markdown(lines))
     numbers = {
-        "lines": content["lines"],
-        "runs": [{name: run[name] for name in KEPT} for run in content["runs"]],
+        "lines": lines,
+        "runs": [{name: run[name] for name in KEPT} for run in runs],
     }
     publish("toy_systems", numbers, ("torch", "numpy", "ray"), write=write)
+
+
+def _run(output: Path, seeds: int, recipes: list[str]) -> list[dict[str, Any]]:
+    chosen = [part for name in recipes for part in ("--recipe", name)]
+    command = ["--table", "--json", "--seeds", str(seeds), "--output", str(output), *chosen]
+    job = subprocess.run([sys.executable, JOB, *command], check=True, stdout=subprocess.PIPE)
+    return json.loads(job.stdout.splitlines()[-1])["runs"]
+
+
+def _finished(output: Path) -> list[dict[str, Any]]:
+    runs = [read_json(path) for path in output.glob("*/metrics.json")]
+    return sorted(runs, key=lambda run: (SYSTEMS.index(run["system"]), run["recipe"], run["seed"]))
 
 
 if __name__ == "__main__":
