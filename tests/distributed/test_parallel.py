@@ -1,5 +1,6 @@
 """Every strategy trains the same model, and goes on from what any other one left."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -20,7 +21,8 @@ from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.training.checkpoint import load_checkpoint
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
-pytestmark = pytest.mark.slow
+# Ranks wait for each other many times per step: slow where the cores are busy.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
@@ -46,15 +48,21 @@ MODELS: dict[str, dict[str, Any]] = {
     "energy_euclidean": {"objective": "energy", "num_circular": 0},
     "energy_circular": {"objective": "energy", "num_circular": 1},
 }
-EVERYWHERE = ("ddp", "accumulated", "sharded", "zero1", "zero2")
+# The coordinates change the loss but not how ranks share a model, so one of them gets the rest.
 PARITY = [
-    *((model, strategy) for model in MODELS for strategy in EVERYWHERE),
+    *((model, strategy) for model in MODELS for strategy in ("accumulated", "sharded", "zero2")),
+    ("flow_circular", "ddp"),
+    ("energy_circular", "ddp"),
+    ("flow_circular", "zero1"),
+    ("energy_circular", "zero1"),
     ("flow_euclidean", "zero3"),
     ("flow_circular", "zero3"),
-    ("flow_circular", "zero3_accumulated"),
+]
+ACCUMULATED = [
     ("energy_circular", "sharded_accumulated"),
     ("energy_circular", "zero1_accumulated"),
     ("energy_circular", "zero2_accumulated"),
+    ("flow_circular", "zero3_accumulated"),
 ]
 MANY_RANKS = ("ddp", "sharded", "zero2", "zero3")
 # Ten steps each; the weights travel through files alone.
@@ -92,6 +100,7 @@ def trainings() -> list[dict[str, Any]]:
 
     rows = [training(model, "single", "single") for model in MODELS]
     rows += [training(model, strategy, strategy) for model, strategy in PARITY]
+    rows += [training(model, strategy, strategy, stop=20) for model, strategy in ACCUMULATED]
     for model, chain in CHAINS.items():
         for link, strategy in enumerate(chain):
             resume = f"{model}-chain{link - 1}_{10 * link}" if link else None
@@ -119,16 +128,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "nan.npy", np.full_like(z, np.nan))
     (folder / "trainings.json").write_text(json.dumps(trainings()))
     script = Path(__file__).with_name("ranks.py")
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", script, folder, str(rank), "2"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    errors = [rank.communicate()[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    with contextlib.ExitStack() as stack:
+        ranks = []
+        for rank in range(2):
+            errors = stack.enter_context((folder / f"errors{rank}").open("w"))
+            command = [sys.executable, "-W", "ignore", script, folder, str(rank), "2"]
+            ranks.append(subprocess.Popen(command, stderr=errors))
+            stack.callback(ranks[-1].kill)
+        codes = [rank.wait() for rank in ranks]
+    assert codes == [0, 0], [(folder / f"errors{rank}").read_text() for rank in range(2)]
     return folder
 
 
@@ -143,26 +151,31 @@ def losses(content: dict[str, Any]) -> list[float]:
     return [record["loss"] for record in content["history"]]
 
 
-def assert_same_training(got: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
-    assert [record["step"] for record in got["history"]] == list(range(1, 51))
-    assert losses(got) == pytest.approx(losses(expected), rel=tolerance)
+def assert_same_training(got: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert losses(got) == pytest.approx(losses(expected), rel=TOLERANCE)
     for weights in ("model", "ema"):
-        assert relative_difference(got[weights], expected[weights]) < tolerance
+        assert relative_difference(got[weights], expected[weights]) < TOLERANCE
 
 
 @pytest.mark.parametrize(("model", "strategy"), with_marks(PARITY))
 def test_two_ranks_train_what_one_process_trains(folder: Path, model: str, strategy: str) -> None:
     got = load_checkpoint(folder / f"{model}-{strategy}_50.pt")
     expected = load_checkpoint(folder / f"{model}-single_50.pt")
-    assert_same_training(got, expected, TOLERANCE)
+    assert_same_training(got, expected)
     start = load_checkpoint(folder / f"{model}-single_10.pt")["model"]
     assert relative_difference(start, expected["model"]) > 1e-3, "parity of what does not move"
+
+
+@pytest.mark.parametrize(("model", "strategy"), with_marks(ACCUMULATED))
+def test_parts_of_a_batch_add_up(folder: Path, model: str, strategy: str) -> None:
+    got = load_checkpoint(folder / f"{model}-{strategy}_20.pt")
+    assert_same_training(got, load_checkpoint(folder / f"{model}-single_20.pt"))
 
 
 @pytest.mark.parametrize("model", [pytest.param(m, marks=needs_deepspeed) for m in CHAINS])
 def test_checkpoints_move_between_strategies_and_numbers_of_ranks(folder: Path, model: str) -> None:
     got = load_checkpoint(folder / f"{model}-chain4_50.pt")
-    assert_same_training(got, load_checkpoint(folder / f"{model}-single_50.pt"), TOLERANCE)
+    assert_same_training(got, load_checkpoint(folder / f"{model}-single_50.pt"))
 
 
 @pytest.mark.parametrize(("model", "strategy"), with_marks(SAME_WORLD))
@@ -263,6 +276,4 @@ def test_ray_train_goes_on_where_one_process_stopped(
     result = executor.fit(task, tmp_path, report=records.append)
     assert records[0]["step"] == 42
     got, expected = (load_checkpoint(r.checkpoint_path) for r in (result, undisturbed))
-    assert losses(got) == pytest.approx(losses(expected), rel=TOLERANCE)
-    for weights in ("model", "ema"):
-        assert relative_difference(got[weights], expected[weights]) < TOLERANCE
+    assert_same_training(got, expected)
