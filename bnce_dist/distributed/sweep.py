@@ -170,6 +170,10 @@ class _Ends(tune.Callback):
     ) -> None:
         self._study, self._folder, self._on_end = study, folder, on_end
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave trackers behind: Tune pickles its callbacks for a restart of its own."""
+        return {}
+
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
         """Record a trial that finished, or that the scheduler stopped."""
         last = trial.last_result

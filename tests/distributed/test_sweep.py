@@ -43,7 +43,7 @@ space:
   energy.learning_rate: {log_uniform: [1e-4, 1e-2]}
 num_trials: 6
 asha: {grace_steps: 40}
-tracking: {backend: jsonl}
+tracking: {backend: mlflow}
 """
 STEPS = list(range(20, 401, 20))
 
