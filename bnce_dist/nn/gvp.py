@@ -124,7 +124,8 @@ class Message(GVP):
             [self.num_scalars, self.scalars.in_features - self.num_scalars], dim=1
         )
         sent = F.linear(scalars, of_sender, beta * self.scalars.bias)
-        message = F.silu(F.linear(features, of_edge) + sent[:, None])
+        # In place: another tensor of this size costs more than the addition.
+        message = F.silu(F.linear(features, of_edge).add_(sent[:, None]))
         gate = self.gate_activation(F.linear(message, self.gate.weight / beta, self.gate.bias))
         gate = gate * edges.weight[..., None]
         received = (edges.weight[:, :, None] @ message).squeeze(2) / beta
