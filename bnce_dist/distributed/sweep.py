@@ -44,6 +44,9 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a study like every other job
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report says how a trial ended
 }
+# How long a process waits for the trial it leaves before it takes the next one; Ray's default of
+# two seconds ends that next trial where cores are scarce. It is read in the trial's process.
+PATIENCE = ("TUNE_FUNCTION_THREAD_TIMEOUT_S", "120")
 RUN_NAME = "tune"
 # A worker process that dies; a mistake of the user fails its trial at once.
 MAX_FAILURES = 2
@@ -139,6 +142,7 @@ def run_trial(
 
     Returns: ``status``; ``metric`` if it finished, ``reason`` if it failed.
     """
+    os.environ.setdefault(*PATIENCE)
     # Not from the config, which population-based training replaces by another trial's.
     trial = folder.trial(int(tune.get_context().get_trial_name()))
     values = config["trial"]["values"]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from mlflow.tracking import MlflowClient
 from ray import cloudpickle
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -188,7 +189,7 @@ def sweep(path: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *arguments],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -222,12 +223,12 @@ def test_a_killed_study_is_continued_without_repeating_anything(study_path: Path
 
 
 def assert_final_metrics_once(folder: StudyFolder) -> None:
-    lines = [json.loads(line) for line in (folder.path / "tracking.jsonl").read_text().splitlines()]
-    names = {line["run"]: line["name"] for line in lines if line["event"] == "start"}
+    client = MlflowClient(f"sqlite:///{folder.path.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("bnce_dist")
     recorded = [
-        (names[line["run"]], line["values"]["final_kl_normalised"])
-        for line in lines
-        if line["event"] == "metrics" and "final_kl_normalised" in line["values"]
+        (run.info.run_name, point.value)
+        for run in client.search_runs([experiment.experiment_id])
+        for point in client.get_metric_history(run.info.run_id, "final_kl_normalised")
     ]
     expected = [(f"trial {result.name}", result.metric) for result in folder.results]
     assert sorted(recorded) == sorted(expected)
