@@ -223,7 +223,7 @@ def test_every_problem_is_found_at_once(cluster: dict[str, str], private: Path) 
 def test_a_client_is_told_what_is_missing_and_can_be_terminated(cluster: dict[str, str]) -> None:
     code = """
 import os, signal, time, ray
-from bnce_dist.command_line import begin_work
+from bnce_dist.cli.common import begin_work
 from bnce_dist.distributed.cluster import ensure_ray, wait_for_nodes
 
 version, ray.__version__ = ray.__version__, "1.0.0"

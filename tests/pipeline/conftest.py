@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from bnce_dist.cli import app
+from bnce_dist.cli.train import app
 
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "smoke.yaml"
 

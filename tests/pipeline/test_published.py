@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import has_the_bonds_of
-from bnce_dist.cli_published import app
+from bnce_dist.cli.published import app
 from bnce_dist.pipeline.published import PUBLISHED_FIELDS
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "reference" / "published"

@@ -11,7 +11,7 @@ import torch
 import yaml
 from typer.testing import CliRunner, Result
 
-from bnce_dist.cli_sweep import app
+from bnce_dist.cli.sweep import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor

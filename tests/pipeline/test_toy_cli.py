@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from bnce_dist.cli_toy import app
+from bnce_dist.cli.toy import app
 from bnce_dist.pipeline.toy.config import ToyConfig
 
 SMALL = (

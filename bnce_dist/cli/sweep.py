@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from bnce_dist.command_line import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.cli.common import begin_work, create_executor, errors_as_one_line, run_path
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.launch import make_tracker, parallelism_of
 from bnce_dist.pipeline.config import Config

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.command_line import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.cli.common import begin_work, create_executor, errors_as_one_line, run_path
 from bnce_dist.core.errors import InputError
 from bnce_dist.launch import (
     check_run,

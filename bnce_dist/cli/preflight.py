@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.command_line import USER_ERROR, absolute_output, errors_as_one_line
+from bnce_dist.cli.common import USER_ERROR, absolute_output, errors_as_one_line
 from bnce_dist.pipeline.overrides import load_config
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.target import Target

@@ -8,7 +8,7 @@ import typer
 from tqdm import tqdm
 
 from bnce_dist.chem.validation import validate
-from bnce_dist.command_line import errors_as_one_line
+from bnce_dist.cli.common import errors_as_one_line
 from bnce_dist.pipeline.published import PublishedSampler, write_samples
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -1,0 +1,1 @@
+"""Command lines: one module for each job, all made of the same parts."""
