@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from openmm import app
 
+from bnce_dist.chem.charges import formal_charges
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.pdb_file import match_atoms, read_residues
 from bnce_dist.chem.rotors import find_rotors
@@ -172,6 +173,11 @@ class Molecule:
                 if self.elements[atom] == "H":
                     hydrogens.setdefault(heavy, []).append(atom)
         return tuple(tuple(sorted(group)) for group in hydrogens.values() if len(group) == 3)
+
+    @property
+    def formal_charges(self) -> tuple[float, ...]:
+        """Formal charge of each atom; their sum is the molecule's [elementary charges]."""
+        return formal_charges(self.elements, self.bonds)
 
     @property
     def phi(self) -> Quadruple:

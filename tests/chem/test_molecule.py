@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import openmm
 import pytest
 import torch
 from openmm import app
@@ -11,6 +12,7 @@ from openmm import app
 from bnce_dist.chem.force_field import ForceField, build_system
 from bnce_dist.chem.geometry import dihedral, signed_volume
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 
 # Cahn-Ingold-Prelog priorities and descriptors of the L amino acids, from textbooks: L-cysteine
@@ -220,3 +222,13 @@ def test_bad_sequences(sequence: str, message: str) -> None:
 def test_caps_alone_have_no_torsion_to_bias() -> None:
     with pytest.raises(InputError, match="expected a residue with a phi torsion"):
         _ = Molecule.from_sequence("ACE-NME").phi
+
+
+@pytest.mark.parametrize("sequence", ["ACE-ALA-NME", "ET", "KS", "GD", "RE", "HID-HIP", "WN"])
+def test_formal_charges_add_up_to_those_of_the_force_field(sequence: str) -> None:
+    # The graph is enough: no time is spent on a structure.
+    graph = Molecule._from_templates(sequence, chain_templates(parse_sequence(sequence)))
+    system = build_system(graph)
+    (nonbonded,) = (f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
+    charges = [nonbonded.getParticleParameters(i)[0]._value for i in range(graph.num_atoms)]
+    assert sum(graph.formal_charges) == pytest.approx(sum(charges), abs=1e-3)
