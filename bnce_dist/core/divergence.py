@@ -9,6 +9,9 @@ from torch import Tensor
 from bnce_dist.core.ode import VelocityField, midpoint_step, time_grid
 from bnce_dist.core.path import ProductPath
 
+Jacobian = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""Returns a map's derivatives, ``(batch, dim, dim)``, where it is, ``(batch, dim)``."""
+
 
 def jacobian(
     function: Callable[[Tensor], Tensor], z: Tensor, chunk_size: int | None = None
@@ -28,6 +31,25 @@ def jacobian(
         return torch.func.jvp(function, (z,), (direction.expand_as(z),))[1]
 
     return torch.vmap(column, out_dims=2, chunk_size=chunk_size)(basis)
+
+
+def reverse_jacobian(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Return what ``jacobian`` does, by one backward pass per output through a common graph.
+
+    Faster than forward derivatives where the function is deep and nothing in it batches over
+    directions, as in message passing.
+
+    Args:
+        function: Maps ``(batch, dim)`` to ``(batch, dim)``, row by row.
+        z: Where, ``(batch, dim)``.
+
+    Returns: ``(batch, dim, dim)``, outputs before inputs.
+    """
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        outputs = function(z).sum(0)
+        rows = [torch.autograd.grad(output, z, retain_graph=True)[0] for output in outputs]
+    return torch.stack(rows, dim=1)
 
 
 def exact_divergence(
@@ -94,7 +116,7 @@ def sample_with_log_density(
     num_steps: int,
     *,
     time_exponent: float = 1.0,
-    chunk_size: int | None = None,
+    differentiate: Jacobian = jacobian,
 ) -> tuple[Tensor, Tensor]:
     r"""Return samples and the log density of exactly the map that produced them.
 
@@ -110,7 +132,7 @@ def sample_with_log_density(
         z_prior: Samples at ``t = 1``, ``(batch, dim)``.
         num_steps: Number of midpoint steps.
         time_exponent: Above 1 the steps shorten towards the data.
-        chunk_size: Derivatives computed at once (default: all).
+        differentiate: ``jacobian`` or ``reverse_jacobian``, whichever is faster for the field.
 
     Returns: The samples of ``ode.midpoint``, ``(batch, dim)``, and ``(batch,)`` [nats].
     Raises: InputError: no steps.
@@ -122,6 +144,6 @@ def sample_with_log_density(
         def step(z: Tensor, t: Tensor = t, t_next: Tensor = t_next) -> Tensor:
             return midpoint_step(velocity, z, t, t_next)
 
-        log_density = log_density - torch.linalg.slogdet(jacobian(step, z, chunk_size)).logabsdet
+        log_density = log_density - torch.linalg.slogdet(differentiate(step, z)).logabsdet
         z = path.wrap(step(z))
     return z, log_density

@@ -261,6 +261,17 @@ class GVPVectorField(nn.Module):
                 got=repr(parametrisation),
                 remedy="correct the name",
             )
+        self._config: dict[str, int | float | str] = {
+            "parametrisation": parametrisation,
+            "interpolant": interpolant,
+            "num_layers": num_layers,
+            "num_scalars": num_scalars,
+            "num_vectors": num_vectors,
+            "num_radial": num_radial,
+            "max_distance": max_distance,
+            "message_scale": message_scale,
+            "step_size": step_size,
+        }
         self.parametrisation = parametrisation
         self.interpolant = interpolant_from_name(interpolant)
         self.num_node_features = num_node_features
@@ -281,6 +292,10 @@ class GVPVectorField(nn.Module):
             gate_activation=nn.Identity(),
             unit_vectors=True,
         )
+
+    def config(self) -> dict[str, int | float | str]:
+        """Return the arguments, besides the number of features, that rebuild this architecture."""
+        return dict(self._config)
 
     def forward(
         self, positions: Tensor, t: Tensor, node_features: Tensor, mask: Tensor | None = None

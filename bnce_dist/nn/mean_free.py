@@ -1,5 +1,8 @@
 """One molecule's atoms for models that work in flattened mean-free coordinates."""
 
+from typing import Any, ClassVar, Self
+
+import torch
 from torch import Tensor, nn
 
 from bnce_dist.core.mean_free import from_mean_free, to_mean_free, zero_sum_basis
@@ -40,10 +43,21 @@ class MeanFreeVelocity(nn.Module):
         node_features: Features of the molecule's atoms, ``(atoms, features)``.
     """
 
+    architecture: ClassVar[str] = "gvp"
+
     def __init__(self, field: GVPVectorField, node_features: Tensor) -> None:
         super().__init__()
         self.field = field
         self.molecule = MeanFreeMolecule(node_features)
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments of ``from_config``, as plain types."""
+        return {"node_features": self.molecule.node_features.tolist(), **self.field.config()}
+
+    @classmethod
+    def from_config(cls, node_features: list[list[float]], **field: Any) -> Self:
+        """Return the architecture that ``config`` described, with initial weights."""
+        return cls(GVPVectorField(len(node_features[0]), **field), torch.tensor(node_features))
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
         """Return the velocity, ``(batch, 3 (atoms - 1))``.

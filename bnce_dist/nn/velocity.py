@@ -1,5 +1,7 @@
 """Velocity fields on the product of a Euclidean block and a torus."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +28,8 @@ class InternalVelocity(nn.Module):
         num_time_frequencies: Size of the time embedding.
         time_exponent: Warp of the time embedding (see ``TimeEmbedding``).
     """
+
+    architecture: ClassVar[str] = "internal"
 
     def __init__(
         self,

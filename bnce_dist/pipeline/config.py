@@ -208,12 +208,14 @@ class EnergyConfig(TrainingConfig):
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the schedule."""
-    architecture: Literal["late_fusion", "concatenated"] = "late_fusion"
-    """Where time enters the network: in a last inner product, or as one more coordinate."""
+    architecture: Literal["late_fusion", "concatenated", "distance", "graphormer"] = "late_fusion"
+    """In internal coordinates, where time enters the network: in a last inner product, or as one
+    more coordinate. In Cartesian ones, what sees the atoms: messages over distances with time in a
+    last inner product, or the published attention, which sees time first."""
     width: Count = 256
     """Hidden features."""
     depth: Count = 4
-    """Residual blocks, or residual layers of the concatenated network."""
+    """Residual blocks or layers, or rounds of messages."""
     num_features: Count = 128
     """Features of a point that times are fused with, in late fusion."""
     num_fourier: Annotated[int, Field(ge=0)] = 0

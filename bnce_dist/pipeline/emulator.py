@@ -9,15 +9,22 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import Coordinates, from_state
-from bnce_dist.core.divergence import sample_with_log_density
+from bnce_dist.core.divergence import jacobian, reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
 from bnce_dist.core.path import ProductPath
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.energy_model import EnergyModel
+from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.velocity import InternalVelocity
-from bnce_dist.pipeline.models import ENERGY_MODELS, build_path
+from bnce_dist.pipeline.models import (
+    ENERGY_MODELS,
+    VELOCITY_MODELS,
+    NodeFeatures,
+    VelocityModel,
+    build_path,
+)
 
 SCHEMA_VERSION = 1
 
@@ -37,7 +44,7 @@ class Emulator:
 
     molecule: str
     coordinates: Coordinates
-    velocity_field: InternalVelocity
+    velocity_field: VelocityModel
     num_ode_steps: int
     ode_time_exponent: float
     interpolant: str = "trigonometric"
@@ -47,6 +54,13 @@ class Emulator:
         """The path from data to prior."""
         coordinates = self.coordinates
         return build_path(self.interpolant, coordinates.num_euclidean, coordinates.num_circular)
+
+    @property
+    def node_features(self) -> NodeFeatures | None:
+        """Features of the molecule's atoms, if the coordinates are Cartesian."""
+        if isinstance(self.velocity_field, MeanFreeVelocity):
+            return self.velocity_field.molecule.node_features.tolist()
+        return None
 
     def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """Draw positions, ``(num_samples, atoms, 3)`` [nm]."""
@@ -68,17 +82,20 @@ class Emulator:
 
         Returns: ``(batch, dim)`` and ``(batch,)`` [nats], in model space.
         """
+        is_internal = isinstance(self.velocity_field, InternalVelocity)
         return sample_with_log_density(
             self.velocity_field,
             self.path,
             z_prior,
             self.num_ode_steps,
             time_exponent=self.ode_time_exponent,
+            differentiate=jacobian if is_internal else reverse_jacobian,
         )
 
     def save(self, path: Path) -> None:
         """Write the emulator to one file, atomically."""
         settings = {
+            "architecture": self.velocity_field.architecture,
             "num_ode_steps": self.num_ode_steps,
             "ode_time_exponent": self.ode_time_exponent,
             "interpolant": self.interpolant,
@@ -96,13 +113,16 @@ class Emulator:
         Raises: InputError: absent, torn, or of something else.
         """
         content = _load(path, "emulator", molecule)
-        velocity_field = InternalVelocity(**content["model"])
+        settings = content["settings"]
+        # Version 0.1 knew one architecture and did not write it down.
+        architecture = settings.pop("architecture", InternalVelocity.architecture)
+        velocity_field = VELOCITY_MODELS[architecture](**content["model"])
         velocity_field.load_state_dict(content["weights"])
         return cls(
             content["molecule"],
             from_state(content["coordinates"]),
             velocity_field.eval(),
-            **content["settings"],
+            **settings,
         )
 
 
@@ -183,7 +203,7 @@ def _save(
     kind: str,
     molecule: str,
     coordinates: Coordinates,
-    model: InternalVelocity | EnergyModel,
+    model: VelocityModel | EnergyModel,
     settings: dict[str, Any],
 ) -> None:
     content = {

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import FreeEnergyDifference, corrected_delta_f, delta_f
 from bnce_dist.core.metrics import torus_wasserstein_2, wasserstein_2
 from bnce_dist.core.random import seed_from
@@ -31,6 +32,7 @@ class Samples:
         in_state: ``(n,)`` bool.
         valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
         native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
+        mirrored: Whether the sample was the mirror image and was inverted, ``(n,)`` bool.
         cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
         cpu_seconds_exact: Of the exact one, ``(m,)`` [s].
     """
@@ -41,6 +43,7 @@ class Samples:
     in_state: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     native_chirality: NDArray[np.bool_]
+    mirrored: NDArray[np.bool_]
     cpu_seconds: FloatArray
     cpu_seconds_exact: FloatArray
 
@@ -60,6 +63,8 @@ class Samples:
             in_state=in_state,
             valid=evaluated["valid"],
             native_chirality=evaluated["native_chirality"],
+            # Version 0.1 never inverted a sample.
+            mirrored=evaluated.get("mirrored", np.zeros_like(evaluated["valid"])),
             cpu_seconds=evaluated["cpu_seconds"],
             cpu_seconds_exact=exact["cpu_seconds"],
         )
@@ -68,6 +73,11 @@ class Samples:
     def num_exact(self) -> int:
         """How many samples have an exact likelihood."""
         return len(self.log_density_exact)
+
+    @property
+    def is_molecule(self) -> NDArray[np.bool_]:
+        """Which samples are the molecule, ``(n,)``; the others have weight zero."""
+        return self.valid & self.native_chirality
 
     @property
     def log_weights(self) -> FloatArray:
@@ -109,8 +119,9 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         config: Clipping and bootstrap.
         seed: Of the run; decides the bootstrap.
 
-    Raises: InputError: no weight at all, or none on one side of the state.
+    Raises: InputError: no molecule at all, or none on one side of the state.
     """
+    _require_molecules(samples)
     weights = Weights(samples.log_weights)
     clipped, clip = weights.clipped(config.clip_fraction)
     learned = _delta_f(weights, samples.in_state, config, seed)
@@ -141,6 +152,7 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "num_rejected": weights.num_rejected,
         "num_invalid": int((~samples.valid).sum()),
         "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
+        "num_mirrored": int((samples.is_molecule & samples.mirrored).sum()),
         "log_z": _log_z(weights),
         **_exact_metrics(samples, config, seed),
     }
@@ -184,6 +196,18 @@ def distances_to_reference(
         "torsion_w2_rad": torsion_w2(torsions, weights),
         "torsion_w2_baseline_rad": torsion_w2(reference.torsions, reference.weights),
     }
+
+
+def _require_molecules(samples: Samples) -> None:
+    if samples.is_molecule.any():
+        return
+    broken = int((~samples.valid).sum())
+    raise InputError(
+        "samples of the emulator",
+        expected="some that are the molecule",
+        got=f"{broken} of {len(samples.valid)} broken, the others of the wrong chirality",
+        remedy="train the emulator longer or on more data",
+    )
 
 
 def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:

@@ -1,19 +1,42 @@
 """Which models a configuration stands for; every function pickles and runs on any worker."""
 
+from collections.abc import Callable
+
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
 from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
+from bnce_dist.nn.distance_energy import DistanceEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.energy_model import EnergyModel
+from bnce_dist.nn.graphormer import GraphormerEnergy
+from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.config import EmulatorConfig, EnergyConfig, TrainingConfig
 from bnce_dist.training.settings import TrainSettings
 
+VelocityModel = InternalVelocity | MeanFreeVelocity
+"""A velocity field bound to one molecule, as an emulator holds it."""
+
+VELOCITY_MODELS: dict[str, Callable[..., VelocityModel]] = {
+    InternalVelocity.architecture: InternalVelocity,
+    MeanFreeVelocity.architecture: MeanFreeVelocity.from_config,
+}
+"""What builds a velocity model from its ``config()``, by the name that files use."""
+
+_INTERNAL_ENERGIES: tuple[type[EnergyModel], ...] = (LateFusionEnergy, ConcatenatedEnergy)
+_CARTESIAN_ENERGIES: tuple[type[EnergyModel], ...] = (DistanceEnergy, GraphormerEnergy)
 ENERGY_MODELS: dict[str, type[EnergyModel]] = {
-    model.architecture: model for model in (LateFusionEnergy, ConcatenatedEnergy)
+    model.architecture: model for model in _INTERNAL_ENERGIES + _CARTESIAN_ENERGIES
 }
 """By the name that configurations and files use."""
+
+NodeFeatures = list[list[float]]
+"""What tells a molecule's atoms apart where coordinates are Cartesian, one list per atom."""
+
+# The published model has 32 heads on 256 channels.
+_CHANNELS_PER_HEAD = 8
 
 
 def build_path(interpolant: str, num_euclidean: int, num_circular: int) -> ProductPath:
@@ -28,8 +51,25 @@ def build_velocity_field(
     return InternalVelocity(num_euclidean, num_circular, width=config.width, depth=config.depth)
 
 
-def build_energy_model(config: EnergyConfig, num_euclidean: int, num_circular: int) -> EnergyModel:
-    """Return the energy model with initial weights."""
+def build_energy_model(
+    config: EnergyConfig,
+    num_euclidean: int,
+    num_circular: int,
+    node_features: NodeFeatures | None = None,
+) -> EnergyModel:
+    """Return the energy model with initial weights.
+
+    Args:
+        config: Its settings.
+        num_euclidean: Model-space coordinates on the real line.
+        num_circular: Model-space coordinates on the circle.
+        node_features: Of the molecule's atoms if, and only if, the coordinates are Cartesian.
+
+    Raises: InputError: an architecture for other coordinates, or of an impossible width.
+    """
+    require_architecture(config, is_cartesian=node_features is not None)
+    if node_features is not None:
+        return _cartesian_energy(config, node_features)
     if config.architecture == ConcatenatedEnergy.architecture:
         return ConcatenatedEnergy(
             num_euclidean,
@@ -52,6 +92,49 @@ def build_energy_model(config: EnergyConfig, num_euclidean: int, num_circular: i
     )
 
 
+def require_architecture(config: EnergyConfig, *, is_cartesian: bool) -> None:
+    """Refuse an energy model that was not made for a run's coordinates.
+
+    Raises: InputError: it was not, or its width is impossible.
+    """
+    fitting = _CARTESIAN_ENERGIES if is_cartesian else _INTERNAL_ENERGIES
+    names = [model.architecture for model in fitting]
+    if config.architecture not in names:
+        raise InputError(
+            f"energy.architecture in {'Cartesian' if is_cartesian else 'internal'} coordinates",
+            expected=" or ".join(names),
+            got=config.architecture,
+            remedy=f"set energy.architecture={names[0]}"
+            + ("" if is_cartesian else ", or train one Cartesian field by --transferable"),
+        )
+    if config.architecture == GraphormerEnergy.architecture and config.width % _CHANNELS_PER_HEAD:
+        raise InputError(
+            "energy.width of a graphormer",
+            expected=f"a multiple of {_CHANNELS_PER_HEAD}, the channels of a head",
+            got=config.width,
+            remedy="change energy.width",
+        )
+
+
+def _cartesian_energy(config: EnergyConfig, node_features: NodeFeatures) -> EnergyModel:
+    if config.architecture == GraphormerEnergy.architecture:
+        return GraphormerEnergy(
+            node_features,
+            interpolant=config.interpolant,
+            width=config.width,
+            depth=config.depth,
+            num_heads=config.width // _CHANNELS_PER_HEAD,
+        )
+    return DistanceEnergy(
+        node_features,
+        interpolant=config.interpolant,
+        width=config.width,
+        depth=config.depth,
+        num_features=config.num_features,
+        time_exponent=config.time_exponent,
+    )
+
+
 def build_flow_matching(
     config: EmulatorConfig, num_euclidean: int, num_circular: int
 ) -> FlowMatching:
@@ -64,11 +147,14 @@ def build_flow_matching(
 
 
 def build_energy_matching(
-    config: EnergyConfig, num_euclidean: int, num_circular: int
+    config: EnergyConfig,
+    num_euclidean: int,
+    num_circular: int,
+    node_features: NodeFeatures | None = None,
 ) -> EnergyMatching:
-    """Return the energy model's objective around a new model."""
+    """Return the energy model's objective around a new model (see ``build_energy_model``)."""
     return EnergyMatching(
-        build_energy_model(config, num_euclidean, num_circular),
+        build_energy_model(config, num_euclidean, num_circular, node_features),
         build_path(config.interpolant, num_euclidean, num_circular),
         score_weight=config.score_weight,
         infonce_weight=config.infonce_weight,

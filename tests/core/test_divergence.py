@@ -10,6 +10,7 @@ from bnce_dist.core.divergence import (
     exact_divergence,
     jacobian,
     log_density_along_ode,
+    reverse_jacobian,
     sample_with_log_density,
 )
 from bnce_dist.core.interpolant import TrigonometricInterpolant
@@ -42,6 +43,7 @@ def test_jacobian_and_divergence_equal_reverse_mode(network):
     rows = torch.autograd.functional.jacobian(lambda x: network(x, t), z)
     expected = torch.stack([rows[i, :, i] for i in range(5)])
     torch.testing.assert_close(jacobian(lambda x: network(x, t), z, chunk_size=3), expected)
+    torch.testing.assert_close(reverse_jacobian(lambda x: network(x, t), z), expected)
     trace = expected.diagonal(dim1=1, dim2=2).sum(1)
     torch.testing.assert_close(exact_divergence(network, z, t), trace)
 
@@ -58,7 +60,8 @@ def test_gaussian_log_density_is_the_closed_form():
     assert errors[0] / errors[1] > 3.5
 
 
-def test_sampled_log_density_is_that_of_the_discrete_map(network):
+@pytest.mark.parametrize("differentiate", [jacobian, reverse_jacobian])
+def test_sampled_log_density_is_that_of_the_discrete_map(network, differentiate):
     """Three coarse steps: the determinant of the whole map, differentiated end to end."""
     z_prior = MIXED.sample_prior(4, generator("prior"), torch.float64)
 
@@ -69,7 +72,9 @@ def test_sampled_log_density_is_that_of_the_discrete_map(network):
 
     rows = torch.autograd.functional.jacobian(whole_map, z_prior)
     determinant = torch.stack([torch.det(rows[i, :, i]) for i in range(4)])
-    samples, log_density = sample_with_log_density(network, MIXED, z_prior, 3)
+    samples, log_density = sample_with_log_density(
+        network, MIXED, z_prior, 3, differentiate=differentiate
+    )
     torch.testing.assert_close(samples, midpoint(network, z_prior, 3, wrap=MIXED.wrap))
     torch.testing.assert_close(log_density, MIXED.log_prior(z_prior) - determinant.abs().log())
 

@@ -35,6 +35,7 @@ def make_samples(**changes: np.ndarray) -> Samples:
         "in_state": x > 1.0,
         "valid": np.ones(NUM_SAMPLES, dtype=bool),
         "native_chirality": np.ones(NUM_SAMPLES, dtype=bool),
+        "mirrored": np.zeros(NUM_SAMPLES, dtype=bool),
         "cpu_seconds": np.full(NUM_SAMPLES, 1e-5),
         "cpu_seconds_exact": np.full(NUM_EXACT, 2e-2),
     }
@@ -90,7 +91,10 @@ def test_impossible_samples_have_no_weight_and_are_counted() -> None:
     potential = make_samples().reduced_potential.copy()
     valid, native = np.ones((2, NUM_SAMPLES), dtype=bool)
     potential[:10], valid[:10], native[5:30] = np.inf, False, False
-    samples = make_samples(reduced_potential=potential, valid=valid, native_chirality=native)
+    mirrored = np.arange(NUM_SAMPLES) < 100
+    samples = make_samples(
+        reduced_potential=potential, valid=valid, native_chirality=native, mirrored=mirrored
+    )
     metrics = evaluation_metrics(samples, CONFIG, seed=0)
     assert np.isneginf(samples.log_weights[:30]).all()
     assert np.isneginf(samples.log_weights_exact[:30]).all()
@@ -98,6 +102,14 @@ def test_impossible_samples_have_no_weight_and_are_counted() -> None:
     assert metrics["num_rejected"] == 30
     assert metrics["num_invalid"] == 10
     assert metrics["num_wrong_chirality"] == 20
+    assert metrics["num_mirrored"] == 70
+
+
+def test_samples_without_a_molecule_are_refused_with_their_counts() -> None:
+    broken = np.arange(NUM_SAMPLES) < NUM_SAMPLES - 7
+    samples = make_samples(valid=~broken, native_chirality=broken)
+    with pytest.raises(InputError, match="got 39993 of 40000 broken, the others of the wrong"):
+        evaluation_metrics(samples, CONFIG, seed=0)
 
 
 def test_distances_to_the_reference_vanish_by_reweighting() -> None:

@@ -1,5 +1,6 @@
 """Weigh held-out samples of the emulator, and judge the energy model by exact likelihoods."""
 
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.geometry import dihedral, signed_volume
+from bnce_dist.chem.validation import Validation, validate
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
 from bnce_dist.pipeline.stages.context import StageContext
@@ -24,6 +27,7 @@ _EVALUATION_UNITS = {
     "log_det_decode": "nat",
     "valid": "1",
     "native_chirality": "1",
+    "mirrored": "1",
     "cpu_seconds": "s",
 }
 _EXACT_UNITS = {"log_density_z": "nat", "cpu_seconds": "s"}
@@ -94,12 +98,12 @@ class Evaluator:
         Samples that are no molecule get an infinite reduced potential, that is, weight zero.
         """
         z = torch.from_numpy(self.samples.read(index, ["z"])["z"])
-        molecule, coordinates = self.target.molecule, self.density.coordinates
+        molecule = self.target.molecule
         log_density_z, cpu_seconds = self._timed_log_density(z)
-        positions, log_det = coordinates.decode(z.double())
-        valid = coordinates.validity(z.double())
+        validation, log_det = self._validated(z.double())
+        positions = validation.positions_nm
         potential = self.target.force_field.reduced_potential(positions)
-        potential = torch.where(valid & potential.isfinite(), potential, torch.inf)
+        potential = torch.where(validation.intact & potential.isfinite(), potential, torch.inf)
         arrays = {
             "positions_nm": positions.float(),
             "phi": dihedral(positions, molecule.phi),
@@ -107,11 +111,25 @@ class Evaluator:
             "reduced_potential": potential,
             "log_density": log_density_z.double() - log_det,
             "log_det_decode": log_det,
-            "valid": valid,
-            "native_chirality": self._native_chirality(positions),
+            "valid": validation.intact,
+            "native_chirality": ~validation.mixed,
+            "mirrored": validation.mirrored,
             "cpu_seconds": torch.full((len(z),), cpu_seconds / len(z), dtype=torch.float64),
         }
         return {name: array.numpy() for name, array in arrays.items()}
+
+    def _validated(self, z: Tensor) -> tuple[Validation, Tensor]:
+        """Return the molecules that samples stand for, and the log-determinant of the way there."""
+        molecule, coordinates = self.target.molecule, self.density.coordinates
+        positions, log_det = coordinates.decode(z)
+        if isinstance(coordinates, CenteredCartesian):
+            # Cartesian models are blind to reflections: two points of one density become one.
+            images = 2 if molecule.chirality_centres else 1
+            return validate(molecule, positions), log_det - math.log(images)
+        # Internal coordinates tell the hands apart: the wrong one is another molecule.
+        native = self._native_chirality(positions)
+        intact = coordinates.validity(z)
+        return Validation(positions, intact, torch.zeros_like(native), ~native), log_det
 
     def _timed_log_density(self, z: Tensor) -> tuple[Tensor, float]:
         self.density.log_density_z(z)  # The first call pays for memory and caches.

@@ -14,16 +14,17 @@ def run(context: StageContext) -> None:
     config, identity = context.config.energy, context.target.molecule.identity
     samples = ShardedDataset.open(context.inputs["generate"] / "samples", molecule=identity)
     emulator = Emulator.load(context.inputs["train_emulator"] / "emulator.pt", molecule=identity)
-    dims = (emulator.coordinates.num_euclidean, emulator.coordinates.num_circular)
-    energy_model = build_energy_model(config, *dims)
+    coordinates = emulator.coordinates
+    space = (coordinates.num_euclidean, coordinates.num_circular, emulator.node_features)
+    energy_model = build_energy_model(config, *space)
     fit_model(
         context,
         "energy",
         config,
         energy_model,
-        partial(build_energy_matching, config, *dims),
+        partial(build_energy_matching, config, *space),
         samples.load(["z"])["z"],
     )
-    density = LearnedDensity(identity, emulator.coordinates, energy_model, config.interpolant)
+    density = LearnedDensity(identity, coordinates, energy_model, config.interpolant)
     density.save(context.folder / "energy.pt")
     context.tracker.log_model("energy", context.folder / "energy.pt")

@@ -1,0 +1,56 @@
+"""Samples of a Cartesian model: which are molecules, which are mapped, and what each weighs."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bnce_dist.chem.coordinates import CenteredCartesian
+from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
+from bnce_dist.pipeline.config import EnergyConfig, TargetConfig
+from bnce_dist.pipeline.emulator import LearnedDensity
+from bnce_dist.pipeline.models import build_energy_model
+from bnce_dist.pipeline.stages.evaluate import Evaluator
+from bnce_dist.pipeline.target import Target
+
+SCALE_NM = 0.2
+
+
+@pytest.fixture(scope="module")
+def target() -> Target:
+    return Target.from_config(TargetConfig(sequence="GA", temperature_kelvin=310.0))
+
+
+def test_mirror_images_are_mapped_and_broken_molecules_are_kept_without_weight(
+    target: Target, tmp_path: Path
+) -> None:
+    molecule = target.molecule
+    native = torch.from_numpy(molecule.positions_nm)
+    broken = native.clone()
+    broken[0] += 0.5
+    coordinates = CenteredCartesian(molecule.num_atoms, SCALE_NM)
+    z = coordinates.encode(torch.stack([native, -native, broken]))[0].float()
+    features = dipeptide_features(molecule).tolist()
+    config = EnergyConfig(architecture="distance", width=8, depth=1)
+    model = build_energy_model(config, coordinates.dim, 0, features)
+    density = LearnedDensity(molecule.identity, coordinates, model)
+    density.save(tmp_path / "energy.pt")
+    metadata = DatasetMetadata(molecule.identity, {"z": "1"})
+    write_shard(tmp_path / "samples", 0, {"z": z.numpy()}, metadata)
+    ShardedDataset.finish(tmp_path / "samples", 1, metadata)
+
+    evaluated = Evaluator(target, tmp_path / "energy.pt", tmp_path / "samples")(0)
+
+    assert evaluated["valid"].tolist() == [True, True, False]
+    assert evaluated["mirrored"].tolist() == [False, True, False]
+    assert evaluated["native_chirality"].tolist() == [True, True, True]
+    potential = target.force_field.reduced_potential(native[None])[0]
+    np.testing.assert_allclose(evaluated["reduced_potential"][:2], float(potential), atol=0.01)
+    assert np.isposinf(evaluated["reduced_potential"][2])
+    np.testing.assert_allclose(evaluated["phi"][0], evaluated["phi"][1], atol=1e-5)
+    # The density of an L molecule: that of its two images, per volume of positions.
+    of_image = density.log_density_z(z).double() - coordinates.dim * math.log(SCALE_NM)
+    np.testing.assert_allclose(evaluated["log_density"], of_image + math.log(2), atol=1e-4)
