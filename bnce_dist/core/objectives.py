@@ -54,14 +54,21 @@ def _require(what: str, holds: bool, expected: str, got: object) -> None:
         raise InputError(what, expected=expected, got=got, remedy="correct the configuration")
 
 
+def shuffled_times(
+    num_times: int, exponent: float, generator: torch.Generator, like: Tensor
+) -> Tensor:
+    """Return ``stratified_times`` in random order, one for each sample of a batch."""
+    times = stratified_times(num_times, exponent, generator, like)
+    order = torch.randperm(num_times, generator=generator, device=generator.device)
+    return times[order.to(like.device)]
+
+
 def _draw_samples(
     path: ProductPath, x_data: Tensor, exponent: float, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    num_samples = len(x_data)
-    times = stratified_times(num_samples, exponent, generator, like=x_data)
-    order = torch.randperm(num_samples, generator=generator, device=generator.device)
-    noise = path.sample_noise(num_samples, generator, x_data.dtype).to(x_data)
-    return {"x_data": x_data, "x_noise": noise, "t": times[order.to(x_data.device)]}
+    times = shuffled_times(len(x_data), exponent, generator, like=x_data)
+    noise = path.sample_noise(len(x_data), generator, x_data.dtype).to(x_data)
+    return {"x_data": x_data, "x_noise": noise, "t": times}
 
 
 class FlowMatching(nn.Module):

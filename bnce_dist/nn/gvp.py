@@ -284,6 +284,8 @@ class GVPVectorField(nn.Module):
             GVPLayer(num_scalars, num_vectors, radial, message_scale, step_size)
             for _ in range(num_layers)
         )
+        # Nothing reads the last positions, and parallel ranks would wait for these gradients.
+        self.layers[-1].step.requires_grad_(False)
         self.output = GVP(
             num_scalars,
             num_vectors,
