@@ -1,8 +1,6 @@
 """What every benchmark record holds besides its numbers."""
 
 import json
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.data.atomic import write_json
-from bnce_dist.pipeline.provenance import commit
+from bnce_dist.pipeline.provenance import commit, hardware
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -34,15 +32,8 @@ def publish(name: str, numbers: dict[str, Any], packages: Sequence[str], *, writ
 def provenance(packages: Sequence[str]) -> dict[str, Any]:
     """Return the hardware, the commit, the command and the versions a number belongs to."""
     return {
-        "hardware": f"{_cpu_name()}, {os.cpu_count()} logical cores",
+        "hardware": hardware(),
         "commit": commit(),
         "command": " ".join(["python", *sys.argv]),
         "versions": {package: version(package) for package in packages},
     }
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -1,6 +1,7 @@
 """Where a result came from: the commit and the versions of what computed it."""
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -32,3 +33,15 @@ def commit() -> str | None:
         check=False,
     )
     return described.stdout.strip() or None
+
+
+def hardware() -> str:
+    """Return the processor of this machine and how many cores it shows."""
+    return f"{_cpu_name()}, {os.cpu_count()} logical cores"
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

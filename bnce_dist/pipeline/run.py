@@ -12,7 +12,7 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.memory import PeakMemory
-from bnce_dist.pipeline.provenance import commit, versions
+from bnce_dist.pipeline.provenance import commit, hardware, versions
 from bnce_dist.pipeline.results import load_metrics
 from bnce_dist.pipeline.stages import evaluate, generate, simulate, train_emulator, train_energy
 from bnce_dist.pipeline.stages.context import Stage, StageContext
@@ -132,6 +132,7 @@ class Pipeline:
                 "peak_memory_gb": memory.peak_bytes / 1e9,
                 "commit": commit(),
                 "versions": versions(),
+                "hardware": hardware(),
             }
         )
         logger.info("%s: finished in %.0f s", spec.name, seconds)
@@ -146,4 +147,6 @@ def _provenance(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
         "peak_memory_gb": max(record["peak_memory_gb"] for record in records.values()),
         "commit": last["commit"],
         "versions": last["versions"],
+        # Stages of version 0.1 did not write it down.
+        "hardware": last.get("hardware", "unknown"),
     }
