@@ -1,14 +1,14 @@
 """One run from its checks to its report; fleets are made of these."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from bnce_dist.data.atomic import atomic_path, write_json
+from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.distributed.parallelism import Parallelism
 from bnce_dist.pipeline.config import Config, EmulatorConfig, EnergyConfig, TrackingConfig
 from bnce_dist.pipeline.executor import Executor
@@ -20,13 +20,16 @@ from bnce_dist.pipeline.models import (
     build_flow_matching,
     train_settings,
 )
+from bnce_dist.pipeline.overrides import dotted_values, load_config
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
-from bnce_dist.pipeline.results import load_figure_data
+from bnce_dist.pipeline.results import load_figure_data, load_positions
 from bnce_dist.pipeline.run import STAGE_NAMES, Pipeline
 from bnce_dist.pipeline.target import Target
 from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Status, Tracker
+
+REPORT_NAME = "report.html"
 
 
 def make_tracker(config: TrackingConfig, folder: Path) -> Tracker:
@@ -100,7 +103,7 @@ def run_molecule(
         try:
             metrics = Pipeline(config, target, folder, executor, tracker).run(last_stage)
             if metrics is not None:
-                _report(config, target, folder, tracker, metrics)
+                _record(config, target, folder, tracker, metrics)
             status = "FINISHED"
         except KeyboardInterrupt:
             status = "KILLED"
@@ -138,7 +141,7 @@ def tracked_fleet(config: Config, folder: Path) -> Iterator[Tracker]:
 
 
 def write_fleet(outcomes: Sequence[Outcome], folder: Path, tracker: Tracker) -> None:
-    """Leave ``fleet.json``, ``fleet.md`` and ``fleet.png`` in the folder and record them."""
+    """Leave the table, the figure and the report of a fleet in its folder and record them."""
     from bnce_dist.report.figures import save_figure
     from bnce_dist.report.fleet import fleet_figure
 
@@ -153,17 +156,66 @@ def write_fleet(outcomes: Sequence[Outcome], folder: Path, tracker: Tracker) -> 
     if finished:
         save_figure(fleet_figure(finished, PUBLISHED_MD_DELTA_F_KT), folder / "fleet.png")
         tracker.log_figure(folder / "fleet.png")
+        tracker.log_artifact(_write_fleet_report(folder, record["molecules"]))
 
 
-def _report(
+def write_report(folder: Path) -> Path:
+    """Draw the figures of a finished run again and write its HTML report.
+
+    Args:
+        folder: Of the run, or of a fleet, whose members' reports are left as they are.
+
+    Returns: The report's path.
+    Raises: InputError: no finished run or fleet is there.
+    """
+    if (folder / "fleet.json").exists():
+        return _write_fleet_report(folder, read_json(folder / "fleet.json")["molecules"])
+    metrics = read_json(folder / "metrics.json")
+    run = RunFolder(folder)
+    config = load_config(run.config_path)
+    report_run(config, Target.from_config(config.target), run, metrics)
+    return folder / REPORT_NAME
+
+
+def report_run(
+    config: Config, target: Target, folder: RunFolder, metrics: Mapping[str, Any]
+) -> list[Path]:
+    """Draw the figures of a finished run, write its HTML report, and return the figures."""
+    from bnce_dist.report.conformations import basins, structures
+    from bnce_dist.report.figures import write_figures
+    from bnce_dist.report.html import RunReport, write_run_report
+    from bnce_dist.report.results import RunResults
+
+    results = RunResults(**load_figure_data(folder, config, target, metrics))
+    figures = write_figures(folder.path / "figures", results)
+    chosen = basins(results.phi, results.psi, results.log_weights)
+    positions = load_positions(folder, [basin.sample for basin in chosen])
+    report = RunReport(
+        name=folder.path.name,
+        molecule=target.molecule.name,
+        metrics=metrics,
+        settings=dotted_values(config),
+        figures=figures,
+        structures=structures(target.molecule, results, chosen, positions),
+    )
+    write_run_report(folder.path / REPORT_NAME, report)
+    return figures
+
+
+def _write_fleet_report(folder: Path, molecules: Mapping[str, Mapping[str, Any]]) -> Path:
+    from bnce_dist.report.html import write_fleet_report
+
+    failures = {name: run["error"] for name, run in molecules.items() if "error" in run}
+    finished = {name: run for name, run in molecules.items() if name not in failures}
+    return write_fleet_report(folder / REPORT_NAME, finished, failures, folder / "fleet.png")
+
+
+def _record(
     config: Config, target: Target, folder: RunFolder, tracker: Tracker, metrics: dict[str, Any]
 ) -> None:
     """Draw the figures and record everything."""
-    from bnce_dist.report.figures import write_figures
-    from bnce_dist.report.results import RunResults
-
-    data = load_figure_data(folder, config, target, metrics)
-    for figure in write_figures(folder.path / "figures", RunResults(**data)):
+    for figure in report_run(config, target, folder, metrics):
         tracker.log_figure(figure)
+    tracker.log_artifact(folder.path / REPORT_NAME)
     tracker.log_artifact(folder.path / "metrics.json")
     tracker.log_metrics({k: float(v) for k, v in metrics.items() if isinstance(v, int | float)})

@@ -43,6 +43,7 @@ OWNERS = {
     "optuna": {"distributed"},
     "mlflow": {"tracking"},
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "pydantic": {"pipeline"},
     "yaml": {"pipeline"},
     "typer": {"cli"},

@@ -1,8 +1,10 @@
 """Read a finished run: its numbers, and the arrays its figures are drawn from."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnce_dist.chem.long_reference import find_long_reference
 from bnce_dist.data.atomic import read_json
@@ -56,6 +58,12 @@ def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str,
     }
 
 
+def load_positions(folder: RunFolder, samples: Sequence[int]) -> NDArray[np.float64]:
+    """Return some of the evaluated held-out samples, ``(samples, atoms, 3)`` [nm]."""
+    evaluated = ShardedDataset.open(folder.stage("evaluate") / "evaluated")
+    return evaluated.load(["positions_nm"])["positions_nm"][list(samples)].astype(np.float64)
+
+
 def _ensemble(reference: Reference) -> Ensemble:
     return Ensemble(
         np.stack([reference.phi, reference.psi], axis=1),
@@ -66,7 +74,7 @@ def _ensemble(reference: Reference) -> Ensemble:
 
 
 def load_figure_data(
-    folder: RunFolder, config: Config, target: Target, metrics: dict[str, Any]
+    folder: RunFolder, config: Config, target: Target, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the fields of ``report.results.RunResults``."""
     samples = load_samples(folder, target)

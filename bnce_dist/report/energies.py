@@ -1,20 +1,13 @@
 """Potential energies: emulator, reweighted emulator, molecular dynamics."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from bnce_dist.core.weights import Weights
 from bnce_dist.report.results import Array
-from bnce_dist.report.style import EMULATOR, REFERENCE, REWEIGHTED, styled
-
-STYLES: tuple[dict[str, Any], ...] = (
-    {"color": EMULATOR, "fill": True, "alpha": 0.35},
-    {"color": REWEIGHTED, "linewidth": 1.8},
-    {"color": REFERENCE, "linewidth": 1.2, "linestyle": "--"},
-)
+from bnce_dist.report.style import ENSEMBLES, styled
 
 
 @styled
@@ -34,7 +27,7 @@ def energy_figure(ensembles: Mapping[str, tuple[Array, Array]], *, num_bins: int
     edges = np.linspace(low - margin, high + 3 * margin, num_bins + 1)
     figure = Figure(figsize=(6.4, 3.4))
     axis = figure.subplots()
-    for (name, (energies, log_weights)), style in zip(ensembles.items(), STYLES, strict=False):
+    for (name, (energies, log_weights)), style in zip(ensembles.items(), ENSEMBLES, strict=False):
         weights = Weights(log_weights).normalised
         beyond = weights[energies > edges[-1]].sum()
         label = f"{name} ({100 * beyond:.1f} % beyond the axis)" if beyond >= 0.0005 else name

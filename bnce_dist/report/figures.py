@@ -16,6 +16,7 @@ from bnce_dist.report.profile import profile_figure
 from bnce_dist.report.ramachandran import ramachandran_figure
 from bnce_dist.report.results import RunResults
 from bnce_dist.report.style import DPI
+from bnce_dist.report.torsions import torsion_figure
 from bnce_dist.report.weights import weights_figure
 
 
@@ -49,19 +50,13 @@ def save_figure(figure: Figure, path: Path) -> None:
 def draw_figures(results: RunResults) -> dict[str, Figure]:
     """Return the figures of a run by name."""
     unweighted = np.zeros_like(results.log_weights)
+    torsions = {
+        "Emulator": (results.phi, results.psi, unweighted),
+        "Reweighted": (results.phi, results.psi, results.log_weights),
+        "Reference": (results.reference_phi, results.reference_psi, results.reference_log_weights),
+    }
     return {
-        "ramachandran": ramachandran_figure(
-            {
-                "Emulator": (results.phi, results.psi, unweighted),
-                "Reweighted": (results.phi, results.psi, results.log_weights),
-                "Reference": (
-                    results.reference_phi,
-                    results.reference_psi,
-                    results.reference_log_weights,
-                ),
-            },
-            state=results.state,
-        ),
+        "ramachandran": ramachandran_figure(torsions, state=results.state),
         "free_energy_profile": _profile(results),
         "energies": energy_figure(
             {
@@ -70,6 +65,7 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
                 "Molecular dynamics": (results.md_energies_kT, results.md_log_weights),
             }
         ),
+        "torsions": torsion_figure(torsions),
         "losses": loss_figure(results.losses),
         "weights": weights_figure(
             Weights(results.log_weights), clip_fraction=results.clip_fraction

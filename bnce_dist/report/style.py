@@ -18,6 +18,13 @@ REFERENCE = "#222222"
 ACCENT = "#009E73"
 MUTED = "#8A8A8A"
 
+# Histograms of the emulator, the reweighted emulator and the reference, in this order.
+ENSEMBLES: tuple[dict[str, Any], ...] = (
+    {"color": EMULATOR, "fill": True, "alpha": 0.35},
+    {"color": REWEIGHTED, "linewidth": 1.8},
+    {"color": REFERENCE, "linewidth": 1.2, "linestyle": "--"},
+)
+
 DPI = 150
 STYLE: dict[RcKeyType, Any] = {
     "font.size": 9.5,

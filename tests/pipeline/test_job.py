@@ -16,6 +16,7 @@ from bnce_dist.core.divergence import log_density_along_ode
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.launch import write_report
 from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
 from bnce_dist.pipeline.stages.evaluate import ExactLikelihood
 
@@ -44,6 +45,17 @@ PROMISED = {
 @pytest.fixture
 def run_copy(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "done"))
+
+
+def test_a_run_ends_with_a_report_that_can_be_written_again(run_copy: Path) -> None:
+    text = (run_copy / "report.html").read_text()
+    metrics = json.loads((run_copy / "metrics.json").read_text())
+    assert f"{metrics['delta_f_kT']:.2f} ± {metrics['delta_f_stderr_kT']:.2f} kT" in text
+    assert metrics["hardware"] in text
+    (run_copy / "report.html").unlink()
+    assert write_report(run_copy).read_text() == text
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        write_report(run_copy / "evaluate")
 
 
 def modification_times(folder: Path) -> dict[Path, int]:

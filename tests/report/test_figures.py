@@ -176,6 +176,7 @@ def test_all_figures_are_written_whatever_the_global_style(tmp_path: Path, run: 
         "ramachandran.png",
         "free_energy_profile.png",
         "energies.png",
+        "torsions.png",
         "losses.png",
         "weights.png",
         "log_density.png",
@@ -193,7 +194,7 @@ def test_all_figures_are_written_whatever_the_global_style(tmp_path: Path, run: 
 def test_a_reference_of_one_replica_still_has_a_figure(tmp_path: Path, run: RunResults) -> None:
     replica = np.zeros_like(run.reference_replica)
     single = dataclasses.replace(run, reference_replica=replica)
-    assert len(write_figures(tmp_path, single)) == 6
+    assert len(write_figures(tmp_path, single)) == 7
 
 
 def test_an_unwritable_folder_is_an_input_error(tmp_path: Path, run: RunResults) -> None:

@@ -1,0 +1,198 @@
+"""The report of a run, or of a fleet: one HTML file that needs nothing else, not even a network."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from bnce_dist.data.atomic import atomic_path
+from bnce_dist.report.estimates import estimate_figure
+from bnce_dist.report.style import DPI
+
+Row = tuple[str, str]
+
+CAPTIONS: Mapping[str, tuple[str, str]] = {
+    "ramachandran": (
+        "Where the molecule is",
+        "Free energy over the backbone torsions. The weights turn the left panel into the middle"
+        " one, which should look like the right one. Dashed lines bound the state.",
+    ),
+    "free_energy_profile": (
+        "Free energy along φ",
+        "Below: the difference to the reference. Bands hold 95 % of bootstrap replicates.",
+    ),
+    "torsions": ("Backbone torsions", "The same torsions one by one."),
+    "energies": (
+        "Potential energy",
+        "Reweighted samples should have the energies of molecular dynamics.",
+    ),
+    "weights": (
+        "Importance weights",
+        "Few samples must not hold most of the weight. A tail of slope beyond k = 0.7 has errors"
+        " that no interval shows.",
+    ),
+    "log_density": (
+        "Energy model against exact likelihood",
+        "The exact likelihood integrates a divergence along the flow and costs thousands of times"
+        " more; it checks the energy model on some of the samples.",
+    ),
+    "losses": ("Training", "Raw and smoothed losses of the two models."),
+}
+"""Title and explanation of every figure of a run, in the order of the report."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunReport:
+    """What the report of a run is made of.
+
+    Args:
+        name: Of the run.
+        molecule: Its name.
+        metrics: Content of ``metrics.json``.
+        settings: Every setting by its dotted name.
+        figures: Image files; their names without suffix are the keys of `CAPTIONS`.
+        structures: What `conformations.structures` returns.
+    """
+
+    name: str
+    molecule: str
+    metrics: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    figures: Sequence[Path]
+    structures: Mapping[str, Any]
+
+
+def write_run_report(path: Path, report: RunReport) -> Path:
+    """Write the report of a run, whole or not at all.
+
+    Raises: InputError: the folder cannot be written or the disk is full.
+    """
+    metrics = report.metrics
+    images = {figure.stem: data_uri(figure.read_bytes()) for figure in report.figures}
+    values = {
+        "report": report,
+        "metrics": metrics,
+        "verdict": metrics.get("verdict"),
+        "delta_f": value_text(metrics, "delta_f"),
+        "reference": value_text(metrics, "delta_f_reference"),
+        "estimates": data_uri(_png(_estimates(metrics))),
+        "diagnostics": diagnostics(metrics),
+        "figures": [
+            (title, caption, images[name])
+            for name, (title, caption) in CAPTIONS.items()
+            if name in images
+        ],
+    }
+    return _write(path, "run.html.jinja", values)
+
+
+def write_fleet_report(
+    path: Path, runs: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str], figure: Path
+) -> Path:
+    """Write the report of a fleet, which links to those of its members.
+
+    Args:
+        path: The file; members' folders are beside it.
+        runs: ``metrics.json`` of every finished molecule, by name.
+        failures: Why the others failed.
+        figure: Image of all free energies.
+
+    Raises: InputError: the folder cannot be written or the disk is full.
+    """
+    values = {
+        "name": path.parent.name,
+        "runs": runs,
+        "failures": failures,
+        "figure": data_uri(figure.read_bytes()),
+    }
+    return _write(path, "fleet.html.jinja", values)
+
+
+def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
+    """Return the numbers behind a verdict with their meaning in words."""
+    num_samples = metrics["ess_num_samples"]
+    return [
+        ("Samples", f"{num_samples:,}, of them {metrics['num_in_state']:,} in the state"),
+        ("Weight of the state", f"{metrics['weight_in_state']:.2%}"),
+        (
+            "Effective samples",
+            f"{metrics['ess_fraction']:.3f} of all, {metrics['ess_fraction_clipped']:.3f} with"
+            f" {metrics['clip_fraction']:.1%} clipped",
+        ),
+        ("Pareto k of the tail", f"{metrics['pareto_k']:.2f}, reliable below 0.7"),
+        (
+            "Rejected samples",
+            f"{metrics['num_rejected']:,}: {metrics['num_invalid']:,} no molecule,"
+            f" {metrics['num_wrong_chirality']:,} mirror images",
+        ),
+        (
+            "Error of the energy model",
+            f"{metrics['log_density_rmse_kT']:.2f} kT rms against"
+            f" {metrics['log_density_num_samples']:,} exact likelihoods,"
+            f" {metrics['speedup_over_exact']:,.0f} times faster",
+        ),
+        (
+            "Distance of energies (W2)",
+            f"{metrics['energy_w2_emulator_kT']:.2f} kT before, {metrics['energy_w2_kT']:.2f} kT"
+            " after reweighting",
+        ),
+        (
+            "Distance of torsions (W2)",
+            f"{metrics['torsion_w2_emulator_rad']:.2f} rad before,"
+            f" {metrics['torsion_w2_rad']:.2f} rad after;"
+            f" {metrics['torsion_w2_baseline_rad']:.2f} rad between two draws of the reference",
+        ),
+        ("Reference of this run", metrics["delta_f_reference_run_reason"]),
+    ]
+
+
+def value_text(metrics: Mapping[str, Any], name: str) -> str:
+    """Return a free energy with its standard error."""
+    return f"{metrics[f'{name}_kT']:.2f} ± {metrics[f'{name}_stderr_kT']:.2f} kT"
+
+
+def data_uri(png: bytes) -> str:
+    """Return an image as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _estimates(metrics: Mapping[str, Any]) -> Figure:
+    def estimate(label: str, name: str) -> tuple[str, float, float]:
+        return label, metrics[f"{name}_kT"], metrics[f"{name}_stderr_kT"]
+
+    references = [estimate("Umbrella sampling, this run", "delta_f_reference_run")]
+    if metrics["delta_f_reference_source"] != "this run":
+        references.insert(0, estimate("Umbrella sampling, long", "delta_f_reference"))
+    return estimate_figure(
+        references,
+        [
+            estimate("Result", "delta_f"),
+            estimate("Energy model alone", "delta_f_learned"),
+            estimate("Exact likelihood alone", "delta_f_exact"),
+        ],
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI)
+    return stream.getvalue()
+
+
+def _write(path: Path, template: str, values: Mapping[str, Any]) -> Path:
+    environment = Environment(
+        loader=PackageLoader("bnce_dist.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["value_text"] = value_text
+    with atomic_path(path) as temporary:
+        temporary.write_text(environment.get_template(template).render(values), encoding="utf-8")
+    return path
