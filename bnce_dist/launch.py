@@ -10,6 +10,7 @@ from torch import nn
 
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.distributed.parallelism import Parallelism
+from bnce_dist.pipeline.boltzmann_generator import FILE_NAME, BoltzmannGenerator
 from bnce_dist.pipeline.config import Config, EmulatorConfig, EnergyConfig, TrackingConfig
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.fleet import Outcome
@@ -26,6 +27,7 @@ from bnce_dist.pipeline.provenance import commit
 from bnce_dist.pipeline.results import load_figure_data, load_positions
 from bnce_dist.pipeline.run import STAGE_NAMES, Pipeline
 from bnce_dist.pipeline.target import Target
+from bnce_dist.pipeline.verdict import Verdict
 from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Status, Tracker
 
@@ -103,6 +105,7 @@ def run_molecule(
         try:
             metrics = Pipeline(config, target, folder, executor, tracker).run(last_stage)
             if metrics is not None:
+                BoltzmannGenerator.load(folder.path).save(folder.path / FILE_NAME)
                 _record(config, target, folder, tracker, metrics)
             status = "FINISHED"
         except KeyboardInterrupt:
@@ -219,3 +222,4 @@ def _record(
     tracker.log_artifact(folder.path / REPORT_NAME)
     tracker.log_artifact(folder.path / "metrics.json")
     tracker.log_metrics({k: float(v) for k, v in metrics.items() if isinstance(v, int | float)})
+    tracker.set_tags({"verdict": Verdict.from_record(metrics["verdict"]).lines()[0]})

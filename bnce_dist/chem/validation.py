@@ -5,13 +5,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bnce_dist.chem.force_field import require_positions
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.core.errors import InputError
 
 _COVALENT_RADIUS_NM = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "S": 0.105}
 """Cordero et al. (2008), Dalton Trans. 2832."""
 _SHORTEST, _LONGEST = 0.7, 1.3
 """Range of a bond, in units of the sum of covalent radii."""
+_TYPICAL_BOND_NM = (0.05, 0.3)
+"""Range of the median bond length; half of a peptide's bonds are to hydrogens, of 0.1 nm."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,46 @@ def validate(molecule: Molecule, positions_nm: Tensor) -> Validation:
         mirrored=mirrored,
         mixed=is_l.any(1) & ~is_l.all(1),
     )
+
+
+def has_native_chirality(molecule: Molecule, positions_nm: Tensor) -> Tensor:
+    """Tell in which conformations every chirality centre is as in the molecule.
+
+    Args:
+        molecule: The molecule.
+        positions_nm: ``(batch, atoms, 3)`` [nm].
+
+    Returns: ``(batch,)``.
+    """
+    native = torch.ones(len(positions_nm), dtype=torch.bool, device=positions_nm.device)
+    for centre in molecule.chirality_centres:
+        native &= signed_volume(positions_nm, centre) > 0
+    return native
+
+
+def require_molecules(molecule: Molecule, positions_nm: Tensor) -> None:
+    """Check that positions are finite, of this molecule, and in nm.
+
+    Args:
+        molecule: The molecule.
+        positions_nm: ``(batch, atoms, 3)``.
+
+    Raises: InputError: otherwise; positions in angstrom are told by the length of the bonds.
+    """
+    require_positions(positions_nm, molecule.num_atoms)
+    if len(positions_nm) == 0:
+        return
+    first, second = torch.tensor(molecule.bonds).T
+    lengths = (positions_nm[:, first] - positions_nm[:, second]).norm(dim=2)
+    typical = float(lengths.median())
+    if not _TYPICAL_BOND_NM[0] < typical < _TYPICAL_BOND_NM[1]:
+        is_angstrom = _TYPICAL_BOND_NM[0] < typical / 10 < _TYPICAL_BOND_NM[1]
+        raise InputError(
+            "positions_nm",
+            expected="nanometres, with bonds of 0.1 to 0.15 nm",
+            got=f"bonds of {typical:.3g}" + (", which are angstrom" if is_angstrom else ""),
+            remedy="divide by 10" if is_angstrom else "check the unit and the order of atoms",
+        )
 
 
 def has_the_bonds_of(molecule: Molecule, positions_nm: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 
-USER_ERROR, INTERRUPTED = 2, 130
+FAILED, USER_ERROR, UNRELIABLE, INTERRUPTED = 1, 2, 3, 130
+"""Exit codes; 0 is success."""
 # Ray sets it for the command of `ray job submit`.
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bnce_dist.cli.common import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.cli.common import (
+    FAILED,
+    begin_work,
+    create_executor,
+    errors_as_one_line,
+    run_path,
+)
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import atomic_path, write_json
@@ -33,7 +39,7 @@ RECIPES = {
 TABLE_RECIPES = ("ours", "paper-reduced")
 QUICK_FACTOR = 8
 FIGURE = "densities.png"
-FAILED = 1
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -1,12 +1,21 @@
 """The command line of the pipeline: checks first, then one call."""
 
+import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.cli.common import (
+    FAILED,
+    UNRELIABLE,
+    begin_work,
+    create_executor,
+    errors_as_one_line,
+    run_path,
+)
 from bnce_dist.core.errors import InputError
 from bnce_dist.launch import (
     check_run,
@@ -18,8 +27,8 @@ from bnce_dist.launch import (
 )
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.fleet import members_of, run_fleet
-from bnce_dist.pipeline.fleet_table import fleet_table
+from bnce_dist.pipeline.fleet import Outcome, members_of, run_fleet
+from bnce_dist.pipeline.fleet_table import fleet_record, fleet_table
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.plan import Plan
@@ -28,7 +37,6 @@ from bnce_dist.pipeline.summary import summary
 from bnce_dist.pipeline.target import Target
 
 DEFAULT_NAME = "alanine_dipeptide"
-FAILED = 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -64,6 +72,12 @@ def train(
             help="Continue a run whose configuration changed: redo the stages affected.",
         ),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 3 if the result is unreliable.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one line of JSON.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done and start nothing.")
     ] = False,
@@ -82,23 +96,30 @@ def train(
         elif dry_run:
             _print_plan(resolved, RunFolder(path))
         elif molecules:
-            _run_fleet(resolved, molecules, path, stage, resume)
+            outcomes = _run_fleet(resolved, molecules, path, stage, resume)
+            typer.echo(json.dumps(fleet_record(outcomes)) if as_json else fleet_table(outcomes))
+            _exit_if_bad(outcomes, strict)
         else:
-            _run(resolved, RunFolder(path), stage, resume)
+            outcome = _run(resolved, RunFolder(path), stage, resume)
+            if outcome.metrics is not None:
+                metrics = outcome.metrics
+                typer.echo(json.dumps(metrics) if as_json else summary(metrics, path))
+            _exit_if_bad([outcome], strict)
 
 
-def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> None:
-    """Run one molecule and print its result."""
+def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> Outcome:
+    """Run one molecule."""
     begin_work()
     check_run(config, folder, resume=resume)
     executor = _executor(config, last_stage)
     metrics = run_molecule(config, folder, executor, last_stage=last_stage, resume=resume)
-    if metrics is not None:
-        typer.echo(summary(metrics, folder.path))
+    return Outcome(folder.path.name, metrics)
 
 
-def _run_fleet(config: Config, sequences: str, folder: Path, last_stage: str, resume: bool) -> None:
-    """Run many molecules and print their table."""
+def _run_fleet(
+    config: Config, sequences: str, folder: Path, last_stage: str, resume: bool
+) -> list[Outcome]:
+    """Run many molecules."""
     begin_work()
     config = with_common_store(config, folder)
     members = members_of(sequences, config, folder)
@@ -113,9 +134,15 @@ def _run_fleet(config: Config, sequences: str, folder: Path, last_stage: str, re
             STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1],
         )
         write_fleet(outcomes, folder, tracker)
-    typer.echo(fleet_table(outcomes))
+    return outcomes
+
+
+def _exit_if_bad(outcomes: Sequence[Outcome], strict: bool) -> None:
+    """End with the exit code that the outcomes deserve."""
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(FAILED)
+    if strict and not all(o.metrics["reliable"] for o in outcomes if o.metrics is not None):
+        raise typer.Exit(UNRELIABLE)
 
 
 def _executor(config: Config, last_stage: str) -> Executor:

@@ -92,15 +92,34 @@ class Emulator:
             differentiate=jacobian if is_internal else reverse_jacobian,
         )
 
-    def save(self, path: Path) -> None:
-        """Write the emulator to one file, atomically."""
+    def to_state(self) -> dict[str, Any]:
+        """Return plain types and tensors from which `from_state` rebuilds this object."""
         settings = {
             "architecture": self.velocity_field.architecture,
             "num_ode_steps": self.num_ode_steps,
             "ode_time_exponent": self.ode_time_exponent,
             "interpolant": self.interpolant,
         }
-        _save(path, "emulator", self.molecule, self.coordinates, self.velocity_field, settings)
+        return _state("emulator", self.molecule, self.coordinates, self.velocity_field, settings)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Emulator":
+        """Return the emulator that `to_state` described."""
+        settings = dict(state["settings"])
+        # Version 0.1 knew one architecture and did not write it down.
+        architecture = settings.pop("architecture", InternalVelocity.architecture)
+        velocity_field = VELOCITY_MODELS[architecture](**state["model"])
+        velocity_field.load_state_dict(state["weights"])
+        return cls(
+            state["molecule"],
+            from_state(state["coordinates"]),
+            velocity_field.eval(),
+            **settings,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the emulator to one file, atomically."""
+        save_state(path, self.to_state())
 
     @classmethod
     def load(cls, path: Path, *, molecule: str | None = None) -> "Emulator":
@@ -112,18 +131,7 @@ class Emulator:
 
         Raises: InputError: absent, torn, or of something else.
         """
-        content = _load(path, "emulator", molecule)
-        settings = content["settings"]
-        # Version 0.1 knew one architecture and did not write it down.
-        architecture = settings.pop("architecture", InternalVelocity.architecture)
-        velocity_field = VELOCITY_MODELS[architecture](**content["model"])
-        velocity_field.load_state_dict(content["weights"])
-        return cls(
-            content["molecule"],
-            from_state(content["coordinates"]),
-            velocity_field.eval(),
-            **settings,
-        )
+        return cls.from_state(load_state(path, "emulator", molecule))
 
 
 @dataclass(frozen=True)
@@ -166,13 +174,32 @@ class LearnedDensity:
         """Return the normalised log density in model space, ``(batch,)`` [nats]."""
         return self.energy_model.log_density_z(z, self.path)
 
-    def save(self, path: Path) -> None:
-        """Write the density to one file, atomically."""
+    def to_state(self) -> dict[str, Any]:
+        """Return plain types and tensors from which `from_state` rebuilds this object."""
         settings = {
             "architecture": self.energy_model.architecture,
             "interpolant": self.interpolant,
         }
-        _save(path, "energy", self.molecule, self.coordinates, self.energy_model, settings)
+        return _state("energy", self.molecule, self.coordinates, self.energy_model, settings)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "LearnedDensity":
+        """Return the density that `to_state` described."""
+        settings = dict(state["settings"])
+        # Version 0.1 knew one architecture and did not write it down.
+        architecture = settings.pop("architecture", LateFusionEnergy.architecture)
+        energy_model = ENERGY_MODELS[architecture](**state["model"])
+        energy_model.load_state_dict(state["weights"])
+        return cls(
+            state["molecule"],
+            from_state(state["coordinates"]),
+            energy_model.eval(),
+            **settings,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the density to one file, atomically."""
+        save_state(path, self.to_state())
 
     @classmethod
     def load(cls, path: Path, *, molecule: str | None = None) -> "LearnedDensity":
@@ -184,29 +211,17 @@ class LearnedDensity:
 
         Raises: InputError: absent, torn, or of something else.
         """
-        content = _load(path, "energy", molecule)
-        settings = content["settings"]
-        # Version 0.1 knew one architecture and did not write it down.
-        architecture = settings.pop("architecture", LateFusionEnergy.architecture)
-        energy_model = ENERGY_MODELS[architecture](**content["model"])
-        energy_model.load_state_dict(content["weights"])
-        return cls(
-            content["molecule"],
-            from_state(content["coordinates"]),
-            energy_model.eval(),
-            **settings,
-        )
+        return cls.from_state(load_state(path, "energy", molecule))
 
 
-def _save(
-    path: Path,
+def _state(
     kind: str,
     molecule: str,
     coordinates: Coordinates,
     model: VelocityModel | EnergyModel,
     settings: dict[str, Any],
-) -> None:
-    content = {
+) -> dict[str, Any]:
+    return {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
         "molecule": molecule,
@@ -215,11 +230,24 @@ def _save(
         "weights": model.state_dict(),
         "settings": settings,
     }
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write plain types and tensors to a model file, atomically."""
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        torch.save(state, temporary)
 
 
-def _load(path: Path, kind: str, molecule: str | None) -> dict[str, Any]:
+def load_state(path: Path, kind: str, molecule: str | None = None) -> dict[str, Any]:
+    """Read what `save_state` wrote.
+
+    Args:
+        path: A model file.
+        kind: What it must be of.
+        molecule: If given, the identity it must have.
+
+    Raises: InputError: absent, torn, or of something else.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = (content["schema_version"], content["kind"], content["molecule"])

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bnce_dist.pipeline.fleet import Outcome
+from bnce_dist.pipeline.verdict import Verdict
 
 PUBLISHED_MD_DELTA_F_KT: Mapping[str, float] = {
     "AC": 3.6648,
@@ -46,6 +47,7 @@ _COLUMNS = (
     "torsion W2 (baseline)",
     "ESS fraction",
     "Pareto k",
+    "verdict",
     "minutes",
 )
 
@@ -94,6 +96,7 @@ def _row(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         f"{metrics['torsion_w2_rad']:.2f} ({metrics['torsion_w2_baseline_rad']:.2f})",
         f"{metrics['ess_fraction']:.2f}",
         f"{metrics['pareto_k']:.2f}",
+        Verdict.from_record(metrics["verdict"]).label,
         f"{sum(metrics['seconds'].values()) / 60:.1f}",
     )
 
@@ -108,6 +111,7 @@ def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "abs_error_max_kT": max(abs(_error(run)) for run in runs),
         "energy_w2_mean_kT": mean([run["energy_w2_kT"] for run in runs]),
         "torsion_w2_mean_rad": mean([run["torsion_w2_rad"] for run in runs]),
+        "num_reliable": sum(run["reliable"] for run in runs),
         "ess_fraction_min": min(run["ess_fraction"] for run in runs),
     }
 

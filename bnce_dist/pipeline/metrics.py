@@ -95,7 +95,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class ReferenceEnsemble:
     """Weighted frames of a simulation; energies are of some of them.
 
     Args:
@@ -143,13 +143,10 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "delta_f_clipped_kT": of_clipped.value_kT,
         "num_in_state": corrected.num_in_state,
         "weight_in_state": corrected.weight_in_state,
-        "ess_fraction": weights.ess_fraction,
+        **weight_diagnostics(weights, samples.in_state),
         "ess_fraction_clipped": clipped.ess_fraction,
-        "ess_num_samples": weights.num_samples,
-        "pareto_k": weights.pareto_k,
         "clip_fraction": clip.fraction,
         "clip_weight_removed": clip.weight_removed,
-        "num_rejected": weights.num_rejected,
         "num_invalid": int((~samples.valid).sum()),
         "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
         "num_mirrored": int((samples.is_molecule & samples.mirrored).sum()),
@@ -158,8 +155,27 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
     }
 
 
+def weight_diagnostics(weights: Weights, in_state: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the quality of weights under the names of ``metrics.json``.
+
+    Args:
+        weights: Of every sample.
+        in_state: Whether each sample is in the state, ``(samples,)``.
+
+    Raises: InputError: too few samples for the tail's shape.
+    """
+    return {
+        "ess_fraction": weights.ess_fraction,
+        "ess_num_samples": weights.num_samples,
+        "ess_in_state": _ess(weights.log_weights[in_state]),
+        "ess_outside_state": _ess(weights.log_weights[~in_state]),
+        "pareto_k": weights.pareto_k,
+        "num_rejected": weights.num_rejected,
+    }
+
+
 def distances_to_reference(
-    samples: Samples, torsions: FloatArray, reference: Ensemble, seed: int
+    samples: Samples, torsions: FloatArray, reference: ReferenceEnsemble, seed: int
 ) -> dict[str, float]:
     """Return 2-Wasserstein distances to the reference, before and after reweighting.
 
@@ -246,3 +262,8 @@ def _delta_f(
 def _log_z(weights: Weights) -> float:
     """Return the log of the mean weight: the target's log normalisation constant [nats]."""
     return float(logsumexp(weights.log_weights) - np.log(weights.num_samples))
+
+
+def _ess(log_weights: FloatArray) -> float:
+    """Return the effective sample size of a part of the samples, which may have no weight."""
+    return Weights(log_weights).ess if np.isfinite(log_weights).any() else 0.0

@@ -12,13 +12,14 @@ from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.metrics import (
-    Ensemble,
+    ReferenceEnsemble,
     Samples,
     distances_to_reference,
     evaluation_metrics,
 )
 from bnce_dist.pipeline.stages.reference import Reference
 from bnce_dist.pipeline.target import Target
+from bnce_dist.pipeline.verdict import judge
 
 
 def load_samples(folder: RunFolder, target: Target) -> Samples:
@@ -45,8 +46,11 @@ def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str,
     distances = distances_to_reference(
         samples, np.stack([angles["phi"], angles["psi"]], axis=1), _ensemble(reference), config.seed
     )
+    verdict = judge(metrics)
     return {
         **metrics,
+        "reliable": verdict.reliable,
+        "verdict": verdict.as_record(),
         **distances,
         "delta_f_reference_kT": long.delta_f_kT if long else own["delta_f_kT"],
         "delta_f_reference_stderr_kT": long.stderr_kT if long else own["stderr_kT"],
@@ -64,8 +68,8 @@ def load_positions(folder: RunFolder, samples: Sequence[int]) -> NDArray[np.floa
     return evaluated.load(["positions_nm"])["positions_nm"][list(samples)].astype(np.float64)
 
 
-def _ensemble(reference: Reference) -> Ensemble:
-    return Ensemble(
+def _ensemble(reference: Reference) -> ReferenceEnsemble:
+    return ReferenceEnsemble(
         np.stack([reference.phi, reference.psi], axis=1),
         np.exp(reference.log_weights),
         reference.energies_kt,

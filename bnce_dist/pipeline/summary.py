@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bnce_dist.pipeline.verdict import Verdict
+
 
 def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     """Return a short table of a run's ``metrics.json``."""
     low, high = metrics["delta_f_interval_kT"]
     converged = "" if metrics["delta_f_reference_run_converged"] else ", NOT converged"
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in metrics["seconds"].items())
+    verdict = Verdict.from_record(metrics["verdict"])
     rows = {
         "delta_f": f"{_value(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]",
         "reference": f"{_value(metrics, 'delta_f_reference')} "
@@ -27,7 +30,10 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         "memory": f"{metrics['peak_memory_gb']:.1f} GB",
         "folder": str(folder),
     }
-    return "\n".join(f"{name:<20} {text}" for name, text in rows.items())
+    lines = [f"{name:<20} {text}" for name, text in rows.items()]
+    heads = ["verdict", *("" for _ in verdict.advice)]
+    lines += [f"{head:<20} {text}" for head, text in zip(heads, verdict.lines(), strict=True)]
+    return "\n".join(lines)
 
 
 def _value(metrics: Mapping[str, Any], name: str) -> str:

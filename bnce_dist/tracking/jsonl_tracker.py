@@ -67,6 +67,10 @@ class JsonLinesTracker:
         if new:
             self._record("metrics", run, step=step, values=new)
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record labels of the run."""
+        self._record("tags", self._current_run, tags=dict(tags))
+
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
         """Record where a file lies; inside the run folder it is named relative to it."""
         absolute = Path(path).absolute()

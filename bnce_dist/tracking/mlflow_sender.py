@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -111,6 +111,9 @@ class MlflowSender:
         if first["event"] == "metrics":
             metrics = [metric for record in records for metric in _metrics(record)]
             self._client.log_batch(run_id, metrics=metrics)
+        elif first["event"] == "tags":
+            tags = [RunTag(name, value) for name, value in first["tags"].items()]
+            self._client.log_batch(run_id, tags=tags)
         elif first["event"] == "artifact":
             self._upload(run_id, first)
         else:

@@ -35,6 +35,9 @@ class Tracker(Protocol):
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Record values at a step; a value already recorded there is not repeated."""
 
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Label the run; a label that it has already is replaced."""
+
     def log_artifact(self, path: str | Path, folder: str = "") -> None:
         """Record a file of the run under ``folder``."""
 
@@ -68,6 +71,9 @@ class NullTracker:
         return contextlib.nullcontext()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Do nothing."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
         """Do nothing."""
 
     def log_artifact(self, path: str | Path, folder: str = "") -> None:

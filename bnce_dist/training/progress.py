@@ -20,14 +20,18 @@ class Progress(AbstractContextManager["Progress"]):
         total: Units of work altogether.
         unit: Name of one unit.
         done: Units done before this process began; they do not count towards the rate.
+        shown: Whether anything is shown at all.
     """
 
-    def __init__(self, label: str, *, total: int, unit: str, done: int = 0) -> None:
+    def __init__(
+        self, label: str, *, total: int, unit: str, done: int = 0, shown: bool = True
+    ) -> None:
         self._label, self._total, self._unit, self._initial = label, total, unit, done
+        self._shown = shown
         self._started = self._last_line = time.monotonic()
         self._bar = (
             tqdm(desc=label, total=total, unit=unit, initial=done, dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if shown and sys.stderr.isatty()
             else None
         )
 
@@ -39,7 +43,7 @@ class Progress(AbstractContextManager["Progress"]):
             self._bar.refresh()
             return
         now = time.monotonic()
-        if done >= self._total or now - self._last_line >= LINE_INTERVAL_SECONDS:
+        if self._shown and (done >= self._total or now - self._last_line >= LINE_INTERVAL_SECONDS):
             self._last_line = now
             print(self._line(done, now - self._started, note), file=sys.stderr, flush=True)
 

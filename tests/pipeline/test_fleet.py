@@ -36,6 +36,8 @@ def make_metrics(delta_f: float, reference: float, *, converged: bool = True) ->
         "torsion_w2_baseline_rad": 0.1,
         "ess_fraction": 0.4,
         "pareto_k": 0.3,
+        "reliable": converged,
+        "verdict": {"reliable": converged, "reasons": [], "advice": []},
         "seconds": {"simulate": 60.0, "evaluate": 30.0},
     }
 
@@ -83,6 +85,9 @@ def test_the_table_says_what_failed_and_averages_the_rest() -> None:
     assert "3.66" in ac  # the published simulation
     assert "not converged" not in ac
     assert "4.50 +- 0.06 (not converged)" in gn
+    assert "| reliable |" in ac
+    assert "| UNRELIABLE |" in gn
+    assert summary["num_reliable"] == 1
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import EvaluateConfig
 from bnce_dist.pipeline.metrics import (
-    Ensemble,
+    ReferenceEnsemble,
     Samples,
     distances_to_reference,
     evaluation_metrics,
@@ -117,7 +117,7 @@ def test_distances_to_the_reference_vanish_by_reweighting() -> None:
     y = TARGET_SD * rng.normal(size=NUM_SAMPLES)
     x = np.random.default_rng(0).normal(size=NUM_SAMPLES)  # as in make_samples
     ones = np.ones(NUM_SAMPLES)
-    reference = Ensemble(_across_the_cut(y), ones, 0.5 * (y / TARGET_SD) ** 2, ones)
+    reference = ReferenceEnsemble(_across_the_cut(y), ones, 0.5 * (y / TARGET_SD) ** 2, ones)
     samples = make_samples()
     potential = samples.reduced_potential.copy()
     potential[5] = np.inf

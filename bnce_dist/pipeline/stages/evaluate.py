@@ -1,6 +1,5 @@
 """Weigh held-out samples of the emulator, and judge the energy model by exact likelihoods."""
 
-import math
 import time
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnce_dist.chem.coordinates import CenteredCartesian
-from bnce_dist.chem.geometry import dihedral, signed_volume
-from bnce_dist.chem.validation import Validation, validate
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
+from bnce_dist.pipeline.evaluation import evaluate_samples
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
 from bnce_dist.pipeline.target import Target
@@ -98,51 +95,17 @@ class Evaluator:
         Samples that are no molecule get an infinite reduced potential, that is, weight zero.
         """
         z = torch.from_numpy(self.samples.read(index, ["z"])["z"])
-        molecule = self.target.molecule
         log_density_z, cpu_seconds = self._timed_log_density(z)
-        validation, log_det = self._validated(z.double())
-        positions = validation.positions_nm
-        potential = self.target.force_field.reduced_potential(positions)
-        potential = torch.where(validation.intact & potential.isfinite(), potential, torch.inf)
-        arrays = {
-            "positions_nm": positions.float(),
-            "phi": dihedral(positions, molecule.phi),
-            "psi": dihedral(positions, molecule.psi),
-            "reduced_potential": potential,
-            "log_density": log_density_z.double() - log_det,
-            "log_det_decode": log_det,
-            "valid": validation.intact,
-            "native_chirality": ~validation.mixed,
-            "mirrored": validation.mirrored,
-            "cpu_seconds": torch.full((len(z),), cpu_seconds / len(z), dtype=torch.float64),
-        }
+        arrays = evaluate_samples(self.target, self.density.coordinates, z, log_density_z)
+        arrays["positions_nm"] = arrays["positions_nm"].float()
+        arrays["cpu_seconds"] = torch.full((len(z),), cpu_seconds / len(z), dtype=torch.float64)
         return {name: array.numpy() for name, array in arrays.items()}
-
-    def _validated(self, z: Tensor) -> tuple[Validation, Tensor]:
-        """Return the molecules that samples stand for, and the log-determinant of the way there."""
-        molecule, coordinates = self.target.molecule, self.density.coordinates
-        positions, log_det = coordinates.decode(z)
-        if isinstance(coordinates, CenteredCartesian):
-            # Cartesian models are blind to reflections: two points of one density become one.
-            images = 2 if molecule.chirality_centres else 1
-            return validate(molecule, positions), log_det - math.log(images)
-        # Internal coordinates tell the hands apart: the wrong one is another molecule.
-        native = self._native_chirality(positions)
-        intact = coordinates.validity(z)
-        return Validation(positions, intact, torch.zeros_like(native), ~native), log_det
 
     def _timed_log_density(self, z: Tensor) -> tuple[Tensor, float]:
         self.density.log_density_z(z)  # The first call pays for memory and caches.
         started = time.process_time()
         log_density = self.density.log_density_z(z)
         return log_density, time.process_time() - started
-
-    def _native_chirality(self, positions_nm: Tensor) -> Tensor:
-        """Return where every chirality centre is as in the molecule."""
-        native_chirality = torch.ones(len(positions_nm), dtype=torch.bool)
-        for centre in self.target.molecule.chirality_centres:
-            native_chirality &= signed_volume(positions_nm, centre) > 0
-        return native_chirality
 
 
 class ExactLikelihood:
