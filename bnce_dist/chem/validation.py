@@ -111,6 +111,38 @@ def require_molecules(molecule: Molecule, positions_nm: Tensor) -> None:
         )
 
 
+def relabel_hydrogens(molecule: Molecule, positions_nm: Tensor) -> Tensor:
+    """Exchange hydrogens of one tetrahedral atom wherever they are numbered the other way round.
+
+    To a model that gives such hydrogens the same features, both numberings are one sample; in
+    internal coordinates they lie far apart.
+
+    Args:
+        molecule: Its positions show the right numbering.
+        positions_nm: ``(batch, atoms, 3)`` [nm], of the molecule's hand.
+
+    Returns: Positions of the same shape; nothing else is changed.
+    """
+    neighbours: dict[int, list[int]] = {}
+    for i, j in molecule.bonds:
+        neighbours.setdefault(i, []).append(j)
+        neighbours.setdefault(j, []).append(i)
+    reference = torch.from_numpy(molecule.positions_nm)
+    relabelled = positions_nm.clone()
+    for centre, near in neighbours.items():
+        hydrogens = sorted(n for n in near if molecule.elements[n] == "H")
+        if len(near) != 4 or len(hydrogens) < 2:
+            continue
+        heavy = min(set(near) - set(hydrogens))
+        last, first = hydrogens[-1], hydrogens[-2]
+        quadruple = (centre, heavy, first, last)
+        native = signed_volume(reference, quadruple) > 0
+        wrong = (signed_volume(positions_nm, quadruple) > 0) != native
+        relabelled[wrong, first] = positions_nm[wrong, last]
+        relabelled[wrong, last] = positions_nm[wrong, first]
+    return relabelled
+
+
 def has_the_bonds_of(molecule: Molecule, positions_nm: Tensor) -> Tensor:
     """Tell which conformations have exactly the molecule's bonds.
 

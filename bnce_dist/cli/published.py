@@ -7,9 +7,10 @@ import torch
 import typer
 from tqdm import tqdm
 
+from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
 from bnce_dist.cli.common import errors_as_one_line
-from bnce_dist.pipeline.published import PublishedSampler, write_samples
+from bnce_dist.pipeline.published.field import PublishedSampler, write_samples
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -31,7 +32,8 @@ def sample_published(
     Every sample is written with what is wrong with it, if anything; counts go to the terminal.
     """
     with errors_as_one_line():
-        sampler = PublishedSampler.load(weights, sequence)
+        molecule = Molecule.from_sequence(sequence) if sequence is not None else None
+        sampler = PublishedSampler.load(weights, molecule)
         batches = sampler.sample(num_samples, num_steps=num_steps, batch_size=batch_size, seed=seed)
         with tqdm(total=num_samples, unit="sample", disable=None) as progress:
             positions = []

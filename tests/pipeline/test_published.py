@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import has_the_bonds_of
 from bnce_dist.cli.published import app
-from bnce_dist.pipeline.published import PUBLISHED_FIELDS
+from bnce_dist.pipeline.published.field import PUBLISHED_FIELDS
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "reference" / "published"
 TRANSFERABLE = "trained_vector_9_layer_kabsch_aa2_ema.pt"

@@ -1,6 +1,7 @@
 """What the two training stages have in common."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from bnce_dist.data.atomic import atomic_path, write_json
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.config import EmulatorConfig, EnergyConfig
+from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.models import train_settings
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import ModelKind
 from bnce_dist.training.checkpoint import load_checkpoint
-from bnce_dist.training.task import TrainingMetadata, TrainingTask
+from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 
 
 def fit_model(
@@ -35,18 +38,48 @@ def fit_model(
         build_objective: Makes the objective, which holds the model under its attribute's name.
         z: Training data, ``(samples, dim)`` float32.
     """
-    data_path = context.folder / "z.npy"
-    with atomic_path(data_path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, z)
-    task = TrainingTask(
+    fit_in_folder(
+        context.folder,
+        context.executor,
+        model,
         build_objective,
-        data_path,
+        z,
         train_settings(config, context.config.seed),
         TrainingMetadata(kind, context.target.molecule.identity, model.config()),
+        report=context.track(),
     )
-    result = context.executor.fit(task, context.folder / "training", report=context.track())
-    write_json(context.folder / "history.json", result.history)
-    averaged = load_checkpoint(result.checkpoint_path, metadata=task.metadata)["ema"]
+
+
+def fit_in_folder(
+    folder: Path,
+    executor: Executor,
+    model: InternalVelocity | EnergyModel,
+    build_objective: Callable[[], nn.Module],
+    z: np.ndarray,
+    settings: TrainSettings,
+    metadata: TrainingMetadata,
+    *,
+    report: Callable[[Record], None] | None = None,
+) -> None:
+    """Train on all workers and give ``model`` the averaged weights.
+
+    Args:
+        folder: Gets ``z.npy``, the checkpoints and ``history.json``.
+        executor: Does the training.
+        model: Of the architecture that ``build_objective`` builds.
+        build_objective: Makes the objective, which holds the model under its attribute's name.
+        z: Training data, ``(samples, dim)`` float32.
+        settings: How to train.
+        metadata: What the checkpoints are labelled with.
+        report: Called with every record of the training.
+    """
+    data_path = folder / "z.npy"
+    with atomic_path(data_path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, z)
+    task = TrainingTask(build_objective, data_path, settings, metadata)
+    result = executor.fit(task, folder / "training", report=report)
+    write_json(folder / "history.json", result.history)
+    averaged = load_checkpoint(result.checkpoint_path, metadata=metadata)["ema"]
     model.load_state_dict(_of_model(averaged))
 
 

@@ -76,18 +76,19 @@ class PublishedSampler:
     velocity_field: MeanFreeVelocity
 
     @classmethod
-    def load(cls, path: Path, sequence: str | None = None) -> "PublishedSampler":
+    def load(cls, path: Path, molecule: Molecule | None = None) -> "PublishedSampler":
         """Read weights and bind them to a molecule.
 
         Args:
             path: A published file under its published name.
-            sequence: The molecule; may be absent where there is only one.
+            molecule: May be absent where there is only one.
 
         Raises: InputError: unknown or unusable file, or a molecule it was not trained on.
         """
         entry = _entry(path)
         field = load_published(path, entry.parametrisation)
-        molecule = Molecule.from_sequence(sequence or entry.sequence or _no_sequence(path))
+        if molecule is None:
+            molecule = Molecule.from_sequence(entry.sequence or _no_sequence(path))
         coordinates = CenteredCartesian(molecule.num_atoms, entry.unit_nm)
         return cls(molecule, coordinates, MeanFreeVelocity(field, entry.features(molecule)))
 

@@ -1,0 +1,70 @@
+"""Everything a run on a published field can be told; the defaults are alanine dipeptide."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bnce_dist.pipeline.config import Count, EnergyConfig, Fraction, Section, TargetConfig
+
+
+class PublishedTargetConfig(TargetConfig):
+    """The molecule, and the Boltzmann distribution that samples are weighted to."""
+
+    potential: Literal["xtb", "force_field"] = "xtb"
+    """GFN2-xTB in implicit water (needs tblite), or the force field."""
+
+
+class PublishedSamplesConfig(Section):
+    """The field's samples."""
+
+    num_steps: Count = 10
+    """Midpoint steps from noise to data."""
+    batch_size: Count = 64
+    """Samples at a time; it does not alter them."""
+    num_training: Count = 20_000
+    """Samples the energy model learns from."""
+    num_relabelled: Count = 8
+    """Copies of each in the training data, with other labels of equivalent hydrogens."""
+    num_held_out: Annotated[int, Field(ge=100)] = 5_000
+    """Samples that are weighted."""
+    shard_size: Count = 500
+    """Samples per shard."""
+
+
+class PublishedEnergyConfig(EnergyConfig):
+    """The energy model that gives the samples' density, in internal coordinates."""
+
+    num_steps: Count = 3000
+    """Optimiser steps."""
+
+
+class PublishedEvaluateConfig(Section):
+    """What the weights are turned into."""
+
+    clip_fraction: Fraction = 0.002
+    """Share of the largest weights that is clipped."""
+    num_bootstrap: Annotated[int, Field(ge=20)] = 500
+    """Bootstrap resamples."""
+
+
+class PublishedClusterConfig(Section):
+    """How the work is spread; results do not depend on it beyond rounding."""
+
+    executor: Literal["ray", "local"] = "ray"
+    """Where the work runs: on Ray, or all of it in the calling process."""
+    num_workers: Count | None = None
+    """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
+
+
+class PublishedConfig(Section):
+    """One published field, one molecule, one target."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random draw."""
+    weights: str = "unweighted_ot_ema.pt"
+    """Path of the field's file, under its published name."""
+    target: PublishedTargetConfig = PublishedTargetConfig()
+    samples: PublishedSamplesConfig = PublishedSamplesConfig()
+    energy: PublishedEnergyConfig = PublishedEnergyConfig()
+    evaluate: PublishedEvaluateConfig = PublishedEvaluateConfig()
+    cluster: PublishedClusterConfig = PublishedClusterConfig()

@@ -1,0 +1,149 @@
+"""One run: samples of a published field, their density learned, their weights to the target."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bnce_dist.chem.coordinates import WhitenedInternal, ZMatrix
+from bnce_dist.chem.dataset import permute_equivalent_hydrogens
+from bnce_dist.chem.potentials import ReducedPotential
+from bnce_dist.chem.xtb import XTBPotential
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.random import generator
+from bnce_dist.data.atomic import file_sha256
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset
+from bnce_dist.pipeline.artifact import digest_of
+from bnce_dist.pipeline.emulator import LearnedDensity
+from bnce_dist.pipeline.executor import Executor
+from bnce_dist.pipeline.folder import RunFolder
+from bnce_dist.pipeline.models import build_energy_matching, build_energy_model, train_settings
+from bnce_dist.pipeline.published.config import PublishedConfig
+from bnce_dist.pipeline.published.field import PublishedSampler
+from bnce_dist.pipeline.published.workers import (
+    EVALUATION_UNITS,
+    SAMPLE_UNITS,
+    FieldWorker,
+    WeightWorker,
+    valid_samples,
+)
+from bnce_dist.pipeline.stages.fitting import fit_in_folder
+from bnce_dist.pipeline.stages.generate import num_shards
+from bnce_dist.pipeline.stages.train_emulator import encode
+from bnce_dist.pipeline.target import Target
+from bnce_dist.training.task import TrainingMetadata
+
+OTHER_RUN_REMEDY = "choose another --name or --output"
+
+
+class PublishedRun:
+    """What a run is made of, checked; nothing has been computed yet.
+
+    Args:
+        config: Of the run.
+        folder: Of the run, absolute; whatever it holds already is not repeated.
+
+    Raises: InputError: unusable weights, molecule, potential or folder.
+    """
+
+    def __init__(self, config: PublishedConfig, folder: Path) -> None:
+        self.config, self.folder = config, RunFolder(folder)
+        self.folder.require_same_run(config, OTHER_RUN_REMEDY)
+        self.target = Target.from_config(config.target)
+        self.weights = Path(config.weights).absolute()
+        PublishedSampler.load(self.weights, self.target.molecule)
+        self.potential: ReducedPotential = self.target.force_field
+        if config.target.potential == "xtb":
+            self.potential = XTBPotential(self.target.molecule, config.target.temperature_kelvin)
+
+    def execute(self, executor: Executor) -> dict[str, np.ndarray]:
+        """Sample, learn, weigh; an interrupted run goes on where it was.
+
+        Returns: The held-out samples and what is known of each, by `workers.SAMPLE_UNITS` and
+            `workers.EVALUATION_UNITS`.
+        Raises: InputError: the folder cannot be written, or training diverges.
+        """
+        self.folder.write_config(self.config)
+        with self.folder.lock():
+            samples = self._draw(executor, "samples", self.config.samples.num_training)
+            density_path = self._learn(executor, samples)
+            held_out = self._draw(executor, "held_out", self.config.samples.num_held_out)
+            evaluated = executor.map_shards(
+                partial(
+                    WeightWorker,
+                    self.target.molecule,
+                    self.potential,
+                    density_path,
+                    held_out.folder,
+                ),
+                len(held_out),
+                self.folder.stage("evaluated"),
+                metadata=self._metadata(EVALUATION_UNITS, target=True, samples=True, energy=True),
+                label="evaluate",
+            )
+        return {**held_out.load(), **evaluated.load()}
+
+    def _draw(self, executor: Executor, name: str, num_samples: int) -> ShardedDataset:
+        config = self.config.samples
+        return executor.map_shards(
+            partial(
+                FieldWorker,
+                self.weights,
+                self.target.molecule,
+                config,
+                num_samples,
+                (self.config.seed, name),
+            ),
+            num_shards(num_samples, config.shard_size),
+            self.folder.stage(name),
+            metadata=self._metadata(SAMPLE_UNITS, samples={"num_steps", "shard_size"}),
+            label=name.replace("_", " "),
+        )
+
+    def _learn(self, executor: Executor, samples: ShardedDataset) -> Path:
+        """Train the energy model on the samples that are the molecule; return its file."""
+        folder, config = self.folder.stage("energy"), self.config.energy
+        path, molecule = folder / "energy.pt", self.target.molecule
+        if path.exists():
+            return path
+        positions = self._training_positions(samples)
+        coordinates = WhitenedInternal.fit(
+            ZMatrix.from_graph(molecule.elements, molecule.bonds), positions
+        )
+        dims = (coordinates.num_euclidean, coordinates.num_circular)
+        energy_model = build_energy_model(config, *dims)
+        fit_in_folder(
+            folder,
+            executor,
+            energy_model,
+            partial(build_energy_matching, config, *dims),
+            encode(coordinates, positions),
+            train_settings(config, self.config.seed),
+            TrainingMetadata("energy", molecule.identity, energy_model.config()),
+        )
+        density = LearnedDensity(molecule.identity, coordinates, energy_model, config.interpolant)
+        density.save(path)
+        return path
+
+    def _training_positions(self, samples: ShardedDataset) -> torch.Tensor:
+        """Return every valid sample as often as asked, its equivalent hydrogens relabelled."""
+        arrays = samples.load()
+        valid = torch.from_numpy(arrays["positions_nm"][valid_samples(arrays)])
+        if not len(valid):
+            raise InputError(
+                f"samples of {self.weights.name}",
+                expected="molecules",
+                got=f"{len(arrays['intact'])} samples, all broken",
+                remedy="take more samples.num_steps",
+            )
+        copies = valid.repeat(self.config.samples.num_relabelled, 1, 1)
+        return permute_equivalent_hydrogens(
+            copies, self.target.molecule, generator(self.config.seed, "hydrogens")
+        )
+
+    def _metadata(self, units: dict[str, str], **sections: bool | set[str]) -> DatasetMetadata:
+        """Return the label of a data set, which depends on these parts of the configuration."""
+        settings = self.config.model_dump(mode="json", include={"seed": True, **sections})
+        key = digest_of([settings, file_sha256(self.weights)])
+        return DatasetMetadata(self.target.molecule.identity, units, {"key": key})

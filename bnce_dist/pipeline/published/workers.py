@@ -1,0 +1,117 @@
+"""What computes the shards of a run on a published field; all of it pickles."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bnce_dist.chem.geometry import dihedral
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials import ReducedPotential
+from bnce_dist.chem.validation import relabel_hydrogens, validate
+from bnce_dist.core.random import seed_from
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.pipeline.emulator import LearnedDensity
+from bnce_dist.pipeline.published.config import PublishedSamplesConfig
+from bnce_dist.pipeline.published.field import PublishedSampler
+
+SAMPLE_UNITS = {"positions_nm": "nm", "intact": "1", "mirrored": "1", "mixed": "1"}
+EVALUATION_UNITS = {
+    "phi": "rad",
+    "psi": "rad",
+    "reduced_potential": "kT",
+    "log_density": "nat",
+    "valid": "1",
+}
+
+
+class FieldWorker:
+    """Draws shards of samples from a published field.
+
+    The field tells neither hand from the other nor equivalent hydrogens apart. Samples are mapped
+    to L and to the molecule's own labels, which divides their density by a constant.
+
+    Args:
+        weights: The field's file.
+        molecule: The molecule.
+        config: How it is sampled.
+        num_samples: Samples of all shards together.
+        stream: Key of the random stream; the shard's index is added to it.
+    """
+
+    def __init__(
+        self,
+        weights: Path,
+        molecule: Molecule,
+        config: PublishedSamplesConfig,
+        num_samples: int,
+        stream: tuple[int | str, ...],
+    ) -> None:
+        self.sampler = PublishedSampler.load(weights, molecule)
+        self.config, self.num_samples, self.stream = config, num_samples, stream
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one shard's samples and what is known of each; none is dropped."""
+        config = self.config
+        batches = self.sampler.sample(
+            min(config.shard_size, self.num_samples - index * config.shard_size),
+            num_steps=config.num_steps,
+            batch_size=config.batch_size,
+            seed=seed_from(*self.stream, index),
+        )
+        validation = validate(self.sampler.molecule, torch.cat(list(batches)))
+        positions = relabel_hydrogens(self.sampler.molecule, validation.positions_nm)
+        return {
+            "positions_nm": positions.float().numpy(),
+            "intact": validation.intact.numpy(),
+            "mirrored": validation.mirrored.numpy(),
+            "mixed": validation.mixed.numpy(),
+        }
+
+
+class WeightWorker:
+    """Evaluates shards of samples under the target and under the learned density.
+
+    Args:
+        molecule: The molecule.
+        potential: The target.
+        density_path: The energy model's file.
+        samples_folder: Data set that `FieldWorker` made.
+    """
+
+    def __init__(
+        self,
+        molecule: Molecule,
+        potential: ReducedPotential,
+        density_path: Path,
+        samples_folder: Path,
+    ) -> None:
+        self.molecule, self.potential = molecule, potential
+        self.density = LearnedDensity.load(density_path, molecule=molecule.identity)
+        self.samples = ShardedDataset.open(samples_folder)
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return everything about one shard's samples.
+
+        Samples that are not the molecule get an infinite reduced potential, that is, weight zero.
+        """
+        samples = self.samples.read(index)
+        valid = valid_samples(samples)
+        positions = torch.from_numpy(samples["positions_nm"]).double()
+        molecules = positions[torch.from_numpy(valid)]
+        reduced_potential = np.full(len(valid), np.inf)
+        reduced_potential[valid] = self.potential.reduced_potential(molecules).detach().numpy()
+        log_density = np.zeros(len(valid))
+        log_density[valid] = self.density.log_density(molecules).numpy()
+        return {
+            "phi": dihedral(positions, self.molecule.phi).numpy(),
+            "psi": dihedral(positions, self.molecule.psi).numpy(),
+            "reduced_potential": reduced_potential,
+            "log_density": log_density,
+            "valid": valid,
+        }
+
+
+def valid_samples(samples: dict[str, np.ndarray]) -> np.ndarray:
+    """Return which samples of `FieldWorker` are the molecule, ``(samples,)`` bool."""
+    return samples["intact"] & ~samples["mixed"]
