@@ -14,12 +14,12 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in metrics["seconds"].items())
     verdict = Verdict.from_record(metrics["verdict"])
     rows = {
-        "delta_f": f"{_value(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]",
-        "reference": f"{_value(metrics, 'delta_f_reference')} "
+        "delta_f": f"{with_error(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]",
+        "reference": f"{with_error(metrics, 'delta_f_reference')} "
         f"({metrics['delta_f_reference_source']})",
-        "reference, this run": f"{_value(metrics, 'delta_f_reference_run')}{converged}",
-        "energy model alone": _value(metrics, "delta_f_learned"),
-        "exact likelihood": f"{_value(metrics, 'delta_f_exact')} "
+        "reference, this run": f"{with_error(metrics, 'delta_f_reference_run')}{converged}",
+        "energy model alone": with_error(metrics, "delta_f_learned"),
+        "exact likelihood": f"{with_error(metrics, 'delta_f_exact')} "
         f"(n = {metrics['log_density_num_samples']})",
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['ess_num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
@@ -36,5 +36,6 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _value(metrics: Mapping[str, Any], name: str) -> str:
+def with_error(metrics: Mapping[str, Any], name: str) -> str:
+    """Return ``<name>_kT`` with ``<name>_stderr_kT``."""
     return f"{metrics[f'{name}_kT']:.2f} +- {metrics[f'{name}_stderr_kT']:.2f} kT"

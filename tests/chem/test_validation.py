@@ -5,7 +5,7 @@ import torch
 
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import has_the_bonds_of, validate
+from bnce_dist.chem.validation import has_the_bonds_of, relabel_hydrogens, validate
 from bnce_dist.core.random import generator
 
 
@@ -85,3 +85,24 @@ def test_a_molecule_without_a_hand_is_never_mirrored() -> None:
     validation = validate(glycine, torch.stack([positions, -positions]))
     assert validation.valid.all()
     assert not validation.mirrored.any()
+
+
+def test_exchanged_hydrogens_get_their_own_labels_back(
+    isoleucine: Molecule, relaxed: torch.Tensor
+) -> None:
+    """Every pair of one tetrahedral atom; what turns a methyl group is left as it is."""
+    names, residues = isoleucine.atom_names, isoleucine.residue_index
+    atom = {key: i for i, key in enumerate(zip(residues, names, strict=True))}
+    methyl = [atom[0, name] for name in ("HD11", "HD12", "HD13")]
+    methylene = [atom[0, name] for name in ("HG12", "HG13")]
+    samples = relaxed.repeat(3, 1, 1)
+    samples[0, methyl[:2]] = relaxed[methyl[1::-1]]
+    samples[1, methylene] = relaxed[methylene[::-1]]
+    samples[2, methyl] = relaxed[[methyl[1], methyl[2], methyl[0]]]
+    relabelled = relabel_hydrogens(isoleucine, samples)
+    assert relabelled[1].equal(relaxed)
+    assert relabelled[2].equal(samples[2])
+    others = [i for i in range(isoleucine.num_atoms) if i not in methyl]
+    assert relabelled[0, others].equal(relaxed[others])
+    volumes = [signed_volume(p, (atom[0, "CD1"], *methyl)) for p in (relabelled[0], relaxed)]
+    assert volumes[0] * volumes[1] > 0
