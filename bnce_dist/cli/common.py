@@ -54,6 +54,7 @@ def create_executor(
     num_workers: int | None,
     parallelism: Parallelism = DATA_PARALLEL,
     *,
+    min_workers: int | None = None,
     require_gpus: bool = False,
 ) -> Executor:
     """Return the executor of a configuration's ``cluster`` section.
@@ -65,7 +66,7 @@ def create_executor(
     # Ray takes seconds to import, which neither --help nor an error should wait for.
     from bnce_dist.distributed.executor import RayExecutor
 
-    return RayExecutor(num_workers, parallelism, require_gpus=require_gpus)
+    return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
 
 
 def run_path(output: Path, name: str) -> Path:

@@ -151,6 +151,7 @@ def _executor(config: Config, last_stage: str) -> Executor:
         cluster.executor,
         cluster.num_workers,
         parallelism_of(config, last_stage),
+        min_workers=cluster.min_workers,
         require_gpus=cluster.require_gpus,
     )
 

@@ -32,6 +32,7 @@ class RayExecutor:
         num_workers: Ranks of a training and actors of a pool; by default all that the cluster
             holds, for a training the largest number that divides its batch.
         parallelism: How the ranks of a training share the model.
+        min_workers: Ranks that a training may shrink to when nodes are lost; it grows back.
         require_gpus: Refuse a cluster without GPUs.
 
     Raises: InputError: no workers, more than the cluster holds, no GPUs where they are required,
@@ -43,6 +44,7 @@ class RayExecutor:
         num_workers: int | None = None,
         parallelism: Parallelism = DATA_PARALLEL,
         *,
+        min_workers: int | None = None,
         require_gpus: bool = False,
     ) -> None:
         if num_workers is not None and num_workers < 1:
@@ -55,8 +57,9 @@ class RayExecutor:
         ensure_ray()
         if require_gpus:
             require_some_gpus()
-        require_workers(num_workers or 1)
-        self._num_workers, self._parallelism = num_workers, parallelism
+        require_workers(min_workers or num_workers or 1)
+        self._num_workers, self._min_workers = num_workers, min_workers
+        self._parallelism = parallelism
 
     def map(
         self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
@@ -94,6 +97,7 @@ class RayExecutor:
             task,
             folder,
             num_workers=self._num_workers or max(dividing, default=1),
+            min_workers=self._min_workers,
             parallelism=self._parallelism,
             report=report,
         )

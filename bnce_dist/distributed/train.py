@@ -23,7 +23,12 @@ from bnce_dist.distributed.cluster import SURVIVES, num_gpus, require_workers
 from bnce_dist.distributed.parallel import parallelise
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
-from bnce_dist.training.loop import TrainingDiverged, per_rank_batch_size, train
+from bnce_dist.training.loop import (
+    TrainingDiverged,
+    per_rank_batch_size,
+    require_samples_for_all,
+    train,
+)
 from bnce_dist.training.progress import TrainingDisplay
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
@@ -33,6 +38,10 @@ RUN_NAME = "ray_train"
 POLL_SECONDS = 0.5
 # How often Ray Train looks after its workers; a checkpoint counts only once it has looked.
 COMMIT_INTERVAL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+# How long an elastic group that lost a node asks for its old size before it takes what is there.
+REGROUP_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+# How often it looks for room to grow; growing costs what was done since the last checkpoint.
+GROW_INTERVAL_SECONDS = 60.0
 
 
 def fit(
@@ -40,6 +49,7 @@ def fit(
     folder: str | Path,
     *,
     num_workers: int,
+    min_workers: int | None = None,
     parallelism: Parallelism = DATA_PARALLEL,
     report: Callable[[Record], None] | None = None,
     max_failures: int = 3,
@@ -53,24 +63,21 @@ def fit(
         task: What to train.
         folder: The task's own folder, on storage that all nodes share.
         num_workers: Ranks, each with one GPU if the cluster has any, else one core.
+        min_workers: Makes the group elastic: it goes on with as few ranks as this when nodes
+            are lost, and grows back to ``num_workers`` when there is room.
         parallelism: How they share the model.
         report: Called in this thread with every new record of the loss history.
         max_failures: How often the group may be started again.
 
-    Raises: InputError: too many or no workers, a batch that does not divide, a strategy that
-        cannot train this, unusable data or checkpoint, or a loss that is not finite.
+    Raises: InputError: too many or no workers, a batch that does not divide among a fixed number
+        of them or leaves one without samples, a strategy that cannot train this, unusable data or checkpoint, or a loss that is not finite.
     """
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)
-    require_workers(num_workers)
+    require_workers(min_workers or num_workers)
     parallelism.require_one_model(num_workers)
     parallelism.require_supported(task.create_objective, task.settings)
-    per_rank_batch_size(
-        task.settings,
-        num_workers,
-        num_samples=len(task.open_data()),
-        accumulation_steps=parallelism.accumulation_steps,
-    )
+    _require_batch(task, num_workers, parallelism, elastic=min_workers is not None)
     folder = Path(folder).resolve()
     path = folder / CHECKPOINT
     last = path if path.exists() else _last_committed(folder)
@@ -85,7 +92,7 @@ def fit(
                 "start": last,
                 "relay": relay,
             },
-            scaling_config=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=num_gpus() > 0),
+            scaling_config=_scaling_config(num_workers, min_workers),
             run_config=_run_config(folder, max_failures),
         )
         with TrainingDisplay(task, done, report) as display:
@@ -158,6 +165,31 @@ class RecordRelay:
         """Return the records that came in since the last call."""
         records, self._records = self._records, []
         return records
+
+
+def _require_batch(
+    task: TrainingTask, num_workers: int, parallelism: Parallelism, *, elastic: bool
+) -> None:
+    parts, num_samples = parallelism.accumulation_steps, len(task.open_data())
+    if elastic:
+        batch_size = min(task.settings.global_batch_size, num_samples)
+        require_samples_for_all(batch_size, num_workers * parts)
+    else:
+        per_rank_batch_size(
+            task.settings, num_workers, num_samples=num_samples, accumulation_steps=parts
+        )
+
+
+def _scaling_config(num_workers: int, min_workers: int | None) -> ray.train.ScalingConfig:
+    use_gpu = num_gpus() > 0
+    if min_workers is None:
+        return ray.train.ScalingConfig(num_workers=num_workers, use_gpu=use_gpu)
+    os.environ.setdefault(*REGROUP_TIMEOUT)
+    return ray.train.ScalingConfig(
+        num_workers=(min_workers, num_workers),
+        use_gpu=use_gpu,
+        elastic_resize_monitor_interval_s=GROW_INTERVAL_SECONDS,
+    )
 
 
 def _run_config(folder: Path, max_failures: int) -> ray.train.RunConfig:

@@ -282,6 +282,8 @@ class ClusterConfig(Section):
     """Where the work runs: on Ray, or all of it in the calling process."""
     num_workers: Count | None = None
     """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
+    min_workers: Count | None = None
+    """Let a training go on with as few when nodes are lost, and grow back; null is never."""
     require_gpus: bool = False
     """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
     strategy: Literal["ddp", "deepspeed", "sharded"] = "ddp"
@@ -300,6 +302,12 @@ class ClusterConfig(Section):
             "executor ray for a strategy of many workers",
             "executor",
             "strategy",
+        )
+        self._require(
+            self.min_workers is None or self.min_workers <= (self.num_workers or 0),
+            "min_workers of at most num_workers, which must be given",
+            "min_workers",
+            "num_workers",
         )
         return self
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from torch import nn
 
 from bnce_dist.chem.coordinates import ZMatrix
-from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.config import Config, EmulatorConfig, EnergyConfig
 from bnce_dist.pipeline.models import build_energy_model, build_velocity_field, train_settings
 from bnce_dist.pipeline.stages.reference import umbrella_settings
 from bnce_dist.pipeline.target import Target
-from bnce_dist.training.loop import per_rank_batch_size
+from bnce_dist.training.loop import per_rank_batch_size, require_samples_for_all
 
 _FLOAT = 4
 # Raw and averaged weights and two moments of Adam; the latest checkpoint and its copy.
@@ -65,12 +65,7 @@ class Plan:
         parameters = _num_parameters(emulator), _num_parameters(energy)
         num_workers = config.cluster.num_workers or _default_workers(config)
         per_rank = [
-            per_rank_batch_size(
-                train_settings(section, config.seed),
-                num_workers,
-                accumulation_steps=config.cluster.accumulation_steps,
-            )
-            for section in (config.emulator, config.energy)
+            _per_rank(config, section, num_workers) for section in (config.emulator, config.energy)
         ]
         return cls(
             num_atoms=num_atoms,
@@ -104,6 +99,16 @@ class Plan:
             f"storage: about {self.storage_bytes / 1e6:.0f} MB",
             f"upload with ray job submit --working-dir .: {upload}",
         ]
+
+
+def _per_rank(config: Config, section: EmulatorConfig | EnergyConfig, num_workers: int) -> int:
+    """Return the samples per step of a worker; of an elastic group's, the fewest."""
+    settings = train_settings(section, config.seed)
+    parts = config.cluster.accumulation_steps
+    if config.cluster.min_workers is None:
+        return per_rank_batch_size(settings, num_workers, accumulation_steps=parts)
+    require_samples_for_all(settings.global_batch_size, num_workers * parts)
+    return settings.global_batch_size // num_workers
 
 
 def _default_workers(config: Config) -> int:

@@ -1,8 +1,9 @@
 """The training loop: the same program on one process and on many ranks.
 
 Every draw of step ``s`` is keyed by ``(seed, s)`` and made for the *global* batch, which is
-then cut into equal parts, one or more per rank. N ranks therefore see what one rank would see, a
-resumed run sees what an uninterrupted one would, and no random state needs saving.
+then cut into parts, one or more per rank. N ranks therefore see what one rank would see, a
+resumed run sees what an uninterrupted one would, and no random state needs saving. Parts of
+different sizes count by their size, so that N need not divide the batch.
 """
 
 import copy
@@ -54,7 +55,7 @@ def train(
         rank: This process's place among ``world_size``; with more than one, the default
             process group is initialised and ``parallelise`` averages gradients over it.
         world_size: Number of processes.
-        accumulation_steps: Equal parts in which a rank goes through its samples of a step.
+        accumulation_steps: Parts in which a rank goes through its samples of a step.
         parallelise: Called with ``objective`` and ``settings``; says how they are trained.
         resume: Content of a checkpoint to go on from.
         validate: See ``TrainingTask``; called on rank 0 where a checkpoint is due.
@@ -63,23 +64,24 @@ def train(
         save: Called on every rank with the state, on the CPU, where a checkpoint is due.
 
     Raises:
-        InputError: the batch cannot be cut into equal parts, or ``validate`` returns a name that
-            the record has already.
+        InputError: there are more parts than samples in a batch, or ``validate`` returns a name
+            that the record has already.
         TrainingDiverged: the loss or its gradient is not finite; nothing is saved from then on.
     """
-    per_rank = per_rank_batch_size(
-        settings, world_size, num_samples=len(data), accumulation_steps=accumulation_steps
-    )
-    part = slice(rank * per_rank, (rank + 1) * per_rank)
+    batch_size = min(settings.global_batch_size, len(data))
+    require_samples_for_all(batch_size, world_size * accumulation_steps)
+    part = slice(batch_size * rank // world_size, batch_size * (rank + 1) // world_size)
+    # Ranks are averaged with equal weights.
+    share = (part.stop - part.start) * world_size / batch_size
     if resume is not None:
         objective.load_state_dict(resume["model"])
     validation = Validation(validate, objective) if validate is not None else None
     state = TrainState(parallelise(objective=objective, settings=settings), resume)
-    meter = LossMeter(per_rank * world_size, world_size)
+    meter = LossMeter(batch_size, world_size)
     while state.step < settings.num_steps:
         batch = draw_batch(objective, data, settings, state.step, part)
         parts = split_batch(batch, objective.shared, accumulation_steps)
-        meter.add(take_step(state, parts, settings))
+        meter.add(take_step(state, parts, settings, share))
         checkpoint_due = _is_due(state.step, settings.checkpoint_interval, settings)
         if checkpoint_due or _is_due(state.step, settings.report_interval, settings):
             record = meter.record(state.step, learning_rate(state.step - 1, settings))
@@ -123,6 +125,20 @@ def per_rank_batch_size(
     return batch_size // world_size
 
 
+def require_samples_for_all(batch_size: int, num_parts: int) -> None:
+    """Refuse a batch that is cut into so many parts that one is empty.
+
+    Raises: InputError: it is.
+    """
+    if batch_size < num_parts:
+        raise InputError(
+            "training setting global_batch_size",
+            expected=f"at least {num_parts}, one sample for each part of each worker's batch",
+            got=batch_size,
+            remedy="change global_batch_size or the number of workers",
+        )
+
+
 def draw_batch(
     objective: Any, data: np.ndarray, settings: TrainSettings, step: int, part: slice
 ) -> dict[str, Tensor]:
@@ -147,32 +163,46 @@ def _draw_rows(num_samples: int, settings: TrainSettings, step: int) -> np.ndarr
 
 def split_batch(
     batch: dict[str, Tensor], shared: frozenset[str], num_parts: int
-) -> list[dict[str, Tensor]]:
-    """Cut a batch into equal parts; each gets all of what is shared."""
+) -> list[tuple[float, dict[str, Tensor]]]:
+    """Cut a batch into parts, each with its fraction of the samples and all of what is shared."""
+    size = next(len(value) for name, value in batch.items() if name not in shared)
     chunks = {
-        name: [value] * num_parts if name in shared else value.chunk(num_parts)
+        name: [value] * num_parts if name in shared else value.tensor_split(num_parts)
         for name, value in batch.items()
     }
-    return [{name: chunk[i] for name, chunk in chunks.items()} for i in range(num_parts)]
+    parts = [{name: chunk[i] for name, chunk in chunks.items()} for i in range(num_parts)]
+    samples = torch.arange(size).tensor_split(num_parts)
+    return [(len(own) / size, part) for own, part in zip(samples, parts, strict=True)]
 
 
 def take_step(
-    state: TrainState, parts: list[dict[str, Tensor]], settings: TrainSettings
+    state: TrainState,
+    parts: list[tuple[float, dict[str, Tensor]]],
+    settings: TrainSettings,
+    share: float = 1.0,
 ) -> dict[str, Tensor]:
     """Do one optimiser step and return the detached loss and its parts.
 
+    Args:
+        state: Of the training.
+        parts: The rank's samples, as ``split_batch`` returns them.
+        settings: How to train.
+        share: The rank's weight in the mean over ranks; 1 on average.
+
     Raises: TrainingDiverged: the gradient is not finite; the weights are left as they were.
     """
-    losses = [
-        state.strategy.accumulate(part, fraction=1 / len(parts), is_last=part is parts[-1])
-        for part in parts
-    ]
+    losses: dict[str, Tensor] = {}
+    for number, (fraction, part) in enumerate(parts, start=1):
+        weight = fraction * share
+        is_last = number == len(parts)
+        means = state.strategy.accumulate(part, fraction=weight, is_last=is_last)
+        losses = {name: losses.get(name, 0) + weight * mean for name, mean in means.items()}
     norm = state.strategy.step(learning_rate(state.step, settings))
     # The gradient is the mean over ranks, so all of them stop at the same step.
     _require_finite(norm, state.step + 1, settings)
     state.update_average()
     state.step += 1
-    return {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}
+    return losses
 
 
 class Validation:

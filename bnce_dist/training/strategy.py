@@ -39,7 +39,7 @@ class SingleDevice:
 
         Args:
             batch: Arguments of the objective.
-            fraction: How much of the rank's samples the part is.
+            fraction: Weight of the part's mean in the mean over the ranks' samples.
             is_last: Whether the gradient of the step is then complete.
 
         Returns: The mean loss of the part and its components, detached.

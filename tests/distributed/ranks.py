@@ -48,12 +48,11 @@ def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:
     data_path = folder / training.get("data", f"z{num_circular}.npy")
     settings = TrainSettings(
         num_steps=50,
-        global_batch_size=64,
         warmup_steps=10,
         checkpoint_interval=10,
         report_interval=1,
         seed=5,
-        **training.get("settings", {}),
+        **{"global_batch_size": 64} | training.get("settings", {}),
     )
     return TrainingTask(
         lambda: build_objective(kind, num_circular),

@@ -64,6 +64,8 @@ ACCUMULATED = [
     ("energy_circular", "zero2_accumulated"),
     ("flow_circular", "zero3_accumulated"),
 ]
+# Parts of 16, 16, 16 and 15 samples.
+UNEVEN = [("energy_circular", row) for _, row in ACCUMULATED[:3]] + [("energy_circular", "ddp")]
 MANY_RANKS = ("ddp", "sharded", "zero2", "zero3")
 # Ten steps each; the weights travel through files alone.
 CHAINS = {
@@ -109,6 +111,9 @@ def trainings() -> list[dict[str, Any]]:
     for model, strategy in SAME_WORLD:
         resume = f"{model}-{strategy}_40"
         rows.append(training(model, strategy, f"{strategy}-resumed", resume=resume))
+    uneven = {"settings": {"global_batch_size": 63}, "stop": 10}
+    for model, strategy in [("energy_circular", "single"), *UNEVEN]:
+        rows.append(training(model, strategy, f"{strategy}-uneven", **uneven))
     for strategy in ("single", *MANY_RANKS):
         bf16 = {"settings": {"precision": "bf16"}, "stop": 10}
         rows.append(training("flow_circular", strategy, f"{strategy}-bf16", **bf16))
@@ -170,6 +175,16 @@ def test_two_ranks_train_what_one_process_trains(folder: Path, model: str, strat
 def test_parts_of_a_batch_add_up(folder: Path, model: str, strategy: str) -> None:
     got = load_checkpoint(folder / f"{model}-{strategy}_20.pt")
     assert_same_training(got, load_checkpoint(folder / f"{model}-single_20.pt"))
+
+
+@pytest.mark.parametrize(("model", "strategy"), with_marks(UNEVEN))
+def test_the_number_of_ranks_need_not_divide_the_batch(
+    folder: Path, model: str, strategy: str
+) -> None:
+    got = load_checkpoint(folder / f"{model}-{strategy}-uneven_10.pt")
+    assert_same_training(got, load_checkpoint(folder / f"{model}-single-uneven_10.pt"))
+    even = load_checkpoint(folder / f"{model}-single_10.pt")
+    assert relative_difference(even["model"], got["model"]) > 1e-4, "the last sample counts"
 
 
 @pytest.mark.parametrize("model", [pytest.param(m, marks=needs_deepspeed) for m in CHAINS])

@@ -225,9 +225,10 @@ def test_a_full_batch_is_every_sample_once(task: TrainingTask, batch_size: int) 
     assert per_rank_batch_size(settings, 4, num_samples=len(data)) == 125
 
 
-def test_a_batch_that_does_not_divide_is_refused(task: TrainingTask) -> None:
-    with pytest.raises(InputError, match="multiple of the number of workers"):
-        train(task.create_objective(), task.open_data(), task.settings, world_size=3)
+def test_a_batch_that_leaves_a_rank_without_samples_is_refused(task: TrainingTask) -> None:
+    too_many = task.settings.global_batch_size + 1
+    with pytest.raises(InputError, match=f"at least {too_many}"):
+        train(task.create_objective(), task.open_data(), task.settings, world_size=too_many)
 
 
 def test_bf16_trains_in_bf16_and_keeps_fp32_weights(task: TrainingTask) -> None:
