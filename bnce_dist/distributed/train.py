@@ -70,7 +70,8 @@ def fit(
         max_failures: How often the group may be started again.
 
     Raises: InputError: too many or no workers, a batch that does not divide among a fixed number
-        of them or leaves one without samples, a strategy that cannot train this, unusable data or checkpoint, or a loss that is not finite.
+        of them or leaves one without samples, a strategy that cannot train this, unusable data
+        or checkpoint, or a loss that is not finite.
     """
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)

@@ -69,7 +69,7 @@ def test_a_training_survives_its_nodes(folder: Path, name: str, ranks_started: i
 def test_an_elastic_group_needs_a_sample_for_everyone(
     two_cpus: None, task: TrainingTask, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="at least 65.*got 64"):
+    with pytest.raises(InputError, match=r"at least 65.*got 64"):
         fit(task, tmp_path, num_workers=65, min_workers=1)
-    with pytest.raises(InputError, match="1 to 2.*got 3"):
+    with pytest.raises(InputError, match=r"1 to 2.*got 3"):
         fit(task, tmp_path, num_workers=4, min_workers=3)
