@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.tracking.journal import Journal
-from bnce_dist.tracking.tracker import ModelKind, Status
+from bnce_dist.tracking.tracker import ModelKind, Positions, Quality, Status
 
 JOURNAL_NAME = "tracking.jsonl"
 
@@ -85,6 +85,15 @@ class JsonLinesTracker:
     def log_model(self, kind: ModelKind, path: str | Path) -> None:
         """Record a checkpoint under ``models/<kind>``."""
         self.log_artifact(path, f"models/{kind}")
+
+    def log_generator(
+        self, name: str, path: str | Path, example_nm: Positions, quality: Quality
+    ) -> None:
+        """Record the file under ``models``."""
+        self.log_artifact(path, "models")
+
+    def predecessor(self, name: str) -> Quality | None:
+        """Return nothing: a file registers no models."""
 
     def finish(self, status: Status = "FINISHED") -> None:
         """Close the parent run."""

@@ -12,6 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.tracking.journal import Journal
+from bnce_dist.tracking.models import predecessor, register
+from bnce_dist.tracking.tracker import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +77,10 @@ class MlflowSender:
         """Records after the position."""
         return sum(1 for _ in self._journal.read(self._state.position))
 
+    def predecessor(self, name: str, run: str) -> Quality | None:
+        """Return the quality of the last model of a name registered before that of a run."""
+        return predecessor(self._client, name, self._state.run_ids.get(run))
+
     def send(self) -> None:
         """Send everything after the position.
 
@@ -116,6 +122,8 @@ class MlflowSender:
             self._client.log_batch(run_id, tags=tags)
         elif first["event"] == "artifact":
             self._upload(run_id, first)
+        elif first["event"] == "model":
+            self._register(run_id, first)
         else:
             self._client.set_terminated(run_id, first["status"], first["time_ms"])
 
@@ -149,6 +157,15 @@ class MlflowSender:
             self._client.log_artifact(run_id, path, record["folder"] or None)
         else:
             logger.warning("%s is gone and was not sent to MLflow", path)
+
+    def _register(self, run_id: str, record: Mapping[str, Any]) -> None:
+        path = self._journal.path.parent / record["path"]
+        if not path.is_dir():
+            logger.warning("%s is gone and was not registered", path)
+            return
+        folder = f"models/{record['name']}"
+        self._client.log_artifacts(run_id, path, folder)
+        register(self._client, record["name"], run_id, folder, Quality(**record["quality"]))
 
 
 def read_state(path: Path) -> SendState | None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.tracking.journal import Journal
 from bnce_dist.tracking.jsonl_tracker import JOURNAL_NAME, JsonLinesTracker
 from bnce_dist.tracking.mlflow_sender import MlflowSender, SendState, read_state
-from bnce_dist.tracking.tracker import Status
+from bnce_dist.tracking.tracker import Positions, Quality, Status
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,30 @@ class MlflowTracker(JsonLinesTracker):
     def unsent(self) -> int:
         """Records the store does not have yet."""
         return self._sender.unsent
+
+    def log_generator(
+        self, name: str, path: str | Path, example_nm: Positions, quality: Quality
+    ) -> None:
+        """Record the generator as two models to be served, and register both."""
+        from bnce_dist.tracking.pyfunc import write_served_models
+
+        folders = write_served_models(self._folder / "served", Path(path), example_nm)
+        for suffix, folder in folders.items():
+            self._record(
+                "model",
+                self._current_run,
+                name=name + suffix,
+                path=os.fspath(folder.relative_to(self._folder)),
+                quality=asdict(quality),
+            )
+
+    def predecessor(self, name: str) -> Quality | None:
+        """Return the quality of the version before this run's in the registry."""
+        try:
+            return self._sender.predecessor(name, self._current_run)
+        except MlflowException as error:
+            logger.warning("no comparison with the run before: %s", _reason(error))
+            return None
 
     def finish(self, status: Status = "FINISHED") -> None:
         """Close the parent run, and wait for the store as long as it takes records."""

@@ -1,13 +1,53 @@
 """What the pipeline needs from a tracker, and the tracker that does nothing."""
 
 import contextlib
+import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+Positions = NDArray[np.float64]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 ModelKind = Literal["emulator", "energy"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What models of one molecule are compared by.
+
+    Args:
+        run: Name of the run a model is from.
+        delta_f_error_kT: Distance of its free energy to the reference [kT].
+        ess_fraction: Effective samples over samples.
+        reliable: Whether its weights can be trusted at all.
+    """
+
+    TAG: ClassVar[str] = "bnce_dist.quality"
+
+    run: str
+    delta_f_error_kT: float
+    ess_fraction: float
+    reliable: bool
+
+    @classmethod
+    def of(cls, run: str, metrics: Mapping[str, Any]) -> Self:
+        """Return the quality that a run's ``metrics.json`` tells."""
+        error = abs(metrics["delta_f_kT"] - metrics["delta_f_reference_kT"])
+        return cls(run, error, metrics["ess_fraction"], metrics["verdict"]["reliable"])
+
+    @classmethod
+    def from_tags(cls, tags: Mapping[str, str]) -> Self:
+        """Return what `to_tags` wrote."""
+        return cls(**json.loads(tags[cls.TAG]))
+
+    def to_tags(self) -> dict[str, str]:
+        """Return the quality as a tag of a registered model."""
+        return {self.TAG: json.dumps(asdict(self))}
 
 
 class Tracker(Protocol):
@@ -47,6 +87,14 @@ class Tracker(Protocol):
     def log_model(self, kind: ModelKind, path: str | Path) -> None:
         """Record a checkpoint, which carries its own metadata, under ``models/<kind>``."""
 
+    def log_generator(
+        self, name: str, path: str | Path, example_nm: Positions, quality: Quality
+    ) -> None:
+        """Record a finished generator, and offer it to a registry of models under a name."""
+
+    def predecessor(self, name: str) -> Quality | None:
+        """Return the quality of the model that was last registered before this run's, if any."""
+
     def finish(self, status: Status = "FINISHED") -> None:
         """Close the parent run."""
 
@@ -84,6 +132,14 @@ class NullTracker:
 
     def log_model(self, kind: ModelKind, path: str | Path) -> None:
         """Do nothing."""
+
+    def log_generator(
+        self, name: str, path: str | Path, example_nm: Positions, quality: Quality
+    ) -> None:
+        """Do nothing."""
+
+    def predecessor(self, name: str) -> Quality | None:
+        """Return nothing: nothing is registered."""
 
     def finish(self, status: Status = "FINISHED") -> None:
         """Do nothing."""

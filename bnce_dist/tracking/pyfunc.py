@@ -1,0 +1,115 @@
+"""A generator as MLflow serves it: folders with a signature, refusals, and the server."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import Array
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.tracking.models import find_model
+from bnce_dist.tracking.tracker import Positions
+
+Task = Literal["weigh", "sample"]
+Predict = Callable[..., dict[str, list[Any]]]
+
+LOADER = "bnce_dist.serving"
+"""The module that loads a folder; nothing in it is code."""
+SUFFIXES: dict[Task, str] = {"weigh": "", "sample": "-sampler"}
+"""What the names of the registered models end with."""
+
+
+class RefusedRequest(MlflowException):
+    """Status 400 with one line; MLflow by itself sends the whole request back.
+
+    Args:
+        error: What is wrong with the request.
+    """
+
+    def __init__(self, error: InputError) -> None:
+        super().__init__(str(error), error_code=BAD_REQUEST)
+        self._line = str(error)
+
+    def serialize_as_json(self) -> str:
+        """Return the body of the response."""
+        return json.dumps({"error_code": self.error_code, "message": self._line})
+
+
+def refusing(predict: Predict) -> Predict:
+    """Make a model refuse what its user got wrong."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> dict[str, list[Any]]:
+        try:
+            return predict(*args, **kwargs)
+        except InputError as error:
+            raise RefusedRequest(error) from error
+
+    return wrapper
+
+
+def write_served_models(folder: Path, generator: Path, example_nm: Positions) -> dict[str, Path]:
+    """Write a generator as two models: one weighs given positions, one samples.
+
+    They load with ``mlflow.pyfunc.load_model`` wherever this package is installed.
+
+    Args:
+        folder: Where they go, replacing what is there.
+        generator: The generator's file.
+        example_nm: Positions for the example of a request, ``(batch, atoms, 3)`` [nm].
+
+    Returns: Suffix of the model's name to its folder.
+    """
+    import pandas as pd
+
+    numbers = [ColSpec(DataType.double, name) for name in ("log_density", "reduced_potential")]
+    weighed = [*numbers, ColSpec(DataType.double, "log_weight")]
+    positions = ColSpec(Array(Array(DataType.double)), "positions_nm")
+    # The number of atoms stays open, so that our own line says which one is right.
+    tensor = TensorSpec(np.dtype(np.float64), (-1, -1, 3))
+    asked = [ColSpec(DataType.long, name) for name in ("num_samples", "seed")]
+    signatures: dict[Task, tuple[ModelSignature, Any]] = {
+        "weigh": (ModelSignature(Schema([tensor]), Schema(weighed)), example_nm),
+        "sample": (
+            ModelSignature(Schema(asked), Schema([positions, *weighed])),
+            pd.DataFrame({"num_samples": [2], "seed": [0]}),
+        ),
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    for task, (signature, example) in signatures.items():
+        mlflow.pyfunc.save_model(
+            folder / task,
+            loader_module=LOADER,
+            data_path=os.fspath(generator),
+            model_config={"task": task},
+            signature=signature,
+            input_example=example,
+            pip_requirements=["bnce_dist[chem,pipeline,tracking]"],
+        )
+    return {SUFFIXES[task]: folder / task for task in signatures}
+
+
+def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5001, store: str | None = None) -> None:
+    """Serve a registered model until interrupted, as ``mlflow models serve`` does.
+
+    Args:
+        uri: As for `models.find_model`, or a model's folder.
+        host: Address to listen at.
+        port: Port to listen at.
+        store: As for `models.find_model`.
+
+    Raises: InputError: no such model.
+    """
+    import uvicorn
+    from mlflow.pyfunc.scoring_server import init
+
+    source = uri if Path(uri).is_dir() else find_model(uri, store).source
+    uvicorn.run(init(mlflow.pyfunc.load_model(source)), host=host, port=port, log_level="warning")
