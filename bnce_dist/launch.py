@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from bnce_dist.pipeline.run import STAGE_NAMES, Pipeline
 from bnce_dist.pipeline.target import Target
 from bnce_dist.pipeline.verdict import Verdict
 from bnce_dist.tracking.create import create_tracker
-from bnce_dist.tracking.tracker import Status, Tracker
+from bnce_dist.tracking.tracker import Quality, Status, Tracker
 
 REPORT_NAME = "report.html"
 
@@ -216,10 +217,27 @@ def _write_fleet_report(folder: Path, molecules: Mapping[str, Mapping[str, Any]]
 def _record(
     config: Config, target: Target, folder: RunFolder, tracker: Tracker, metrics: dict[str, Any]
 ) -> None:
-    """Draw the figures and record everything."""
+    """Compare the run with the one before, draw the figures and record everything."""
+    model_name = target.molecule.name.lower()
+    quality = Quality.of(folder.path.name, metrics)
+    metrics |= _comparison(quality, tracker.predecessor(model_name))
+    write_json(folder.path / "metrics.json", metrics)
     for figure in report_run(config, target, folder, metrics):
         tracker.log_figure(figure)
     tracker.log_artifact(folder.path / REPORT_NAME)
     tracker.log_artifact(folder.path / "metrics.json")
     tracker.log_metrics({k: float(v) for k, v in metrics.items() if isinstance(v, int | float)})
     tracker.set_tags({"verdict": Verdict.from_record(metrics["verdict"]).lines()[0]})
+    example_nm = target.molecule.positions_nm[None]
+    tracker.log_generator(model_name, folder.path / FILE_NAME, example_nm, quality)
+
+
+def _comparison(quality: Quality, predecessor: Quality | None) -> dict[str, Any]:
+    """Return what ``metrics.json`` says about the model that was registered before."""
+    if predecessor is None:
+        return {}
+    return {
+        "predecessor": asdict(predecessor),
+        "delta_f_error_change_kT": quality.delta_f_error_kT - predecessor.delta_f_error_kT,
+        "ess_fraction_change": quality.ess_fraction - predecessor.ess_fraction,
+    }

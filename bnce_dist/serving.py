@@ -94,7 +94,8 @@ def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> WeighingModel | 
         model_config: ``task`` says which of the two it is.
     """
     generator = BoltzmannGenerator.load(Path(path))
-    return {"weigh": WeighingModel, "sample": SamplingModel}[model_config["task"]](generator)
+    weighs = model_config["task"] == "weigh"
+    return WeighingModel(generator) if weighs else SamplingModel(generator)
 
 
 def _finite(values: NDArray[np.float64]) -> list[float | None]:

@@ -116,7 +116,7 @@ def write_fleet_report(
 def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
     """Return the numbers behind a verdict with their meaning in words."""
     num_samples = metrics["ess_num_samples"]
-    return [
+    rows = [
         ("Samples", f"{num_samples:,}, of them {metrics['num_in_state']:,} in the state"),
         ("Weight of the state", f"{metrics['weight_in_state']:.2%}"),
         (
@@ -149,6 +149,7 @@ def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
         ),
         ("Reference of this run", metrics["delta_f_reference_run_reason"]),
     ]
+    return rows + _comparison(metrics)
 
 
 def value_text(metrics: Mapping[str, Any], name: str) -> str:
@@ -159,6 +160,19 @@ def value_text(metrics: Mapping[str, Any], name: str) -> str:
 def data_uri(png: bytes) -> str:
     """Return an image as an address that holds it."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _comparison(metrics: Mapping[str, Any]) -> list[Row]:
+    if "predecessor" not in metrics:
+        return []
+    before = metrics["predecessor"]
+    error = before["delta_f_error_kT"] + metrics["delta_f_error_change_kT"]
+    text = (
+        f"{before['run']}: error {before['delta_f_error_kT']:.2f} kT,"
+        f" {before['ess_fraction']:.3f} effective; now {error:.2f} kT,"
+        f" {metrics['ess_fraction']:.3f}"
+    )
+    return [("Model before this one", text)]
 
 
 def _estimates(metrics: Mapping[str, Any]) -> Figure:

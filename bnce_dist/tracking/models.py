@@ -165,7 +165,7 @@ def _described(version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredM
     )
     quality = Quality.from_tags(version.tags)
     return RegisteredModel(
-        version.name, int(version.version), tuple(pointing), quality, version.source
+        version.name, int(version.version), tuple(pointing), quality, str(version.source)
     )
 
 

@@ -70,12 +70,16 @@ def write_served_models(folder: Path, generator: Path, example_nm: Positions) ->
     """
     import pandas as pd
 
-    numbers = [ColSpec(DataType.double, name) for name in ("log_density", "reduced_potential")]
-    weighed = [*numbers, ColSpec(DataType.double, "log_weight")]
+    weighed: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.double, name)
+        for name in ("log_density", "reduced_potential", "log_weight")
+    ]
     positions = ColSpec(Array(Array(DataType.double)), "positions_nm")
     # The number of atoms stays open, so that our own line says which one is right.
     tensor = TensorSpec(np.dtype(np.float64), (-1, -1, 3))
-    asked = [ColSpec(DataType.long, name) for name in ("num_samples", "seed")]
+    asked: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.long, name) for name in ("num_samples", "seed")
+    ]
     signatures: dict[Task, tuple[ModelSignature, Any]] = {
         "weigh": (ModelSignature(Schema([tensor]), Schema(weighed)), example_nm),
         "sample": (
