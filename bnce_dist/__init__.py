@@ -1,3 +1,29 @@
 """Learned likelihoods for Boltzmann generators, trained and run at scale."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnce_dist.api import Simulation, simulate, train
+    from bnce_dist.chem.molecule import Molecule
+    from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
+    from bnce_dist.pipeline.ensemble import Ensemble
+
 __version__ = "0.1.0"
+__all__ = ["BoltzmannGenerator", "Ensemble", "Molecule", "Simulation", "simulate", "train"]
+
+_MODULES = {
+    "BoltzmannGenerator": "bnce_dist.pipeline.boltzmann_generator",
+    "Ensemble": "bnce_dist.pipeline.ensemble",
+    "Molecule": "bnce_dist.chem.molecule",
+    "Simulation": "bnce_dist.api",
+    "simulate": "bnce_dist.api",
+    "train": "bnce_dist.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the interface when it is first used: the package itself stays light."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

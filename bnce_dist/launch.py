@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
-from bnce_dist.distributed.parallelism import Parallelism
+from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.pipeline.boltzmann_generator import FILE_NAME, BoltzmannGenerator
 from bnce_dist.pipeline.config import Config, EmulatorConfig, EnergyConfig, TrackingConfig
-from bnce_dist.pipeline.executor import Executor
+from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.pipeline.fleet import Outcome
 from bnce_dist.pipeline.fleet_table import PUBLISHED_MD_DELTA_F_KT, fleet_record, fleet_table
 from bnce_dist.pipeline.folder import RunFolder
@@ -80,6 +80,41 @@ def parallelism_of(config: Config, last_stage: str) -> Parallelism:
             section, build_objective = trainings[stage]
             parallelism.require_supported(build_objective, train_settings(section, config.seed))
     return parallelism
+
+
+def create_executor(
+    kind: Literal["ray", "local"],
+    num_workers: int | None,
+    parallelism: Parallelism = DATA_PARALLEL,
+    *,
+    min_workers: int | None = None,
+    require_gpus: bool = False,
+) -> Executor:
+    """Return the executor of a configuration's ``cluster`` section.
+
+    Raises: InputError: the cluster cannot be reached or is too small.
+    """
+    if kind == "local":
+        return LocalExecutor(parallelism.accumulation_steps)
+    # Ray takes seconds to import, which a run in this process should not wait for.
+    from bnce_dist.distributed.executor import RayExecutor
+
+    return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
+
+
+def executor_of(config: Config, last_stage: str) -> Executor:
+    """Return the executor of a run's ``cluster`` section.
+
+    Raises: InputError: the cluster cannot be used, or not for the run's models.
+    """
+    cluster = config.cluster
+    return create_executor(
+        cluster.executor,
+        cluster.num_workers,
+        parallelism_of(config, last_stage),
+        min_workers=cluster.min_workers,
+        require_gpus=cluster.require_gpus,
+    )
 
 
 def run_molecule(

@@ -1,4 +1,4 @@
-"""What the command lines have in common: errors as one line, signals, logs, executors."""
+"""What the command lines have in common: errors as one line, signals, logs."""
 
 import contextlib
 import logging
@@ -8,13 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import typer
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
-from bnce_dist.pipeline.executor import Executor, LocalExecutor
 
 FAILED, USER_ERROR, UNRELIABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 is success."""
@@ -47,26 +45,6 @@ def begin_work() -> None:
     logger = logging.getLogger("bnce_dist")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
-
-
-def create_executor(
-    kind: Literal["ray", "local"],
-    num_workers: int | None,
-    parallelism: Parallelism = DATA_PARALLEL,
-    *,
-    min_workers: int | None = None,
-    require_gpus: bool = False,
-) -> Executor:
-    """Return the executor of a configuration's ``cluster`` section.
-
-    Raises: InputError: the cluster cannot be reached or is too small.
-    """
-    if kind == "local":
-        return LocalExecutor(parallelism.accumulation_steps)
-    # Ray takes seconds to import, which neither --help nor an error should wait for.
-    from bnce_dist.distributed.executor import RayExecutor
-
-    return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
 
 
 def run_path(output: Path, name: str) -> Path:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 import typer
 
-from bnce_dist.cli.common import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.cli.common import begin_work, errors_as_one_line, run_path
 from bnce_dist.core.metrics import FreeEnergyProfile, free_energy_profile
 from bnce_dist.data.atomic import write_json
+from bnce_dist.launch import create_executor
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.published.comparison import FloatArray, load_energies, load_umbrella
 from bnce_dist.pipeline.published.config import PublishedConfig
@@ -20,7 +21,7 @@ from bnce_dist.pipeline.published.run import PublishedRun
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog="Example: bnce evaluate-weights weights=unweighted_ot_ema.pt")
 def evaluate_published(
     overrides: Annotated[
         list[str] | None,

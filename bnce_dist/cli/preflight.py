@@ -14,7 +14,7 @@ from bnce_dist.pipeline.target import Target
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog="Example: bnce preflight --output /shared/runs")
 def preflight(
     overrides: Annotated[
         list[str] | None,

@@ -15,14 +15,16 @@ from bnce_dist.pipeline.published.field import PublishedSampler, write_samples
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog="Example: bnce import-weights unweighted_ot_ema.pt -n 500 -o samples.npz")
 def sample_published(
     weights: Annotated[Path, typer.Argument(help="A published file, under its published name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
     sequence: Annotated[
         str | None, typer.Option(help="Molecule of a transferable field, e.g. AC.")
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", "-n", min=1, help="How many.")
+    ] = 1000,
     num_steps: Annotated[int, typer.Option(min=1, help="Midpoint steps.")] = 25,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,

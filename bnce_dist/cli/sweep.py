@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from bnce_dist.cli.common import begin_work, create_executor, errors_as_one_line, run_path
+from bnce_dist.cli.common import begin_work, errors_as_one_line, run_path
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
-from bnce_dist.launch import make_tracker, parallelism_of
+from bnce_dist.launch import create_executor, make_tracker, parallelism_of
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
@@ -33,7 +33,7 @@ from bnce_dist.training.progress import Progress
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog="Example: bnce sweep jobs/configs/sweeps/toy_weights.yaml")
 def sweep(
     study: Annotated[Path, typer.Argument(help="YAML file; jobs/configs/sweeps holds examples.")],
     overrides: Annotated[

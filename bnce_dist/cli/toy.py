@@ -13,13 +13,13 @@ import typer
 from bnce_dist.cli.common import (
     FAILED,
     begin_work,
-    create_executor,
     errors_as_one_line,
     run_path,
 )
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import atomic_path, write_json
+from bnce_dist.launch import create_executor
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.toy.config import OBJECTIVES, ToyConfig
@@ -30,7 +30,7 @@ from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Status
 from bnce_dist.training.task import Record
 
-CONFIGS = Path(__file__).parents[1] / "jobs" / "configs"
+CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 RECIPES = {
     "ours": CONFIGS / "toy.yaml",
     "paper": CONFIGS / "toy_paper.yaml",
@@ -44,7 +44,7 @@ FIGURE = "densities.png"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog="Example: bnce toy --system checkerboard --quick")
 def toy(
     overrides: Annotated[
         list[str] | None,

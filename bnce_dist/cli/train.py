@@ -12,21 +12,19 @@ from bnce_dist.cli.common import (
     FAILED,
     UNRELIABLE,
     begin_work,
-    create_executor,
     errors_as_one_line,
     run_path,
 )
 from bnce_dist.core.errors import InputError
 from bnce_dist.launch import (
     check_run,
-    parallelism_of,
+    executor_of,
     run_molecule,
     tracked_fleet,
     with_common_store,
     write_fleet,
 )
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.fleet import Outcome, members_of, run_fleet
 from bnce_dist.pipeline.fleet_table import fleet_record, fleet_table
 from bnce_dist.pipeline.folder import RunFolder
@@ -41,7 +39,7 @@ DEFAULT_NAME = "alanine_dipeptide"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(epilog="Example: bnce train --name seed7 seed=7")
 def train(
     overrides: Annotated[
         list[str] | None,
@@ -111,7 +109,7 @@ def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> Ou
     """Run one molecule."""
     begin_work()
     check_run(config, folder, resume=resume)
-    executor = _executor(config, last_stage)
+    executor = executor_of(config, last_stage)
     metrics = run_molecule(config, folder, executor, last_stage=last_stage, resume=resume)
     return Outcome(folder.path.name, metrics)
 
@@ -125,7 +123,7 @@ def _run_fleet(
     members = members_of(sequences, config, folder)
     for member in members:
         check_run(member.config, member.folder, resume=resume)
-    executor = _executor(config, last_stage)
+    executor = executor_of(config, last_stage)
     with tracked_fleet(config, folder) as tracker:
         outcomes = run_fleet(
             members,
@@ -143,17 +141,6 @@ def _exit_if_bad(outcomes: Sequence[Outcome], strict: bool) -> None:
         raise typer.Exit(FAILED)
     if strict and not all(o.metrics["reliable"] for o in outcomes if o.metrics is not None):
         raise typer.Exit(UNRELIABLE)
-
-
-def _executor(config: Config, last_stage: str) -> Executor:
-    cluster = config.cluster
-    return create_executor(
-        cluster.executor,
-        cluster.num_workers,
-        parallelism_of(config, last_stage),
-        min_workers=cluster.min_workers,
-        require_gpus=cluster.require_gpus,
-    )
 
 
 def _default_name(config: Path | None, molecules: str | None) -> str:

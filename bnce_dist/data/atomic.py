@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def require_new_files(paths: Iterable[Path], *, overwrite: bool) -> None:
+    """Check that nothing would be lost by writing files.
+
+    Args:
+        paths: The files.
+        overwrite: Whether files that exist are to be replaced.
+
+    Raises: InputError: one exists and is not to be replaced.
+    """
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise InputError(
+            f"output file {existing[0]}",
+            expected="a new file",
+            got="one that exists",
+            remedy="choose another name, or give --overwrite",
+        )
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
 from bnce_dist.core.weights import Weights
+from bnce_dist.pipeline.ensemble_file import write_ensemble
 from bnce_dist.pipeline.metrics import FloatArray, weight_diagnostics
 from bnce_dist.pipeline.target import Target
 from bnce_dist.pipeline.verdict import Verdict, judge
@@ -94,6 +96,17 @@ class Ensemble:
     def verdict(self) -> Verdict:
         """Whether free energies of these samples can be trusted; the density is taken as exact."""
         return judge(self.diagnostics())
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write everything to files and return their paths; see `write_ensemble`.
+
+        Args:
+            path: Ends in ``.npz``, ``.dcd``, ``.pdb`` or ``.xtc``.
+            overwrite: Whether files that exist are to be replaced.
+
+        Raises: InputError: an unknown format, a file that exists, or an unwritable folder.
+        """
+        return write_ensemble(Path(path), self, overwrite=overwrite)
 
     def _torsion(self, atoms: tuple[int, int, int, int]) -> FloatArray:
         return dihedral(torch.from_numpy(self.positions_nm), atoms).numpy()

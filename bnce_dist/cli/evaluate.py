@@ -1,0 +1,88 @@
+"""The command line that estimates a model's free energy."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from bnce_dist.chem.long_reference import find_long_reference
+from bnce_dist.cli.common import UNRELIABLE, errors_as_one_line
+from bnce_dist.cli.model import Model, Sequence, load_model
+from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.pipeline.verdict import Verdict, judge
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: bnce evaluate --sequence ACE-ALA-NME -n 2000 --json")
+def evaluate(
+    sequence: Sequence = None,
+    model: Model = None,
+    num_samples: Annotated[
+        int, typer.Option("--num-samples", "-n", min=100, help="Samples to draw and weight.")
+    ] = 10_000,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 3 if the estimate is unreliable.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Estimate a trained model's free energy, and judge the estimate.
+
+    Fresh samples are weighted by the energy model alone; a run's own result is corrected by exact
+    likelihoods besides.
+    """
+    with errors_as_one_line():
+        record = evaluation_record(load_model(sequence, model), num_samples, seed)
+    typer.echo(json.dumps(record) if as_json else _table(record))
+    if strict and not record["verdict"]["reliable"]:
+        raise typer.Exit(UNRELIABLE)
+
+
+def evaluation_record(generator: BoltzmannGenerator, num_samples: int, seed: int) -> dict[str, Any]:
+    """Return the free energy by fresh samples with its diagnostics, as plain JSON.
+
+    Raises: InputError: no sample on one side of the state.
+    """
+    ensemble = generator.sample(num_samples, seed)
+    estimate = ensemble.delta_f(seed=seed)
+    diagnostics = ensemble.diagnostics()
+    # Only the run has compared the learned density with exact likelihoods.
+    compared = {k: v for k, v in generator.metrics.items() if k == "log_density_error_sd_kT"}
+    config = generator.target_config
+    reference = find_long_reference(
+        generator.molecule.identity,
+        config.force_field,
+        config.temperature_kelvin,
+        generator.target.state_phi,
+    )
+    return {
+        "molecule": generator.molecule.name,
+        "seed": seed,
+        "delta_f_kT": estimate.value_kT,
+        "delta_f_stderr_kT": estimate.stderr_kT,
+        "delta_f_interval_kT": list(estimate.interval_kT),
+        "delta_f_reference_kT": reference.delta_f_kT if reference else None,
+        "delta_f_reference_stderr_kT": reference.stderr_kT if reference else None,
+        **diagnostics,
+        "verdict": judge(diagnostics | compared).as_record(),
+    }
+
+
+def _table(record: dict[str, Any]) -> str:
+    low, high = record["delta_f_interval_kT"]
+    rows = {
+        "delta_f": f"{record['delta_f_kT']:.2f} +- {record['delta_f_stderr_kT']:.2f} kT, "
+        f"95 % interval [{low:.2f}, {high:.2f}]"
+    }
+    if record["delta_f_reference_kT"] is not None:
+        rows["reference"] = (
+            f"{record['delta_f_reference_kT']:.2f} +- "
+            f"{record['delta_f_reference_stderr_kT']:.2f} kT"
+        )
+    rows |= {
+        "effective samples": f"{record['ess_fraction']:.3f} of {record['ess_num_samples']}",
+        "Pareto k": f"{record['pareto_k']:.2f} (reliable below 0.7)",
+        "verdict": "\n".join(Verdict.from_record(record["verdict"]).lines()),
+    }
+    return "\n".join(f"{name:<20} {text}" for name, text in rows.items())

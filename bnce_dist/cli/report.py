@@ -1,0 +1,20 @@
+"""The command line of reports."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnce_dist.cli.common import errors_as_one_line
+from bnce_dist.launch import write_report
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: bnce report runs/alanine_dipeptide")
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run or fleet.")],
+) -> None:
+    """Write the HTML report of a finished run or fleet again."""
+    with errors_as_one_line():
+        typer.echo(write_report(folder))

@@ -1,0 +1,147 @@
+"""Samples of the shipped model: as files that other programs read, and as an estimate."""
+
+import json
+import os
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
+
+from bnce_dist.chem.force_field import build_system
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials import OpenMMPotential
+from bnce_dist.cli.main import app
+
+NUM_SAMPLES = 40
+
+
+def bnce(*arguments: str | Path | int) -> Result:
+    return CliRunner().invoke(
+        app, [os.fspath(a) if isinstance(a, Path) else str(a) for a in arguments]
+    )
+
+
+def sample(output: Path, *arguments: str) -> Result:
+    shipped = ["--sequence", "ACE-ALA-NME", "-n", NUM_SAMPLES, "-o", output]
+    return bnce("sample", *shipped, *arguments)
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    for part in ("error: ", *parts):
+        assert part in line
+
+
+@pytest.fixture(scope="module")
+def molecule() -> Molecule:
+    return Molecule.from_sequence("ACE-ALA-NME")
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NDArray]:
+    path = tmp_path_factory.mktemp("samples") / "s.npz"
+    result = sample(path)
+    assert result.exit_code == 0, result.output
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def openmm_energies(molecule: Molecule, positions_nm: NDArray) -> NDArray:
+    potential = OpenMMPotential(build_system(molecule), temperature_kelvin=300.0)
+    return potential.reduced_potential(torch.from_numpy(positions_nm)).numpy()
+
+
+def test_an_archive_holds_everything(archive: dict[str, NDArray], molecule: Molecule) -> None:
+    assert tuple(archive["atom_names"]) == molecule.atom_names
+    energies = openmm_energies(molecule, archive["positions_nm"])
+    np.testing.assert_allclose(archive["reduced_potential"], energies, atol=1e-4)
+    np.testing.assert_allclose(
+        archive["log_weights"], -energies - archive["log_density"], atol=1e-4
+    )
+    assert archive["temperature_kelvin"] == 300.0
+
+
+@pytest.mark.parametrize(
+    ("suffix", "lowest_error_kt", "highest_error_kt"),
+    [(".dcd", 0, 1e-3), (".pdb", 0, 0.2), (".xtc", 0.3, 2)],
+)
+def test_trajectories_are_read_back_by_mdtraj(
+    archive: dict[str, NDArray],
+    molecule: Molecule,
+    tmp_path: Path,
+    suffix: str,
+    lowest_error_kt: float,
+    highest_error_kt: float,
+) -> None:
+    """In the right order of atoms: OpenMM's energies are those of before, but for rounding."""
+    path = tmp_path / f"s{suffix}"
+    result = sample(path, "--json")
+    assert result.exit_code == 0, result.output
+    files = [Path(file) for file in json.loads(result.stdout)["files"]]
+    assert sorted(files) == sorted(tmp_path.iterdir())
+    topology = {} if suffix == ".pdb" else {"top": str(tmp_path / "s.topology.pdb")}
+    trajectory = mdtraj.load(str(path), **topology)
+    assert tuple(atom.element.symbol for atom in trajectory.topology.atoms) == molecule.elements
+    assert trajectory.topology.n_bonds == len(molecule.bonds)
+    with np.load(tmp_path / "s.weights.npz", allow_pickle=False) as beside:
+        np.testing.assert_array_equal(beside["log_weights"], archive["log_weights"])
+        errors = openmm_energies(molecule, trajectory.xyz) - beside["reduced_potential"]
+    assert lowest_error_kt <= np.sqrt(np.mean(errors**2)) < highest_error_kt
+    assert ("for viewing only" in result.stderr) == (suffix == ".xtc")
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
+    path = tmp_path / "s.dcd"
+    weights = tmp_path / "s.weights.npz"
+    weights.write_text("precious")
+    assert_refused(sample(path), "s.weights.npz", "--overwrite")
+    assert [file.name for file in tmp_path.iterdir()] == [weights.name]
+    assert weights.read_text() == "precious"
+    assert sample(path, "--overwrite").exit_code == 0
+    assert weights.read_bytes()[:2] == b"PK"
+
+
+def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
+    path = tmp_path / "s.npz"
+    assert_refused(sample(tmp_path / "s.xtx"), ".npz, .dcd, .pdb, .xtc", "the nearest is .xtc")
+    assert_refused(sample(path, "--model", "runs/mine"), "one of --sequence and --model")
+    assert_refused(bnce("sample", "-o", path), "got none")
+    assert_refused(bnce("sample", "--sequence", "AC", "-o", path), "ACE-ALA-NME", "bnce train")
+    assert_refused(bnce("sample", "--model", tmp_path / "m.pt", "-o", path), "generator file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_model_is_right_about_its_molecule() -> None:
+    """Against the long umbrella sampling, which knows nothing of the model."""
+    result = bnce("evaluate", "--sequence", "ACE-ALA-NME", "-n", 4000, "--json", "--strict")
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    stderr = np.hypot(record["delta_f_stderr_kT"], record["delta_f_reference_stderr_kT"])
+    assert abs(record["delta_f_kT"] - record["delta_f_reference_kT"]) < 4 * stderr
+    assert record["ess_fraction"] > 0.25
+    assert record["verdict"]["reliable"]
+
+
+def test_an_unreliable_estimate_has_an_exit_code_of_its_own() -> None:
+    arguments = ("evaluate", "--sequence", "ACE-ALA-NME", "-n", 100)
+    assert bnce(*arguments).exit_code == 0
+    strict = bnce(*arguments, "--strict")
+    assert strict.exit_code == 3
+    assert "UNRELIABLE" in strict.stdout
+    assert "evaluate.num_samples" in strict.stdout
+
+
+def test_an_exported_model_samples_like_the_original(tmp_path: Path) -> None:
+    original = Path(__file__).parents[2] / "bnce_dist" / "models" / "ace-ala-nme.pt"
+    assert bnce("export", original, tmp_path / "copy.pt", "--half").exit_code == 0
+    assert_refused(bnce("export", original, tmp_path / "copy.pt"), "--overwrite")
+    for model, name in ((original, "a"), (tmp_path / "copy.pt", "b")):
+        output = tmp_path / f"{name}.npz"
+        assert bnce("sample", "--model", model, "-n", 3, "-o", output).exit_code == 0
+    samples = [np.load(tmp_path / f"{name}.npz") for name in "ab"]
+    np.testing.assert_array_equal(samples[0]["positions_nm"], samples[1]["positions_nm"])
