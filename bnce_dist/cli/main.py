@@ -16,6 +16,14 @@ COMMANDS = {
     "evaluate": ("evaluate", "Estimate a trained model's free energy, and judge the estimate."),
     "export": ("export", "Write a run's models to one file."),
     "report": ("report", "Write the HTML report of a finished run or fleet again."),
+    "models": (
+        "models",
+        "List the models that can be sampled: those of the package, and those of the registry.",
+    ),
+    "serve": (
+        "serve",
+        "Serve a registered model until interrupted, as ``mlflow models serve`` does.",
+    ),
     "sweep": (
         "sweep",
         "Many trials of a job over a space of settings; the best becomes a configuration.",

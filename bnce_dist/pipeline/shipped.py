@@ -8,6 +8,11 @@ from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
 FOLDER = Path(__file__).parents[1] / "models"
 
 
+def shipped_sequences() -> list[str]:
+    """Return the molecules whose models come with the package."""
+    return sorted(path.stem.upper() for path in FOLDER.glob("*.pt"))
+
+
 def load_shipped(sequence: str) -> BoltzmannGenerator:
     """Return the shipped model of a molecule.
 
@@ -15,10 +20,9 @@ def load_shipped(sequence: str) -> BoltzmannGenerator:
     """
     path = FOLDER / f"{sequence.strip().lower()}.pt"
     if not path.exists():
-        known = sorted(path.stem.upper() for path in FOLDER.glob("*.pt"))
         raise InputError(
             "--sequence",
-            expected=f"a molecule whose model comes with the package: {', '.join(known)}",
+            expected=f"a shipped molecule ({', '.join(shipped_sequences())})",
             got=repr(sequence),
             remedy=f"train one with `bnce train target.sequence={sequence}` and give its --model",
         )
