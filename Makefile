@@ -9,7 +9,7 @@ PIP    := $(BIN)/pip install --quiet --constraint constraints.txt
 NAME   ?= alanine_dipeptide
 ARGS   ?=
 
-.PHONY: setup setup-deepspeed setup-graphs train test lint bench clean
+.PHONY: setup setup-deepspeed setup-graphs train test lint docs bench clean
 
 setup: $(READY)
 
@@ -45,6 +45,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)  ## the pages in build/site
+	$(BIN)/mkdocs build --quiet --strict
 
 bench: $(READY)  ## seconds to minutes each; one JSON line per script
 	$(BIN)/python benchmarks/force_field.py

@@ -1,0 +1,47 @@
+"""Numbers in the documents are those of the committed records."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "results"
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# <!-- record.json: path.to.value format -->value
+MARKER = re.compile(r"<!-- (\S+\.json): (\S+) (\S+) -->([-+\d.,]*\d)?")
+
+
+def value_of(record: str, path: str) -> Any:
+    value = json.loads((RECORDS / record).read_text())
+    for key in path.split("."):
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_marked_numbers_are_those_of_the_record(document: Path) -> None:
+    wrong = [
+        f"{record} {path}: the record has {expected}, the document {written or 'nothing'}"
+        for record, path, form, written in MARKER.findall(document.read_text())
+        if (expected := format(value_of(record, path), form)) != written
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_numbers_of_the_results_page_are_marked() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert len(MARKER.findall(page)) > 50
+    unmarked = re.sub(r"`[^`]*`", "", MARKER.sub("", page))
+    # What is left names the set-up, not a result.
+    assert set(re.findall(r"\d+\.\d+", unmarked)) == set()
+
+
+def test_relative_links_lead_somewhere() -> None:
+    for document in [*DOCUMENTS, *ROOT.glob("*/README.md"), ROOT / "CONTRIBUTING.md"]:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text()):
+            # The tutorial's page is made from the notebook of the same name.
+            notebook = (document.parent / target).with_suffix(".ipynb")
+            assert (document.parent / target).exists() or notebook.exists(), (document, target)
