@@ -76,7 +76,8 @@ def corrected_delta_f(
 
     The bracket estimates the error that the approximate density makes. Both of its terms are of
     the same samples, so most of their noise cancels; the bootstrap, which resamples the first
-    ``m`` samples and the others apart, carries what is left of it into the error bar.
+    ``m`` samples and the others apart, carries what is left of it into the error bar. The
+    approximate weights may be any function of the sample: clipped, or exact where it matters.
 
     Args:
         log_weights: From the approximate density, ``(n,)`` [nats].

@@ -255,6 +255,9 @@ class EvaluateConfig(Section):
     """Held-out samples that are reweighted."""
     num_exact: Annotated[int, Field(ge=10)] = 2_000
     """Of them, those with an exact likelihood, which corrects the learned one's delta_f."""
+    num_exact_top: Annotated[int, Field(ge=0)] | None = None
+    """Samples of the largest weights that get one too, there an error of the model decides most;
+    null is a quarter of num_exact."""
     shard_size: Count = 1_000
     """Samples per shard."""
     exact_shard_size: Count = 50

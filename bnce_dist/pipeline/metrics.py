@@ -23,12 +23,14 @@ _MATCHED_POINTS = 2000
 
 @dataclass(frozen=True)
 class Samples:
-    """Held-out emulator samples; the first of them have an exact likelihood.
+    """Held-out emulator samples; some of them have an exact likelihood.
 
     Args:
         reduced_potential: ``(n,)`` [kT]; infinite where the sample is no molecule.
         log_density: Learned log density, ``(n,)`` [nats].
         log_density_exact: Of the first samples, ``(m,)`` [nats].
+        top: Of the other samples, those of the largest learned weights, ``(k,)`` int.
+        log_density_top: Their exact log density, ``(k,)`` [nats].
         in_state: ``(n,)`` bool.
         valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
         native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
@@ -40,6 +42,8 @@ class Samples:
     reduced_potential: FloatArray
     log_density: FloatArray
     log_density_exact: FloatArray
+    top: NDArray[np.int64]
+    log_density_top: FloatArray
     in_state: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     native_chirality: NDArray[np.bool_]
@@ -55,11 +59,16 @@ class Samples:
         in_state: NDArray[np.bool_],
     ) -> "Samples":
         """Join the data sets that the evaluation leaves."""
-        log_det = evaluated["log_det_decode"][: len(exact["log_density_z"])]
+        # Version 0.1 computed only those of the first samples.
+        is_top = exact.get("is_top", np.zeros(len(exact["log_density_z"]), dtype=bool))
+        rows = exact.get("row", np.arange(len(is_top)))
+        log_density_exact = exact["log_density_z"] - evaluated["log_det_decode"][rows]
         return cls(
             reduced_potential=evaluated["reduced_potential"],
             log_density=evaluated["log_density"],
-            log_density_exact=exact["log_density_z"] - log_det,
+            log_density_exact=log_density_exact[~is_top],
+            top=rows[is_top],
+            log_density_top=log_density_exact[is_top],
             in_state=in_state,
             valid=evaluated["valid"],
             native_chirality=evaluated["native_chirality"],
@@ -71,7 +80,7 @@ class Samples:
 
     @property
     def num_exact(self) -> int:
-        """How many samples have an exact likelihood."""
+        """How many of the first samples have an exact likelihood."""
         return len(self.log_density_exact)
 
     @property
@@ -80,8 +89,30 @@ class Samples:
         return self.valid & self.native_chirality
 
     @property
+    def log_density_refined(self) -> FloatArray:
+        """Exact log densities where the learned weight is largest, else learned ones, ``(n,)``.
+
+        The learned ones are shifted by their median error, or the two kinds would not match.
+        """
+        if not len(self.top):
+            return self.log_density
+        error = self.log_density[: self.num_exact] - self.log_density_exact
+        refined = self.log_density - np.median(error)
+        refined[self.top] = self.log_density_top
+        # Those of the first samples that weigh as much are treated alike.
+        learned = self.log_weights_learned
+        heavy = np.flatnonzero(learned[: self.num_exact] >= learned[self.top].min())
+        refined[heavy] = self.log_density_exact[heavy]
+        return refined
+
+    @property
     def log_weights(self) -> FloatArray:
-        """Log weights by the learned density, ``(n,)``; mirror images have none."""
+        """Log weights by the refined density, ``(n,)``; mirror images have none."""
+        return log_weights(self._potential(), self.log_density_refined)
+
+    @property
+    def log_weights_learned(self) -> FloatArray:
+        """Log weights by the learned density alone, ``(n,)``."""
         return log_weights(self._potential(), self.log_density)
 
     @property
@@ -124,7 +155,8 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
     _require_molecules(samples)
     weights = Weights(samples.log_weights)
     clipped, clip = weights.clipped(config.clip_fraction)
-    learned = _delta_f(weights, samples.in_state, config, seed)
+    learned_weights = Weights(samples.log_weights_learned)
+    learned = _delta_f(learned_weights, samples.in_state, config, seed)
     of_clipped = _delta_f(clipped, samples.in_state, config, seed)
     corrected = corrected_delta_f(
         weights.log_weights,
@@ -150,7 +182,10 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "num_invalid": int((~samples.valid).sum()),
         "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
         "num_mirrored": int((samples.is_molecule & samples.mirrored).sum()),
-        "log_z": _log_z(weights),
+        "ess_fraction_learned": learned_weights.ess_fraction,
+        "pareto_k_learned": learned_weights.pareto_k,
+        "log_z": _log_z(learned_weights),
+        "num_exact_top": len(samples.top),
         **_exact_metrics(samples, config, seed),
     }
 

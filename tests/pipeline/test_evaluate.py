@@ -13,7 +13,7 @@ from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.pipeline.config import EnergyConfig, TargetConfig
 from bnce_dist.pipeline.emulator import LearnedDensity
 from bnce_dist.pipeline.models import build_energy_model
-from bnce_dist.pipeline.stages.evaluate import Evaluator
+from bnce_dist.pipeline.stages.evaluate import Evaluator, rows_for_exact
 from bnce_dist.pipeline.target import Target
 
 SCALE_NM = 0.2
@@ -54,3 +54,21 @@ def test_mirror_images_are_mapped_and_broken_molecules_are_kept_without_weight(
     # The density of an L molecule: that of its two images, per volume of positions.
     of_image = density.log_density_z(z).double() - coordinates.dim * math.log(SCALE_NM)
     np.testing.assert_allclose(evaluated["log_density"], of_image + math.log(2), atol=1e-4)
+
+
+def test_exact_likelihoods_go_to_the_first_samples_and_to_the_largest_weights(
+    tmp_path: Path,
+) -> None:
+    native = np.ones(8, dtype=bool)
+    native[7] = False
+    arrays = {
+        "reduced_potential": np.array([0.0, 5.0, 1.0, 0.0, np.inf, 0.0, 2.0, 0.0]),
+        "log_density": np.array([-4.0, 0.0, 0.0, -1.0, -50.0, -3.0, 0.0, -90.0]),
+        "native_chirality": native,
+    }
+    metadata = DatasetMetadata("any", dict.fromkeys(arrays, "1"))
+    write_shard(tmp_path, 0, arrays, metadata)
+    evaluated = ShardedDataset.finish(tmp_path, 1, metadata)
+    # Log weights 4, -5, -1, 1, -inf, 3, -2, -inf: the top three are 0, 5 and 3.
+    assert rows_for_exact(evaluated, 2, 3).tolist() == [0, 1, 3, 5]
+    assert rows_for_exact(evaluated, 2, 0).tolist() == [0, 1]

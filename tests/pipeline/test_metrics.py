@@ -32,6 +32,8 @@ def make_samples(**changes: np.ndarray) -> Samples:
         "reduced_potential": 0.5 * (x / TARGET_SD) ** 2,
         "log_density": log_density + OFFSET + NOISE * rng.normal(size=NUM_SAMPLES),
         "log_density_exact": log_density[:NUM_EXACT],
+        "top": np.arange(0),
+        "log_density_top": np.zeros(0),
         "in_state": x > 1.0,
         "valid": np.ones(NUM_SAMPLES, dtype=bool),
         "native_chirality": np.ones(NUM_SAMPLES, dtype=bool),
@@ -81,6 +83,30 @@ def test_effective_sample_size(metrics: dict) -> None:
     assert metrics["ess_fraction"] == pytest.approx(exact * math.exp(-(NOISE**2)), rel=0.02)
     assert metrics["ess_num_samples"] == NUM_SAMPLES
     assert metrics["pareto_k"] < 0.5
+
+
+def test_exact_densities_of_the_largest_weights_repair_what_the_model_got_wrong(
+    metrics: dict,
+) -> None:
+    x = np.random.default_rng(0).normal(size=NUM_SAMPLES)  # as in make_samples
+    truth = -0.5 * x**2 - 0.5 * math.log(2 * math.pi)
+    spoilt = make_samples().log_density.copy()
+    lost = np.r_[3:6, NUM_EXACT + 7 : NUM_EXACT + 17]  # some of them among the first samples
+    spoilt[lost] -= 10.0
+    worse = evaluation_metrics(make_samples(log_density=spoilt), CONFIG, seed=0)
+    assert worse["ess_fraction"] < 0.01
+
+    learned = make_samples(log_density=spoilt).log_weights_learned
+    top = np.argsort(-learned)[:2_000]
+    top = top[top >= NUM_EXACT]
+    samples = make_samples(log_density=spoilt, top=top, log_density_top=truth[top])
+    repaired = evaluation_metrics(samples, CONFIG, seed=0)
+    assert repaired["ess_fraction_learned"] == worse["ess_fraction"]
+    assert repaired["ess_fraction"] == pytest.approx(metrics["ess_fraction"], rel=0.05)
+    assert repaired["pareto_k"] < 0.5 < worse["pareto_k"]
+    difference = repaired["delta_f_kT"] - metrics["delta_f_kT"]
+    assert abs(difference) < 3 * metrics["delta_f_stderr_kT"]
+    assert repaired["delta_f_stderr_kT"] < 1.5 * metrics["delta_f_stderr_kT"]
 
 
 def test_speedup_is_per_sample(metrics: dict) -> None:

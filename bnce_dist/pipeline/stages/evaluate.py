@@ -27,11 +27,11 @@ _EVALUATION_UNITS = {
     "mirrored": "1",
     "cpu_seconds": "s",
 }
-_EXACT_UNITS = {"log_density_z": "nat", "cpu_seconds": "s"}
+_EXACT_UNITS = {"row": "1", "is_top": "1", "log_density_z": "nat", "cpu_seconds": "s"}
 
 
 def run(context: StageContext) -> None:
-    """Leave the data sets ``held_out``, ``evaluated`` and ``exact``, sample for sample."""
+    """Leave the data sets ``held_out`` and ``evaluated``, sample for sample, and ``exact``."""
     config = context.config.evaluate
     emulator_path = context.inputs["train_emulator"] / "emulator.pt"
     held_out = context.executor.map_shards(
@@ -47,7 +47,7 @@ def run(context: StageContext) -> None:
         metadata=context.metadata(SAMPLE_UNITS),
         label="sample",
     )
-    context.executor.map_shards(
+    evaluated = context.executor.map_shards(
         partial(
             Evaluator,
             target=context.target,
@@ -59,19 +59,37 @@ def run(context: StageContext) -> None:
         metadata=context.metadata(_EVALUATION_UNITS),
         label="evaluate",
     )
+    num_top = config.num_exact // 4 if config.num_exact_top is None else config.num_exact_top
+    rows = rows_for_exact(evaluated, config.num_exact, num_top)
     context.executor.map_shards(
         partial(
             ExactLikelihood,
             emulator_path=emulator_path,
             samples_folder=held_out.folder,
-            num_samples=config.num_exact,
+            rows=rows,
+            num_first=config.num_exact,
             shard_size=config.exact_shard_size,
         ),
-        num_shards(config.num_exact, config.exact_shard_size),
+        num_shards(len(rows), config.exact_shard_size),
         context.folder / "exact",
         metadata=context.metadata(_EXACT_UNITS),
         label="exact likelihood",
     )
+
+
+def rows_for_exact(evaluated: ShardedDataset, num_first: int, num_top: int) -> np.ndarray:
+    """Return which samples get an exact likelihood: the first, then those of the largest weights.
+
+    Args:
+        evaluated: All samples.
+        num_first: How many of the first samples, which are as good as drawn at random.
+        num_top: How many of all samples, by learned weight; some may be among the first.
+    """
+    arrays = evaluated.load(["reduced_potential", "log_density", "native_chirality"])
+    log_weights = -arrays["reduced_potential"] - arrays["log_density"]
+    log_weights[~arrays["native_chirality"]] = -np.inf
+    top = np.argsort(-log_weights, kind="stable")[:num_top]
+    return np.concatenate([np.arange(num_first), np.sort(top[top >= num_first])])
 
 
 class Evaluator:
@@ -114,16 +132,24 @@ class ExactLikelihood:
     Args:
         emulator_path: The emulator's file.
         samples_folder: Data set with ``z_prior``, from which the samples were made.
-        num_samples: How many of the samples, from the first on.
+        rows: Which of the samples.
+        num_first: How many of them are not there for their weight.
         shard_size: Samples of each shard but the last.
     """
 
     def __init__(
-        self, emulator_path: Path, samples_folder: Path, num_samples: int, shard_size: int
+        self,
+        emulator_path: Path,
+        samples_folder: Path,
+        rows: np.ndarray,
+        num_first: int,
+        shard_size: int,
     ) -> None:
         self.emulator = Emulator.load(emulator_path)
-        z_prior = ShardedDataset.open(samples_folder).load(["z_prior"])["z_prior"][:num_samples]
+        z_prior = ShardedDataset.open(samples_folder).load(["z_prior"])["z_prior"][rows]
         self.shards = torch.from_numpy(z_prior).split(shard_size)
+        self.rows = torch.from_numpy(rows).split(shard_size)
+        self.num_first = num_first
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return the log densities of one shard and the time each sample took."""
@@ -132,6 +158,8 @@ class ExactLikelihood:
         log_density = self.emulator.transport_with_log_density(z_prior)[1]
         cpu_seconds = (time.process_time() - started) / len(z_prior)
         return {
+            "row": self.rows[index].numpy(),
+            "is_top": (self.rows[index] >= self.num_first).numpy(),
             "log_density_z": log_density.double().numpy(),
             "cpu_seconds": np.full(len(z_prior), cpu_seconds),
         }
