@@ -51,7 +51,7 @@ docs: $(READY)  ## the pages in build/site
 
 bench: $(READY)  ## seconds to minutes each; one JSON line per script
 	$(BIN)/python benchmarks/force_field.py
-	$(BIN)/python benchmarks/ray_train_scaling.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,97 +1,238 @@
-"""Throughput of energy matching on 1 and 2 Ray Train workers, and on the loop without Ray.
+"""Strong and weak scaling of both stages, of generation and of energies on this cluster.
 
-The global batch stays the same, so that all three train the same model; every worker computes
-on one thread. They take turns, so that whatever else the machine does hits all alike. The rate
-is that of whole reporting intervals after the first, without start-up.
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py --write                 # this machine: 1, 2
+    RAY_ADDRESS=... python benchmarks/scaling.py --workers 1,2,4,8 --write --name my_cluster
 
-    OMP_NUM_THREADS=1 python benchmarks/ray_train_scaling.py --write
+Every number is of whole reporting intervals after the first, or of shards after the first of every
+actor, without start-up. What is compared takes turns, so that whatever else the machine does hits
+all alike. A model of the communication (`StepModel`) is checked against the measured steps and
+projected to many GPUs; its assumptions are options.
 """
 
 import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import ray
+import ray.train
 import torch
+import torch.distributed
 import typer
+from ray.train.torch import TorchTrainer
 from record import publish, summary
+from step_model import StepModel
 from torch import nn
 
 from bnce_dist.core.interpolant import TrigonometricInterpolant
-from bnce_dist.core.objectives import EnergyMatching
+from bnce_dist.core.objectives import EnergyMatching, FlowMatching
+from bnce_dist.core.ode import midpoint
 from bnce_dist.core.path import ProductPath
+from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import atomic_path
-from bnce_dist.distributed.cluster import ensure_ray
+from bnce_dist.data.shards import DatasetMetadata
+from bnce_dist.distributed.cluster import ensure_ray, num_gpus
+from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.train import fit
 from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.velocity import InternalVelocity
+from bnce_dist.pipeline.config import TargetConfig
+from bnce_dist.pipeline.executor import LocalExecutor
+from bnce_dist.pipeline.target import Target
 from bnce_dist.training import local
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
 
 # Alanine dipeptide in internal coordinates.
 NUM_EUCLIDEAN, NUM_CIRCULAR = 55, 5
+REPORT_INTERVAL = 5
+SHARD_SIZE = {"generation": 2000, "energies": 20000}
 
 
-def build_objective() -> nn.Module:
-    """Return the energy objective of the main job, with its default model."""
+def build_objective(stage: str) -> nn.Module:
+    """Return a stage's objective with the default model of the main job."""
     path = ProductPath(TrigonometricInterpolant(), NUM_EUCLIDEAN, NUM_CIRCULAR)
-    return EnergyMatching(LateFusionEnergy(NUM_EUCLIDEAN, NUM_CIRCULAR), path)
+    if stage == "energy":
+        return EnergyMatching(LateFusionEnergy(NUM_EUCLIDEAN, NUM_CIRCULAR), path)
+    return FlowMatching(InternalVelocity(NUM_EUCLIDEAN, NUM_CIRCULAR), path)
 
 
-def make_task(folder: Path, batch_size: int, num_steps: int) -> TrainingTask:
-    """Return the task on random data."""
+def make_task(folder: Path, stage: str, batch_size: int, num_steps: int) -> TrainingTask:
+    """Return a training on random data."""
     data_path = folder / "z.npy"
-    z = np.random.default_rng(0).standard_normal((65_536, NUM_EUCLIDEAN + NUM_CIRCULAR))
-    with atomic_path(data_path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, z.astype(np.float32))
+    if not data_path.exists():
+        z = np.random.default_rng(0).standard_normal((65_536, NUM_EUCLIDEAN + NUM_CIRCULAR))
+        with atomic_path(data_path) as temporary, temporary.open("wb") as stream:
+            np.save(stream, z.astype(np.float32))
     settings = TrainSettings(
         num_steps=num_steps,
         global_batch_size=batch_size,
         warmup_steps=0,
-        report_interval=5,
+        report_interval=REPORT_INTERVAL,
         checkpoint_interval=num_steps,
     )
-    metadata = TrainingMetadata("energy", "random numbers")
-    return TrainingTask(build_objective, data_path, settings, metadata)
+    return TrainingTask(
+        partial(build_objective, stage),
+        data_path,
+        settings,
+        TrainingMetadata(stage, "random numbers"),
+    )
+
+
+class GenerationWorker:
+    """Draws samples with an untrained emulator of the default size."""
+
+    def __init__(self) -> None:
+        self.velocity = InternalVelocity(NUM_EUCLIDEAN, NUM_CIRCULAR)
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one shard."""
+        size = (SHARD_SIZE["generation"], NUM_EUCLIDEAN + NUM_CIRCULAR)
+        noise = torch.randn(size, generator=generator(0, "benchmark", index))
+        with torch.no_grad():
+            return {"z": midpoint(self.velocity, noise, 20).numpy()}
+
+
+class EnergyWorker:
+    """Evaluates reduced potentials of alanine dipeptide."""
+
+    def __init__(self) -> None:
+        self.target = Target.from_config(TargetConfig())
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one shard."""
+        native = torch.from_numpy(self.target.molecule.positions_nm)
+        shape = (SHARD_SIZE["energies"], *native.shape)
+        noise = torch.randn(shape, generator=generator(0, "benchmark", index), dtype=torch.float64)
+        with torch.no_grad():
+            return {"u": self.target.force_field.reduced_potential(native + 1e-3 * noise).numpy()}
+
+
+WORKERS = {"generation": (GenerationWorker, "z"), "energies": (EnergyWorker, "u")}
+
+
+def training_rates(
+    folder: Path, stage: str, batch_size: int, workers: list[int], num_steps: int, rounds: int
+) -> dict[str, dict[str, float]]:
+    """Return samples per second without Ray, and for each number of workers both ways.
+
+    Strong scaling keeps the global batch, weak scaling the batch of a worker.
+    """
+    runs: dict[str, tuple[int, Callable[..., Any]]] = {"without_ray": (batch_size, local.fit)}
+    for count in workers:
+        runs[f"strong_{count}"] = (batch_size, partial(fit, num_workers=count))
+        if count > 1:
+            runs[f"weak_{count}"] = (batch_size * count, partial(fit, num_workers=count))
+            # What one rank of that many computes alone, for the model of the step.
+            runs[f"share_{count}"] = (batch_size // count, local.fit)
+    rates: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds):
+        for name, (batch, run) in runs.items():
+            task = make_task(folder, stage, batch, num_steps)
+            history = run(task, folder / f"{stage}_{name}_{number}").history
+            rates[name] += [record["samples_per_second"] for record in history[1:]]
+    return {name: summary(values) for name, values in rates.items()}
+
+
+def pool_rates(
+    folder: Path, kind: str, workers: list[int], num_shards: int
+) -> dict[str, dict[str, float]]:
+    """Return samples per second without Ray and of pools, by when the shards appeared."""
+    make_worker, array = WORKERS[kind]
+    metadata = DatasetMetadata(kind, {array: "1"})
+    executors: dict[str, Any] = {"without_ray": (1, LocalExecutor())}
+    executors |= {f"actors_{count}": (count, RayExecutor(count)) for count in workers}
+    rates = {}
+    for name, (count, executor) in executors.items():
+        target = folder / f"{kind}_{name}"
+        executor.map_shards(
+            make_worker, num_shards * count, target, metadata=metadata, label=f"{kind}, {name}"
+        )
+        times = np.sort([path.stat().st_mtime for path in target.glob("shard_*.npz")])[count - 1 :]
+        rates[name] = summary(SHARD_SIZE[kind] * count / (times[count:] - times[:-count]))
+    return rates
+
+
+def all_reduce_seconds(num_weights: int, num_workers: int, repeats: int = 30) -> float:
+    """Return the median time in which the workers add up a gradient of this size."""
+
+    def measure(config: dict[str, int]) -> float:
+        import time
+
+        device = ray.train.torch.get_device()
+        gradient = torch.zeros(config["num_weights"], device=device)
+        seconds = []
+        for _ in range(config["repeats"]):
+            torch.distributed.barrier()
+            started = time.perf_counter()
+            torch.distributed.all_reduce(gradient)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        return float(np.median(seconds))
+
+    trainer = TorchTrainer(
+        measure,
+        train_loop_config={"num_weights": num_weights, "repeats": repeats},
+        scaling_config=ray.train.ScalingConfig(num_workers=num_workers, use_gpu=num_gpus() > 0),
+    )
+    return float(trainer.fit().return_value)
+
+
+def check_model(
+    rates: dict[str, dict[str, float]], batch_size: int, workers: list[int], num_weights: int
+) -> dict[str, Any]:
+    """Return predicted beside measured times of a step of several workers [s]."""
+    checked = {}
+    for count in [count for count in workers if count > 1]:
+        share = batch_size // count
+        computing = share / rates[f"share_{count}"]["median"]
+        adding_up = all_reduce_seconds(num_weights, count)
+        checked[str(count)] = {
+            "compute_seconds": computing,
+            "all_reduce_seconds": adding_up,
+            "predicted_seconds": computing + adding_up,
+            "measured_seconds": batch_size / rates[f"strong_{count}"]["median"],
+        }
+    return checked
 
 
 def main(
-    batch_size: Annotated[int, typer.Option(help="Global batch.")] = 1024,
-    num_steps: Annotated[int, typer.Option(help="Steps per run.")] = 60,
-    rounds: Annotated[int, typer.Option(help="Runs of each kind.")] = 3,
+    workers: Annotated[str, typer.Option(help="Numbers of workers, with commas.")] = "1,2",
+    batch_size: Annotated[int, typer.Option(help="Batch of one worker.")] = 1024,
+    num_steps: Annotated[int, typer.Option(help="Steps per run.")] = 40,
+    rounds: Annotated[int, typer.Option(help="Runs of each kind.")] = 2,
+    num_shards: Annotated[int, typer.Option(help="Shards per actor.")] = 8,
+    name: Annotated[str, typer.Option(help="Of the record.")] = "scaling",
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Measure, print one JSON line and write it if asked."""
     torch.set_num_threads(1)
-    ensure_ray(num_cpus=2)
-    kinds = {
-        "without_ray": local.fit,
-        "ray_1_worker": partial(fit, num_workers=1),
-        "ray_2_workers": partial(fit, num_workers=2),
-    }
-    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    counts = [int(count) for count in workers.split(",")]
+    ensure_ray()
+    numbers: dict[str, Any] = {"batch_size": batch_size, "unit": "samples per second"}
     with tempfile.TemporaryDirectory() as directory:
-        task = make_task(Path(directory), batch_size, num_steps)
-        for number in range(rounds):
-            for kind, run in kinds.items():
-                history = run(task, Path(directory) / f"{kind}_{number}").history
-                rates[kind] += [record["samples_per_second"] for record in history[1:]]
-    medians = {kind: summary(values)["median"] for kind, values in rates.items()}
-    publish(
-        "ray_train_scaling",
-        {
-            "objective": f"EnergyMatching(LateFusionEnergy({NUM_EUCLIDEAN}, {NUM_CIRCULAR}))",
-            "global_batch_size": batch_size,
-            "unit": "samples per second, one thread per worker",
-            **{kind: summary(values) for kind, values in rates.items()},
-            "speedup_of_2_workers": medians["ray_2_workers"] / medians["ray_1_worker"],
-            "ray_overhead": 1 - medians["ray_1_worker"] / medians["without_ray"],
-            "rounds": rounds,
-        },
-        ["torch", "ray", "bnce_dist"],
-        write=write,
-    )
+        folder = Path(directory)
+        for kind in WORKERS:
+            numbers[kind] = pool_rates(folder, kind, counts, num_shards)
+        for stage in ("flow", "energy"):
+            rates = training_rates(folder, stage, batch_size, counts, num_steps, rounds)
+            num_weights = sum(p.numel() for p in build_objective(stage).parameters())
+            step = StepModel(num_weights=num_weights)
+            projected = {str(2**k): step.weak_efficiency(2**k) for k in range(3, 10)}
+            numbers[stage] = {
+                **rates,
+                "ray_overhead": 1 - rates["strong_1"]["median"] / rates["without_ray"]["median"],
+                "model": check_model(rates, batch_size, counts, num_weights),
+                "assumptions": asdict(step),
+                "projected_efficiency": {
+                    str(2**k): step.weak_efficiency(2**k) for k in range(3, 10)
+                },
+            }
+    publish(name, numbers, ["torch", "ray", "bnce_dist"], write=write)
 
 
 if __name__ == "__main__":
