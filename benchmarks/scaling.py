@@ -228,9 +228,7 @@ def main(
                 "ray_overhead": 1 - rates["strong_1"]["median"] / rates["without_ray"]["median"],
                 "model": check_model(rates, batch_size, counts, num_weights),
                 "assumptions": asdict(step),
-                "projected_efficiency": {
-                    str(2**k): step.weak_efficiency(2**k) for k in range(3, 10)
-                },
+                "projected_efficiency": projected,
             }
     publish(name, numbers, ["torch", "ray", "bnce_dist"], write=write)
 
