@@ -12,21 +12,23 @@ from torch import nn
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.pipeline.boltzmann_generator import FILE_NAME, BoltzmannGenerator
-from bnce_dist.pipeline.config import Config, EmulatorConfig, EnergyConfig, TrackingConfig
+from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.pipeline.fleet import Outcome
 from bnce_dist.pipeline.fleet_table import PUBLISHED_MD_DELTA_F_KT, fleet_record, fleet_table
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.models import (
+    ModelConfig,
     build_energy_matching,
     build_flow_matching,
+    build_molecular_matching,
     train_settings,
 )
 from bnce_dist.pipeline.overrides import dotted_values, load_config
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
 from bnce_dist.pipeline.results import load_figure_data, load_positions
-from bnce_dist.pipeline.run import STAGE_NAMES, Pipeline
+from bnce_dist.pipeline.run import PER_MOLECULE, STAGE_NAMES, Pipeline, Recipe
 from bnce_dist.pipeline.target import Target
 from bnce_dist.pipeline.verdict import Verdict
 from bnce_dist.tracking.create import create_tracker
@@ -43,25 +45,34 @@ def make_tracker(config: TrackingConfig, folder: Path) -> Tracker:
     return create_tracker(config.backend, folder, experiment=config.experiment, store=config.store)
 
 
-def check_run(config: Config, folder: RunFolder, *, resume: bool) -> Target:
+def check_run(
+    config: Config, folder: RunFolder, *, resume: bool, recipe: Recipe = PER_MOLECULE
+) -> Target:
     """Check everything that can be known before anything expensive.
 
     Args:
         config: Of the run.
         folder: Of the run.
         resume: Whether the folder may hold a run of another configuration.
+        recipe: Of the run.
 
     Raises: InputError: unusable settings, another run's folder, or too little space.
     """
     if not resume:
         folder.require_same_run(config)
     target = Target.from_config(config.target)
-    folder.require_space(Plan.of(config, target).storage_bytes)
+    plan = Plan.of(config, target, is_cartesian=recipe.is_cartesian)
+    folder.require_space(plan.storage_bytes)
     return target
 
 
-def parallelism_of(config: Config, last_stage: str) -> Parallelism:
+def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = False) -> Parallelism:
     """Return how the run's trainings are spread.
+
+    Args:
+        config: Of the run.
+        last_stage: Where it stops.
+        is_cartesian: Whether its models live in Cartesian coordinates.
 
     Raises: InputError: the strategy cannot train a model that the run comes to.
     """
@@ -71,10 +82,19 @@ def parallelism_of(config: Config, last_stage: str) -> Parallelism:
         zero_stage=cluster.zero_stage,
         accumulation_steps=cluster.accumulation_steps,
     )
-    trainings: dict[str, tuple[EmulatorConfig | EnergyConfig, Callable[[], nn.Module]]] = {
+    trainings: dict[str, tuple[ModelConfig, Callable[[], nn.Module]]] = {
         "train_emulator": (config.emulator, partial(build_flow_matching, config.emulator, 1, 1)),
         "train_energy": (config.energy, partial(build_energy_matching, config.energy, 1, 1)),
     }
+    if is_cartesian:
+        field, two_atoms = config.transferable, [[1.0], [1.0]]
+        trainings = {
+            "train_emulator": (field, partial(build_molecular_matching, field, [two_atoms])),
+            "train_energy": (
+                config.energy,
+                partial(build_energy_matching, config.energy, 3, 0, two_atoms),
+            ),
+        }
     for stage in STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]:
         if stage in trainings:
             section, build_objective = trainings[stage]
@@ -102,8 +122,8 @@ def create_executor(
     return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
 
 
-def executor_of(config: Config, last_stage: str) -> Executor:
-    """Return the executor of a run's ``cluster`` section.
+def executor_of(config: Config, last_stage: str, *, is_cartesian: bool = False) -> Executor:
+    """Return the executor of a run's ``cluster`` section; arguments as `parallelism_of`.
 
     Raises: InputError: the cluster cannot be used, or not for the run's models.
     """
@@ -111,14 +131,20 @@ def executor_of(config: Config, last_stage: str) -> Executor:
     return create_executor(
         cluster.executor,
         cluster.num_workers,
-        parallelism_of(config, last_stage),
+        parallelism_of(config, last_stage, is_cartesian=is_cartesian),
         min_workers=cluster.min_workers,
         require_gpus=cluster.require_gpus,
     )
 
 
 def run_molecule(
-    config: Config, folder: RunFolder, executor: Executor, *, last_stage: str, resume: bool = False
+    config: Config,
+    folder: RunFolder,
+    executor: Executor,
+    *,
+    last_stage: str,
+    resume: bool = False,
+    recipe: Recipe = PER_MOLECULE,
 ) -> dict[str, Any] | None:
     """Run the pipeline of one molecule with its tracking and its figures.
 
@@ -128,18 +154,19 @@ def run_molecule(
         executor: Does the work.
         last_stage: Where to stop.
         resume: Whether the folder may hold a run of another configuration.
+        recipe: The stages.
 
     Returns: The content of ``metrics.json``; nothing if the last stage of all was not reached.
     Raises: InputError: as `check_run`, or a tracking store that does not answer.
     """
-    target = check_run(config, folder, resume=resume)
+    target = check_run(config, folder, resume=resume, recipe=recipe)
     with folder.lock():
         tracker = make_tracker(config.tracking, folder.path)
         params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
         tracker.start_run(folder.path.name, params, {"commit": str(commit())})
         status: Status = "FAILED"
         try:
-            metrics = Pipeline(config, target, folder, executor, tracker).run(last_stage)
+            metrics = Pipeline(config, target, folder, executor, tracker, recipe).run(last_stage)
             if metrics is not None:
                 BoltzmannGenerator.load(folder.path).save(folder.path / FILE_NAME)
                 _record(config, target, folder, tracker, metrics)
@@ -193,7 +220,9 @@ def write_fleet(outcomes: Sequence[Outcome], folder: Path, tracker: Tracker) -> 
     tracker.log_metrics(record["summary"])
     finished = {o.name: o.metrics for o in outcomes if o.metrics is not None}
     if finished:
-        save_figure(fleet_figure(finished, PUBLISHED_MD_DELTA_F_KT), folder / "fleet.png")
+        known = PUBLISHED_MD_DELTA_F_KT
+        published = {o.name: known[o.sequence] for o in outcomes if o.sequence in known}
+        save_figure(fleet_figure(finished, published), folder / "fleet.png")
         tracker.log_figure(folder / "fleet.png")
         tracker.log_artifact(_write_fleet_report(folder, record["molecules"]))
 

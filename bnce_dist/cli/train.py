@@ -33,6 +33,7 @@ from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.pipeline.summary import summary
 from bnce_dist.pipeline.target import Target
+from bnce_dist.pipeline.transferable import check_molecules, run_transferable
 
 DEFAULT_NAME = "alanine_dipeptide"
 
@@ -60,6 +61,14 @@ def train(
             help="Sequences separated by commas: one run each, side by side, and one table."
         ),
     ] = None,
+    transferable: Annotated[
+        bool,
+        typer.Option(
+            "--transferable",
+            help="One Cartesian model, trained on transferable.training_molecules, for all of "
+            "--molecules: as it is, and fine-tuned.",
+        ),
+    ] = False,
     stage: Annotated[
         str, typer.Option(help=f"Stop after this stage: {', '.join(STAGE_NAMES)}.")
     ] = STAGE_NAMES[-1],
@@ -88,13 +97,19 @@ def train(
         resolved = load_config(config, overrides or [])
         path = run_path(output, name or _default_name(config, molecules))
         _require_stage(stage)
+        if transferable:
+            _require_whole_fleet(molecules, stage)
         if dry_run and molecules:
             for member in members_of(molecules, resolved, path):
-                _print_plan(member.config, member.folder)
+                _print_plan(member.config, member.folder, is_cartesian=transferable)
         elif dry_run:
             _print_plan(resolved, RunFolder(path))
         elif molecules:
-            outcomes = _run_fleet(resolved, molecules, path, stage, resume)
+            outcomes = (
+                _run_transferable(resolved, molecules, path, resume)
+                if transferable
+                else _run_fleet(resolved, molecules, path, stage, resume)
+            )
             typer.echo(json.dumps(fleet_record(outcomes)) if as_json else fleet_table(outcomes))
             _exit_if_bad(outcomes, strict)
         else:
@@ -135,6 +150,20 @@ def _run_fleet(
     return outcomes
 
 
+def _run_transferable(config: Config, sequences: str, folder: Path, resume: bool) -> list[Outcome]:
+    """Train one field, ask it about many molecules."""
+    begin_work()
+    config = with_common_store(config, folder)
+    members = members_of(sequences, config, folder)
+    check_molecules(config, [member.name for member in members])
+    executor = executor_of(config, STAGE_NAMES[-1], is_cartesian=True)
+    with tracked_fleet(config, folder) as tracker:
+        run = partial(run_molecule, resume=resume)
+        outcomes = run_transferable(config, members, folder, executor, run)
+        write_fleet(outcomes, folder, tracker)
+    return outcomes
+
+
 def _exit_if_bad(outcomes: Sequence[Outcome], strict: bool) -> None:
     """End with the exit code that the outcomes deserve."""
     if any(outcome.error for outcome in outcomes):
@@ -156,8 +185,19 @@ def _require_stage(name: str) -> None:
         )
 
 
-def _print_plan(config: Config, folder: RunFolder) -> None:
+def _require_whole_fleet(molecules: str | None, stage: str) -> None:
+    if molecules is None or stage != STAGE_NAMES[-1]:
+        raise InputError(
+            "--transferable",
+            expected="--molecules, and no --stage",
+            got="no --molecules" if molecules is None else f"--stage {stage}",
+            remedy="name the molecules to ask about, e.g. --molecules AC,ET",
+        )
+
+
+def _print_plan(config: Config, folder: RunFolder, *, is_cartesian: bool = False) -> None:
     typer.echo(to_yaml(config))
-    for line in Plan.of(config, Target.from_config(config.target)).lines():
+    target = Target.from_config(config.target)
+    for line in Plan.of(config, target, is_cartesian=is_cartesian).lines():
         typer.echo(f"# {line}")
     typer.echo(f"# output: {folder.path}")

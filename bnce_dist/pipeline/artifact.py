@@ -35,6 +35,21 @@ class Artifact:
         """Return whether somebody's work in the folder ended, without looking at its files."""
         return "files" in Artifact(folder, key="")._record()
 
+    @classmethod
+    def finished(cls, folder: Path) -> "Artifact":
+        """Return the finished work in a folder, whatever its key.
+
+        Raises: InputError: there is none.
+        """
+        if not cls.is_declared_finished(folder):
+            raise InputError(
+                f"work in {folder}",
+                expected="a finished stage",
+                got="none",
+                remedy="run it first",
+            )
+        return cls(folder, read_json(folder / RECORD)["key"])
+
     def is_finished(self) -> bool:
         """Return whether the folder holds this key's finished work, every byte as written."""
         files = self._record().get("files")

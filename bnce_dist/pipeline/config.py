@@ -192,6 +192,51 @@ class EmulatorConfig(TrainingConfig):
     """Above 1 the sampler's steps shorten towards the data."""
 
 
+class TransferableConfig(TrainingConfig):
+    """One flow for many molecules (--transferable), in Cartesian coordinates, trained on others."""
+
+    training_molecules: Names = (
+        "AR", "RN", "ND", "DC", "CQ", "QE", "EG", "GH", "HI", "IL",
+        "LK", "KM", "MF", "FV", "PT", "ST", "TW", "WY", "YS", "VA",
+    )  # fmt: skip
+    """Dipeptides that the field learns from; none of those it is asked about."""
+    num_steps: Count = 100_000
+    """Optimiser steps."""
+    global_batch_size: Count = 256
+    """Samples per step over all workers, of all molecules mixed."""
+    num_layers: Count = 5
+    """Rounds of messages between atoms."""
+    num_scalars: Count = 64
+    """Scalars of an atom."""
+    num_vectors: Count = 16
+    """Vectors of an atom."""
+    interpolant: Interpolant = "linear"
+    """Path of the coordinates; both end in a standard normal."""
+    coupling: Literal["independent", "optimal_transport", "kabsch"] = "kabsch"
+    """What noise goes with what data: any, the nearest of the batch, or rotated onto it."""
+    time_exponent: Positive = 1.0
+    """Training times are u^exponent with u uniform."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; bf16 is autocast."""
+    num_ode_steps: Count = 25
+    """Midpoint steps of the sampler."""
+    ode_time_exponent: Positive = 1.0
+    """Above 1 the sampler's steps shorten towards the data."""
+
+
+class FineTuningConfig(TrainingConfig):
+    """How the transferable field goes on learning from its reweighted samples of one molecule."""
+
+    num_steps: Count = 2000
+    """Optimiser steps."""
+    global_batch_size: Count = 256
+    """Samples per step over all workers."""
+    learning_rate: Positive = 2e-4
+    """Peak of the schedule."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; bf16 is autocast."""
+
+
 class GenerateConfig(Section):
     """The emulator's samples that the energy model learns from."""
 
@@ -335,6 +380,8 @@ class Config(Section):
     reference: ReferenceConfig = ReferenceConfig()
     dataset: DatasetConfig = DatasetConfig()
     emulator: EmulatorConfig = EmulatorConfig()
+    transferable: TransferableConfig = TransferableConfig()
+    fine_tuning: FineTuningConfig = FineTuningConfig()
     generate: GenerateConfig = GenerateConfig()
     energy: EnergyConfig = EnergyConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -1,14 +1,16 @@
 """The two things a run leaves for use: a sampler and a density, each in one file."""
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnce_dist.chem.coordinates import Coordinates, from_state
+from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates, from_state
+from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.divergence import jacobian, reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
@@ -16,6 +18,7 @@ from bnce_dist.core.path import ProductPath
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.energy_model import EnergyModel
+from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.models import (
@@ -61,6 +64,34 @@ class Emulator:
         if isinstance(self.velocity_field, MeanFreeVelocity):
             return self.velocity_field.molecule.node_features.tolist()
         return None
+
+    def of_molecule(self, molecule: Molecule) -> "Emulator":
+        """Return the same field for another dipeptide.
+
+        Raises: InputError: not a dipeptide, or an emulator in coordinates of one molecule.
+        """
+        field, scale_nm = self.cartesian_field()
+        return replace(
+            self,
+            molecule=molecule.identity,
+            coordinates=CenteredCartesian(molecule.num_atoms, scale_nm),
+            velocity_field=MeanFreeVelocity(field, dipeptide_features(molecule)),
+        )
+
+    def cartesian_field(self) -> tuple[GVPVectorField, float]:
+        """Return the field that other molecules can share, and its unit of length [nm].
+
+        Raises: InputError: the emulator is in internal coordinates.
+        """
+        coordinates, velocity = self.coordinates, self.velocity_field
+        if not isinstance(coordinates, CenteredCartesian) or isinstance(velocity, InternalVelocity):
+            raise InputError(
+                "emulator",
+                expected="a Cartesian field",
+                got="one in internal coordinates, which belong to one molecule",
+                remedy="train one with --transferable",
+            )
+        return velocity.field, float(coordinates.scale_nm)
 
     def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """Draw positions, ``(num_samples, atoms, 3)`` [nm]."""

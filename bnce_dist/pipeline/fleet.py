@@ -39,14 +39,21 @@ class Outcome:
     """What became of one molecule.
 
     Args:
-        name: Its sequence.
+        name: Of its run: its sequence, and the variant after an underscore if there is one.
         metrics: Content of its ``metrics.json``; none if it failed or was to stop earlier.
         error: Why it failed, in one line; empty if it did not.
+        variant: What tells several runs of one molecule apart.
     """
 
     name: str
     metrics: Mapping[str, Any] | None = None
     error: str = ""
+    variant: str = ""
+
+    @property
+    def sequence(self) -> str:
+        """The molecule's sequence."""
+        return self.name.removesuffix(f"_{self.variant}")
 
 
 def members_of(sequences: str, config: Config, folder: Path) -> list[Member]:
@@ -71,7 +78,11 @@ def members_of(sequences: str, config: Config, folder: Path) -> list[Member]:
 
 
 def run_fleet(
-    members: Sequence[Member], run_member: RunMember, executor: Executor, stages: Sequence[str]
+    members: Sequence[Member],
+    run_member: RunMember,
+    executor: Executor,
+    stages: Sequence[str],
+    variant: str = "",
 ) -> list[Outcome]:
     """Run all members; one that fails does not stop the others.
 
@@ -80,13 +91,14 @@ def run_fleet(
         run_member: Picklable.
         executor: Deals its workers to the members.
         stages: What every member goes through, for the progress display.
+        variant: Of all members.
     """
     with _progress(members, stages):
         results = executor.map_jobs(_Job(run_member), members)
     return [
-        Outcome(member.name, error=_one_line(result))
+        Outcome(member.name, error=_one_line(result), variant=variant)
         if isinstance(result, Exception)
-        else Outcome(member.name, metrics=result)
+        else Outcome(member.name, metrics=result, variant=variant)
         for member, result in zip(members, results, strict=True)
     ]
 

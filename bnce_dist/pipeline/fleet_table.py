@@ -47,55 +47,77 @@ _COLUMNS = (
     "torsion W2 (baseline)",
     "ESS fraction",
     "Pareto k",
+    "mapped",
+    "rejected",
     "verdict",
     "minutes",
 )
 
 
 def fleet_record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return the whole result as plain data: one entry per molecule, and means over them."""
-    finished = [outcome for outcome in outcomes if outcome.metrics is not None]
+    """Return the whole result as plain data: one entry per run, and means over those alike.
+
+    Where runs have variants, the names of the means begin with theirs.
+    """
+    summary = {
+        f"{variant}_{name}" if variant else name: value
+        for variant, runs in _finished(outcomes).items()
+        for name, value in _summary(runs).items()
+    }
     return {
         "molecules": {o.name: dict(o.metrics or {"error": o.error}) for o in outcomes},
-        "summary": _summary([o.metrics for o in finished if o.metrics]) if finished else {},
+        "summary": summary,
     }
 
 
 def fleet_table(outcomes: Sequence[Outcome]) -> str:
-    """Return the result as a Markdown table with a line of means and the failures below it."""
+    """Return the result as a Markdown table with lines of means and the failures below it."""
     rows = [_COLUMNS, tuple("---" for _ in _COLUMNS)]
-    rows += [_row(o.name, o.metrics) for o in outcomes if o.metrics is not None]
+    rows += [_row(o, o.metrics) for o in outcomes if o.metrics is not None]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    summary = fleet_record(outcomes)["summary"]
-    if summary:
-        lines += [
-            "",
-            f"mean |error| {summary['abs_error_mean_kT']:.3f} kT "
-            f"(published: {PUBLISHED_MEANS['error_kT']:.2f} learned), "
-            f"mean energy W2 {summary['energy_w2_mean_kT']:.2f} kT "
-            f"({PUBLISHED_MEANS['energy_w2']:.2f}), "
-            f"mean torsion W2 {summary['torsion_w2_mean_rad']:.2f} rad "
-            f"({PUBLISHED_MEANS['torsion_w2']:.2f}, angles modulo pi)",
-        ]
+    for variant, runs in _finished(outcomes).items():
+        lines += ["", (f"{variant}: " if variant else "") + _means(_summary(runs))]
     lines += [f"{o.name}: FAILED: {o.error}" for o in outcomes if o.error]
     return "\n".join(lines)
 
 
-def _row(name: str, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+def _finished(outcomes: Sequence[Outcome]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the metrics of the finished runs of each variant."""
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for outcome in outcomes:
+        if outcome.metrics is not None:
+            runs.setdefault(outcome.variant, []).append(outcome.metrics)
+    return runs
+
+
+def _means(summary: Mapping[str, float]) -> str:
+    return (
+        f"mean |error| {summary['abs_error_mean_kT']:.3f} kT "
+        f"(published: {PUBLISHED_MEANS['error_kT']:.2f} learned), "
+        f"mean energy W2 {summary['energy_w2_mean_kT']:.2f} kT "
+        f"({PUBLISHED_MEANS['energy_w2']:.2f}), "
+        f"mean torsion W2 {summary['torsion_w2_mean_rad']:.2f} rad "
+        f"({PUBLISHED_MEANS['torsion_w2']:.2f}, angles modulo pi)"
+    )
+
+
+def _row(outcome: Outcome, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     low, high = metrics["delta_f_interval_kT"]
     return (
-        name,
+        outcome.name,
         f"{metrics['delta_f_kT']:.2f} +- {metrics['delta_f_stderr_kT']:.2f}",
         f"{low:.2f} to {high:.2f}",
         f"{metrics['delta_f_reference_kT']:.2f} +- {metrics['delta_f_reference_stderr_kT']:.2f}"
         + (" (not converged)" if _is_unconverged(metrics) else ""),
         f"{_error(metrics):+.2f}",
-        _known(PUBLISHED_MD_DELTA_F_KT, name),
-        _known(PUBLISHED_EXACT_ERROR_KT, name),
+        _known(PUBLISHED_MD_DELTA_F_KT, outcome.sequence),
+        _known(PUBLISHED_EXACT_ERROR_KT, outcome.sequence),
         f"{metrics['energy_w2_kT']:.2f}",
         f"{metrics['torsion_w2_rad']:.2f} ({metrics['torsion_w2_baseline_rad']:.2f})",
         f"{metrics['ess_fraction']:.2f}",
         f"{metrics['pareto_k']:.2f}",
+        f"{metrics['num_mirrored']}",
+        f"{metrics['num_rejected']} of {metrics['ess_num_samples']}",
         Verdict.from_record(metrics["verdict"]).label,
         f"{sum(metrics['seconds'].values()) / 60:.1f}",
     )

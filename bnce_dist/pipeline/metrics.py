@@ -256,7 +256,7 @@ def _require_molecules(samples: Samples) -> None:
     raise InputError(
         "samples of the emulator",
         expected="some that are the molecule",
-        got=f"{broken} of {len(samples.valid)} broken, the others of the wrong chirality",
+        got=f"{broken} broken, {len(samples.valid) - broken} of the wrong chirality",
         remedy="train the emulator longer or on more data",
     )
 

@@ -1,9 +1,13 @@
 """Which models a configuration stands for; every function pickles and runs on any worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import torch
+
+from bnce_dist.core.couplings import COUPLINGS
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name
+from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
 from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
@@ -11,9 +15,16 @@ from bnce_dist.nn.distance_energy import DistanceEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.graphormer import GraphormerEnergy
+from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.velocity import InternalVelocity
-from bnce_dist.pipeline.config import EmulatorConfig, EnergyConfig, TrainingConfig
+from bnce_dist.pipeline.config import (
+    EmulatorConfig,
+    EnergyConfig,
+    FineTuningConfig,
+    TrainingConfig,
+    TransferableConfig,
+)
 from bnce_dist.training.settings import TrainSettings
 
 VelocityModel = InternalVelocity | MeanFreeVelocity
@@ -37,6 +48,11 @@ NodeFeatures = list[list[float]]
 
 # The published model has 32 heads on 256 channels.
 _CHANNELS_PER_HEAD = 8
+# In standard deviations of the data, about 0.2 nm.
+_MAX_DISTANCE, _STEP_SIZE = 8.0, 5.0
+
+ModelConfig = EmulatorConfig | TransferableConfig | FineTuningConfig | EnergyConfig
+"""Settings of a training of the pipeline."""
 
 
 def build_path(interpolant: str, num_euclidean: int, num_circular: int) -> ProductPath:
@@ -146,6 +162,40 @@ def build_flow_matching(
     )
 
 
+def build_field(config: TransferableConfig, num_node_features: int) -> GVPVectorField:
+    """Return the transferable field with initial weights."""
+    return GVPVectorField(
+        num_node_features,
+        interpolant=config.interpolant,
+        num_layers=config.num_layers,
+        num_scalars=config.num_scalars,
+        num_vectors=config.num_vectors,
+        max_distance=_MAX_DISTANCE,
+        step_size=_STEP_SIZE,
+    )
+
+
+def molecular_matching(
+    config: TransferableConfig, field: GVPVectorField, node_features: Sequence[NodeFeatures]
+) -> MolecularFlowMatching:
+    """Return the objective of a field, for molecules of these features."""
+    return MolecularFlowMatching(
+        field,
+        interpolant_from_name(config.interpolant),
+        [torch.tensor(features) for features in node_features],
+        coupling=COUPLINGS[config.coupling],
+        time_exponent=config.time_exponent,
+    )
+
+
+def build_molecular_matching(
+    config: TransferableConfig, node_features: Sequence[NodeFeatures]
+) -> MolecularFlowMatching:
+    """Return the transferable field's objective around a new field."""
+    field = build_field(config, len(node_features[0][0]))
+    return molecular_matching(config, field, node_features)
+
+
 def build_energy_matching(
     config: EnergyConfig,
     num_euclidean: int,
@@ -164,7 +214,7 @@ def build_energy_matching(
     )
 
 
-def train_settings(config: EmulatorConfig | EnergyConfig, seed: int) -> TrainSettings:
+def train_settings(config: ModelConfig, seed: int) -> TrainSettings:
     """Return the optimiser's part of a model's configuration."""
     names = set(TrainingConfig.model_fields)
     return TrainSettings(**config.model_dump(include=names), precision=config.precision, seed=seed)

@@ -9,8 +9,15 @@ from pathlib import Path
 from torch import nn
 
 from bnce_dist.chem.coordinates import ZMatrix
-from bnce_dist.pipeline.config import Config, EmulatorConfig, EnergyConfig
-from bnce_dist.pipeline.models import build_energy_model, build_velocity_field, train_settings
+from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.models import (
+    ModelConfig,
+    build_energy_model,
+    build_field,
+    build_velocity_field,
+    train_settings,
+)
 from bnce_dist.pipeline.stages.reference import umbrella_settings
 from bnce_dist.pipeline.target import Target
 from bnce_dist.training.loop import per_rank_batch_size, require_samples_for_all
@@ -51,21 +58,34 @@ class Plan:
     upload_bytes: int | None
 
     @classmethod
-    def of(cls, config: Config, target: Target) -> "Plan":
+    def of(cls, config: Config, target: Target, *, is_cartesian: bool = False) -> "Plan":
         """Plan a run on this machine.
 
-        Raises: InputError: a batch that does not divide by the configured number of workers.
+        Args:
+            config: Of the run.
+            target: Of the run.
+            is_cartesian: Whether its models live in Cartesian coordinates.
+
+        Raises: InputError: a batch that does not divide by the configured number of workers, or
+            an energy model for other coordinates.
         """
         num_atoms = target.molecule.num_atoms
-        circular = ZMatrix.from_graph(target.molecule.elements, target.molecule.bonds).circular
-        num_circular = sum(circular)
-        num_euclidean = 3 * num_atoms - 6 - num_circular
-        emulator = build_velocity_field(config.emulator, num_euclidean, num_circular)
-        energy = build_energy_model(config.energy, num_euclidean, num_circular)
+        emulator_config = config.transferable if is_cartesian else config.emulator
+        if is_cartesian:
+            num_euclidean, num_circular = 3 * (num_atoms - 1), 0
+            features = dipeptide_features(target.molecule).tolist()
+            emulator: nn.Module = build_field(config.transferable, len(features[0]))
+        else:
+            zmatrix = ZMatrix.from_graph(target.molecule.elements, target.molecule.bonds)
+            num_circular = sum(zmatrix.circular)
+            num_euclidean, features = 3 * num_atoms - 6 - num_circular, None
+            emulator = build_velocity_field(config.emulator, num_euclidean, num_circular)
+        energy = build_energy_model(config.energy, num_euclidean, num_circular, features)
         parameters = _num_parameters(emulator), _num_parameters(energy)
-        num_workers = config.cluster.num_workers or _default_workers(config)
+        batches = (emulator_config.global_batch_size, config.energy.global_batch_size)
+        num_workers = config.cluster.num_workers or _default_workers(config, batches)
         per_rank = [
-            _per_rank(config, section, num_workers) for section in (config.emulator, config.energy)
+            _per_rank(config, section, num_workers) for section in (emulator_config, config.energy)
         ]
         return cls(
             num_atoms=num_atoms,
@@ -101,7 +121,7 @@ class Plan:
         ]
 
 
-def _per_rank(config: Config, section: EmulatorConfig | EnergyConfig, num_workers: int) -> int:
+def _per_rank(config: Config, section: ModelConfig, num_workers: int) -> int:
     """Return the samples per step of a worker; of an elastic group's, the fewest."""
     settings = train_settings(section, config.seed)
     parts = config.cluster.accumulation_steps
@@ -111,9 +131,8 @@ def _per_rank(config: Config, section: EmulatorConfig | EnergyConfig, num_worker
     return settings.global_batch_size // num_workers
 
 
-def _default_workers(config: Config) -> int:
+def _default_workers(config: Config, batches: tuple[int, int]) -> int:
     """Return the most workers of this machine among which both batches divide."""
-    batches = (config.emulator.global_batch_size, config.energy.global_batch_size)
     parts = config.cluster.accumulation_steps
     candidates = range(1, (os.cpu_count() or 1) + 1)
     dividing = (n for n in candidates if all(batch % (n * parts) == 0 for batch in batches))

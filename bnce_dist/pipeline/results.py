@@ -1,6 +1,7 @@
 """Read a finished run: its numbers, and the arrays its figures are drawn from."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,17 +23,16 @@ from bnce_dist.pipeline.target import Target
 from bnce_dist.pipeline.verdict import judge
 
 
-def load_samples(folder: RunFolder, target: Target) -> Samples:
-    """Read the evaluated held-out samples of a run."""
-    stage = folder.stage("evaluate")
-    evaluated = ShardedDataset.open(stage / "evaluated").load()
-    exact = ShardedDataset.open(stage / "exact").load()
+def load_samples(evaluation: Path, target: Target) -> Samples:
+    """Read the held-out samples that the stage ``evaluate`` left in its folder."""
+    evaluated = ShardedDataset.open(evaluation / "evaluated").load()
+    exact = ShardedDataset.open(evaluation / "exact").load()
     return Samples.from_arrays(evaluated, exact, target.in_state(evaluated["phi"]))
 
 
 def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str, Any]:
     """Return the free energies of a finished run with their references and diagnostics."""
-    samples = load_samples(folder, target)
+    samples = load_samples(folder.stage("evaluate"), target)
     metrics = evaluation_metrics(samples, config.evaluate, config.seed)
     reference = Reference.load(folder.stage("simulate"))
     own = reference.result
@@ -81,7 +81,7 @@ def load_figure_data(
     folder: RunFolder, config: Config, target: Target, metrics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the fields of ``report.results.RunResults``."""
-    samples = load_samples(folder, target)
+    samples = load_samples(folder.stage("evaluate"), target)
     evaluated = ShardedDataset.open(folder.stage("evaluate") / "evaluated").load(["phi", "psi"])
     reference = Reference.load(folder.stage("simulate"))
     named = (

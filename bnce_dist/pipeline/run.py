@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bnce_dist.data.atomic import write_json
@@ -60,6 +61,25 @@ STAGE_NAMES = tuple(spec.name for spec in STAGES)
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """What kind of run it is.
+
+    Args:
+        stages: In their order.
+        given: Folders of other runs' finished stages, by the name under which stages read them.
+        is_cartesian: Whether its models live in Cartesian coordinates.
+    """
+
+    stages: tuple[StageSpec, ...]
+    given: Mapping[str, Path] = field(default_factory=dict)
+    is_cartesian: bool = False
+
+
+PER_MOLECULE = Recipe(STAGES)
+"""From nothing to a free energy, in the internal coordinates of one molecule."""
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """One run, ready to go.
 
@@ -69,6 +89,7 @@ class Pipeline:
         folder: Of the run; the caller holds its lock.
         executor: Does the work.
         tracker: With the parent run started.
+        recipe: The stages.
     """
 
     config: Config
@@ -76,6 +97,7 @@ class Pipeline:
     folder: RunFolder
     executor: Executor
     tracker: Tracker
+    recipe: Recipe = PER_MOLECULE
 
     def run(self, last_stage: str = STAGE_NAMES[-1]) -> dict[str, Any] | None:
         """Run up to a stage, each stage only if its folder is not finished already.
@@ -86,13 +108,16 @@ class Pipeline:
         Returns: The content of ``metrics.json``; nothing if the last stage was not reached.
         """
         self.folder.write_config(self.config)
+        given = {name: Artifact.finished(folder) for name, folder in self.recipe.given.items()}
         artifacts: dict[str, Artifact] = {}
-        for spec in STAGES[: STAGE_NAMES.index(last_stage) + 1]:
-            artifact = Artifact(self.folder.stage(spec.name), self._key(spec, artifacts))
+        names = [spec.name for spec in self.recipe.stages]
+        for spec in self.recipe.stages[: names.index(last_stage) + 1]:
+            inputs = {name: (given | artifacts)[name] for name in spec.inputs}
+            artifact = Artifact(self.folder.stage(spec.name), self._key(spec, inputs))
             if artifact.is_finished():
                 logger.info("%s: finished before", spec.name)
             else:
-                self._run_stage(spec, artifact)
+                self._run_stage(spec, artifact, inputs)
             artifacts[spec.name] = artifact
         if last_stage != STAGE_NAMES[-1]:
             return None
@@ -101,21 +126,23 @@ class Pipeline:
         write_json(self.folder.path / "metrics.json", metrics)
         return metrics
 
-    def _key(self, spec: StageSpec, artifacts: Mapping[str, Artifact]) -> str:
-        inputs = {name: artifacts[name].digest(part) for name, part in spec.inputs.items()}
-        return digest_of({"stage": spec.name, "settings": self._settings(spec), "inputs": inputs})
+    def _key(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> str:
+        digests = {name: inputs[name].digest(part) for name, part in spec.inputs.items()}
+        return digest_of({"stage": spec.name, "settings": self._settings(spec), "inputs": digests})
 
     def _settings(self, spec: StageSpec) -> dict[str, Any]:
         return self.config.model_dump(mode="json", include={"seed", *spec.sections})
 
-    def _run_stage(self, spec: StageSpec, artifact: Artifact) -> None:
+    def _run_stage(
+        self, spec: StageSpec, artifact: Artifact, inputs: Mapping[str, Artifact]
+    ) -> None:
         logger.info("%s: started", spec.name)
         artifact.prepare(self.folder.superseded)
         context = StageContext(
             config=self.config,
             target=self.target,
             folder=artifact.folder,
-            inputs={name: self.folder.stage(name) for name in spec.inputs},
+            inputs={name: source.folder for name, source in inputs.items()},
             key=artifact.key,
             executor=self.executor,
             tracker=self.tracker,

@@ -128,7 +128,7 @@ def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
         (
             "Rejected samples",
             f"{metrics['num_rejected']:,}: {metrics['num_invalid']:,} no molecule,"
-            f" {metrics['num_wrong_chirality']:,} mirror images",
+            f" {metrics['num_wrong_chirality']:,} of the wrong chirality",
         ),
         (
             "Error of the energy model",

@@ -47,6 +47,16 @@ def test_velocity_of_either_parametrisation(parametrisation):
     assert isinstance(field.interpolant, LinearInterpolant)
 
 
+def test_every_trainable_weight_gets_a_gradient():
+    """Data-parallel ranks wait for all of them."""
+    torch.manual_seed(0)
+    field = GVPVectorField(2, num_layers=2, num_scalars=8, num_vectors=4)
+    field(torch.randn(3, 5, 3), torch.rand(3), torch.randn(5, 2)).square().sum().backward()
+    waited_for = [name for name, weight in field.named_parameters() if weight.requires_grad]
+    assert [name for name in waited_for if field.get_parameter(name).grad is None] == []
+    assert any(name.startswith("layers.0.step") for name in waited_for)
+
+
 def test_unknown_parametrisation_is_refused():
     with pytest.raises(InputError, match="velocity or endpoint, got 'score'"):
         GVPVectorField(2, parametrisation="score")

@@ -36,6 +36,9 @@ def make_metrics(delta_f: float, reference: float, *, converged: bool = True) ->
         "torsion_w2_baseline_rad": 0.1,
         "ess_fraction": 0.4,
         "pareto_k": 0.3,
+        "num_mirrored": 11,
+        "num_rejected": 7,
+        "ess_num_samples": 100,
         "reliable": converged,
         "verdict": {"reliable": converged, "reasons": [], "advice": []},
         "seconds": {"simulate": 60.0, "evaluate": 30.0},
@@ -88,6 +91,24 @@ def test_the_table_says_what_failed_and_averages_the_rest() -> None:
     assert "| reliable |" in ac
     assert "| UNRELIABLE |" in gn
     assert summary["num_reliable"] == 1
+
+
+def test_variants_of_a_molecule_have_rows_and_means_of_their_own() -> None:
+    outcomes = [
+        Outcome("AC_zero_shot", make_metrics(3.5, 3.7), variant="zero_shot"),
+        Outcome("AC_fine_tuned", make_metrics(3.6, 3.7), variant="fine_tuned"),
+        Outcome("ET_zero_shot", error="no luck", variant="zero_shot"),
+    ]
+    record = fleet_record(outcomes)
+    assert list(record["molecules"]) == ["AC_zero_shot", "AC_fine_tuned", "ET_zero_shot"]
+    assert record["summary"]["zero_shot_abs_error_mean_kT"] == pytest.approx(0.2)
+    assert record["summary"]["fine_tuned_abs_error_mean_kT"] == pytest.approx(0.1)
+    lines = fleet_table(outcomes).splitlines()
+    for line in lines[2:4]:
+        assert "| 3.66 | 0.09 |" in line  # published values of AC
+        assert "| 11 | 7 of 100 |" in line
+    assert lines[5].startswith("zero_shot: mean |error| 0.200 kT")
+    assert lines[-1] == "ET_zero_shot: FAILED: no luck"
 
 
 @pytest.mark.slow

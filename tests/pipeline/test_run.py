@@ -11,7 +11,7 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config
-from bnce_dist.pipeline.run import Pipeline, StageSpec
+from bnce_dist.pipeline.run import Pipeline, Recipe, StageSpec
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import NullTracker
 
@@ -49,7 +49,7 @@ class FakeStages:
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     fake = FakeStages()
-    monkeypatch.setattr(run_module, "STAGES", fake.specs())
+    monkeypatch.setattr(run_module, "PER_MOLECULE", Recipe(fake.specs()))
     monkeypatch.setattr(run_module, "STAGE_NAMES", ("a", "b", "c"))
     monkeypatch.setattr(run_module, "load_metrics", lambda *_: {"delta_f_kT": 3.9})
     return fake
@@ -62,7 +62,8 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def execute(folder: RunFolder, *overrides: str, last_stage: str = "c") -> dict | None:
     config = load_config(None, overrides)
-    return Pipeline(config, None, folder, LocalExecutor(), NullTracker()).run(last_stage)
+    recipe = run_module.PER_MOLECULE
+    return Pipeline(config, None, folder, LocalExecutor(), NullTracker(), recipe).run(last_stage)
 
 
 def test_stages_run_in_order_once(stages: FakeStages, folder: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""What the two training stages have in common."""
+"""What the training stages have in common."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,10 @@ from torch import nn
 
 from bnce_dist.data.atomic import atomic_path, write_json
 from bnce_dist.nn.energy_model import EnergyModel
+from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.velocity import InternalVelocity
-from bnce_dist.pipeline.config import EmulatorConfig, EnergyConfig
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.models import train_settings
+from bnce_dist.pipeline.models import ModelConfig, train_settings
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import ModelKind
 from bnce_dist.training.checkpoint import load_checkpoint
@@ -23,8 +23,8 @@ from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 def fit_model(
     context: StageContext,
     kind: ModelKind,
-    config: EmulatorConfig | EnergyConfig,
-    model: InternalVelocity | EnergyModel,
+    config: ModelConfig,
+    model: InternalVelocity | GVPVectorField | EnergyModel,
     build_objective: Callable[[], nn.Module],
     z: np.ndarray,
 ) -> None:
@@ -36,7 +36,7 @@ def fit_model(
         config: How.
         model: Of the architecture that ``build_objective`` builds.
         build_objective: Makes the objective, which holds the model under its attribute's name.
-        z: Training data, ``(samples, dim)`` float32.
+        z: Training data, one row per sample, ``(samples, dim)`` float32.
     """
     fit_in_folder(
         context.folder,
@@ -53,7 +53,7 @@ def fit_model(
 def fit_in_folder(
     folder: Path,
     executor: Executor,
-    model: InternalVelocity | EnergyModel,
+    model: InternalVelocity | GVPVectorField | EnergyModel,
     build_objective: Callable[[], nn.Module],
     z: np.ndarray,
     settings: TrainSettings,
