@@ -33,7 +33,12 @@ from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.pipeline.summary import summary
 from bnce_dist.pipeline.target import Target
-from bnce_dist.pipeline.transferable import check_molecules, run_transferable
+from bnce_dist.pipeline.transferable import (
+    TRAINING_DATA,
+    check_molecules,
+    run_transferable,
+    runs_of,
+)
 
 DEFAULT_NAME = "alanine_dipeptide"
 
@@ -151,11 +156,13 @@ def _run_fleet(
 
 
 def _run_transferable(config: Config, sequences: str, folder: Path, resume: bool) -> list[Outcome]:
-    """Train one field, ask it about many molecules."""
+    """Train one field and ask it about many molecules."""
     begin_work()
     config = with_common_store(config, folder)
     members = members_of(sequences, config, folder)
     check_molecules(config, [member.name for member in members])
+    for member in runs_of(config, members, folder):
+        check_run(member.config, member.folder, resume=resume, recipe=TRAINING_DATA)
     executor = executor_of(config, STAGE_NAMES[-1], is_cartesian=True)
     with tracked_fleet(config, folder) as tracker:
         run = partial(run_molecule, resume=resume)

@@ -112,6 +112,22 @@ def check_molecules(config: Config, molecules: Sequence[str]) -> None:
         )
 
 
+def runs_of(config: Config, members: Sequence[Member], folder: Path) -> list[Member]:
+    """Return all runs that a transferable run consists of.
+
+    Args:
+        config: Of the run.
+        members: The molecules that are asked about.
+        folder: Of the run.
+    """
+    return [
+        *training_members(config, folder),
+        field_member(config, folder),
+        *variants_of(members, ZERO_SHOT, folder),
+        *variants_of(members, FINE_TUNED, folder),
+    ]
+
+
 def training_members(config: Config, folder: Path) -> list[Member]:
     """Return the molecules that the field learns from.
 
