@@ -124,8 +124,9 @@ class Message(GVP):
             [self.num_scalars, self.scalars.in_features - self.num_scalars], dim=1
         )
         sent = F.linear(scalars, of_sender, beta * self.scalars.bias)
-        # In place: another tensor of this size costs more than the addition.
-        message = F.silu(F.linear(features, of_edge).add_(sent[:, None]))
+        # In place: another tensor of this size costs more than what is done to it.
+        message = F.linear(features, of_edge).add_(sent[:, None])
+        message = F.silu(message, inplace=not torch.is_grad_enabled())
         gate = self.gate_activation(F.linear(message, self.gate.weight / beta, self.gate.bias))
         gate = gate * edges.weight[..., None]
         received = (edges.weight[:, :, None] @ message).squeeze(2) / beta
