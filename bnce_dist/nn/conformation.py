@@ -77,11 +77,12 @@ def checked_atoms(
         num_node_features: How many features the model was made for.
 
     Returns: ``(batch, atoms, features)`` and ``(batch, atoms)``, of the positions' precision.
-    Raises: InputError: the shapes do not belong together.
+    Raises: InputError: the shapes do not belong together, or padding is not masked.
     """
     batch, num_atoms = positions.shape[:2]
     shape = (batch, num_atoms, num_node_features)
     if mask is None:
+        _require_no_padding(node_features)
         mask = positions.new_ones(shape[:2])
     if node_features.shape not in (shape, shape[1:]) or mask.shape != shape[:2]:
         raise InputError(
@@ -91,6 +92,20 @@ def checked_atoms(
             remedy="make both for this molecule and this model, padded like the positions",
         )
     return node_features.to(positions).expand(shape), mask.to(positions)
+
+
+def _require_no_padding(node_features: Tensor) -> None:
+    """Refuse a batch of molecules of different sizes that nobody said how many atoms they have."""
+    if node_features.ndim != 3 or torch.compiler.is_compiling():
+        return
+    padded = (node_features == 0).all(-1).any(-1)
+    if padded.any():
+        raise InputError(
+            "mask of a batch of different molecules",
+            expected="one, since features that are all zero are padding",
+            got=f"none, with {int(padded.sum())} of {len(padded)} molecules padded",
+            remedy="give mask, 1 for real atoms and 0 for padding, (batch, atoms)",
+        )
 
 
 def require_memory(positions: Tensor, numbers_per_edge: int) -> None:

@@ -22,10 +22,10 @@ from bnce_dist.pipeline.models import build_energy_matching, build_energy_model,
 from bnce_dist.pipeline.published.config import PublishedConfig
 from bnce_dist.pipeline.published.field import PublishedSampler
 from bnce_dist.pipeline.published.workers import (
-    EVALUATION_UNITS,
+    ENERGY_UNITS,
     SAMPLE_UNITS,
+    EnergyWorker,
     FieldWorker,
-    WeightWorker,
     valid_samples,
 )
 from bnce_dist.pipeline.stages.fitting import fit_in_folder
@@ -61,28 +61,21 @@ class PublishedRun:
         """Sample, learn, weigh; an interrupted run goes on where it was.
 
         Returns: The held-out samples and what is known of each, by `workers.SAMPLE_UNITS` and
-            `workers.EVALUATION_UNITS`.
+            `workers.ENERGY_UNITS`, and ``log_density`` [nats], zero for samples that are not the
+            molecule.
         Raises: InputError: the folder cannot be written, or training diverges.
         """
         self.folder.write_config(self.config)
         with self.folder.lock():
             samples = self._draw(executor, "samples", self.config.samples.num_training)
-            density_path = self._learn(executor, samples)
+            density = self._learn(executor, samples)
             held_out = self._draw(executor, "held_out", self.config.samples.num_held_out)
-            evaluated = executor.map_shards(
-                partial(
-                    WeightWorker,
-                    self.target.molecule,
-                    self.potential,
-                    density_path,
-                    held_out.folder,
-                ),
-                len(held_out),
-                self.folder.stage("evaluated"),
-                metadata=self._metadata(EVALUATION_UNITS, target=True, samples=True, energy=True),
-                label="evaluate",
-            )
-        return {**held_out.load(), **evaluated.load()}
+            energies = self._evaluate(executor, held_out)
+        arrays = {**held_out.load(), **energies.load()}
+        molecules = torch.from_numpy(arrays["positions_nm"][arrays["valid"]])
+        log_density = np.zeros(len(arrays["valid"]))
+        log_density[arrays["valid"]] = density.log_density(molecules).numpy()
+        return {**arrays, "log_density": log_density}
 
     def _draw(self, executor: Executor, name: str, num_samples: int) -> ShardedDataset:
         config = self.config.samples
@@ -101,12 +94,22 @@ class PublishedRun:
             label=name.replace("_", " "),
         )
 
-    def _learn(self, executor: Executor, samples: ShardedDataset) -> Path:
-        """Train the energy model on the samples that are the molecule; return its file."""
+    def _evaluate(self, executor: Executor, held_out: ShardedDataset) -> ShardedDataset:
+        worker = partial(EnergyWorker, self.target.molecule, self.potential, held_out.folder)
+        return executor.map_shards(
+            worker,
+            len(held_out),
+            self.folder.stage("energies"),
+            metadata=self._metadata(ENERGY_UNITS, target=True, samples={"num_steps", "shard_size"}),
+            label="evaluate",
+        )
+
+    def _learn(self, executor: Executor, samples: ShardedDataset) -> LearnedDensity:
+        """Train the energy model on the samples that are the molecule."""
         folder, config = self.folder.stage("energy"), self.config.energy
         path, molecule = folder / "energy.pt", self.target.molecule
         if path.exists():
-            return path
+            return LearnedDensity.load(path, molecule=molecule.identity)
         positions = self._training_positions(samples)
         coordinates = WhitenedInternal.fit(
             ZMatrix.from_graph(molecule.elements, molecule.bonds), positions
@@ -124,7 +127,7 @@ class PublishedRun:
         )
         density = LearnedDensity(molecule.identity, coordinates, energy_model, config.interpolant)
         density.save(path)
-        return path
+        return density
 
     def _training_positions(self, samples: ShardedDataset) -> torch.Tensor:
         """Return every valid sample as often as asked, its equivalent hydrogens relabelled."""

@@ -11,18 +11,11 @@ from bnce_dist.chem.potentials import ReducedPotential
 from bnce_dist.chem.validation import relabel_hydrogens, validate
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.pipeline.emulator import LearnedDensity
 from bnce_dist.pipeline.published.config import PublishedSamplesConfig
 from bnce_dist.pipeline.published.field import PublishedSampler
 
 SAMPLE_UNITS = {"positions_nm": "nm", "intact": "1", "mirrored": "1", "mixed": "1"}
-EVALUATION_UNITS = {
-    "phi": "rad",
-    "psi": "rad",
-    "reduced_potential": "kT",
-    "log_density": "nat",
-    "valid": "1",
-}
+ENERGY_UNITS = {"phi": "rad", "psi": "rad", "reduced_potential": "kT", "valid": "1"}
 
 
 class FieldWorker:
@@ -69,29 +62,23 @@ class FieldWorker:
         }
 
 
-class WeightWorker:
-    """Evaluates shards of samples under the target and under the learned density.
+class EnergyWorker:
+    """Evaluates shards of samples under the target.
 
     Args:
         molecule: The molecule.
         potential: The target.
-        density_path: The energy model's file.
         samples_folder: Data set that `FieldWorker` made.
     """
 
     def __init__(
-        self,
-        molecule: Molecule,
-        potential: ReducedPotential,
-        density_path: Path,
-        samples_folder: Path,
+        self, molecule: Molecule, potential: ReducedPotential, samples_folder: Path
     ) -> None:
         self.molecule, self.potential = molecule, potential
-        self.density = LearnedDensity.load(density_path, molecule=molecule.identity)
         self.samples = ShardedDataset.open(samples_folder)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
-        """Return everything about one shard's samples.
+        """Return torsions and energies of one shard's samples.
 
         Samples that are not the molecule get an infinite reduced potential, that is, weight zero.
         """
@@ -101,13 +88,10 @@ class WeightWorker:
         molecules = positions[torch.from_numpy(valid)]
         reduced_potential = np.full(len(valid), np.inf)
         reduced_potential[valid] = self.potential.reduced_potential(molecules).detach().numpy()
-        log_density = np.zeros(len(valid))
-        log_density[valid] = self.density.log_density(molecules).numpy()
         return {
             "phi": dihedral(positions, self.molecule.phi).numpy(),
             "psi": dihedral(positions, self.molecule.psi).numpy(),
             "reduced_potential": reduced_potential,
-            "log_density": log_density,
             "valid": valid,
         }
 
