@@ -16,6 +16,9 @@ TOLERANCE = {"rtol": 1e-9, "atol": 1e-9}
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "gvp": lambda: GVPVectorField(NUM_FEATURES, num_layers=2, num_scalars=8, num_vectors=4),
+    "gvp within a radius": lambda: GVPVectorField(
+        NUM_FEATURES, num_layers=2, num_scalars=8, num_vectors=4, radius=4.0
+    ),
     "graphormer": lambda: Graphormer(
         NUM_FEATURES, width=8, depth=2, num_heads=2, num_radial=6, max_distance=8.0
     ),
@@ -178,6 +181,14 @@ def test_shapes_that_do_not_belong_together(
         batch.evaluate(model, **changes)
 
 
+def test_padding_without_a_mask_is_refused(model: nn.Module, batch: Batch) -> None:
+    padded = batch.features * batch.mask[..., None]
+    with pytest.raises(InputError, match="got none, with 2 of 3 molecules padded; give mask"):
+        batch.evaluate(model, features=padded, mask=None)
+
+
+# Within a radius memory depends on the geometry.
+@pytest.mark.parametrize("model", ["gvp", "graphormer", "distance"], indirect=True)
 def test_a_batch_too_large_for_the_machine_is_refused_before_it_is_made(model: nn.Module) -> None:
     huge = torch.empty(1, 1, 3, dtype=torch.float64).expand(10_000, 100_000, 3)
     with pytest.raises(InputError, match=r"GB, got .* GB; use"):

@@ -5,6 +5,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import LinearInterpolant
 from bnce_dist.nn.conformation import RadialBasis, dense_edges
 from bnce_dist.nn.gvp import GVP, GVPVectorField, Message
+from bnce_dist.nn.neighbours import neighbour_list
 
 
 def test_factored_messages_are_those_of_the_perceptron_on_every_edge():
@@ -60,3 +61,38 @@ def test_every_trainable_weight_gets_a_gradient():
 def test_unknown_parametrisation_is_refused():
     with pytest.raises(InputError, match="velocity or endpoint, got 'score'"):
         GVPVectorField(2, parametrisation="score")
+
+
+def test_a_radius_is_the_dense_form_without_the_longer_edges(monkeypatch):
+    torch.manual_seed(3)
+    field = GVPVectorField(3, num_layers=3, num_scalars=8, num_vectors=4, radius=4.0).double()
+    positions = 2 * torch.randn(3, 9, 3, dtype=torch.float64)
+    mask = torch.ones(3, 9)
+    mask[1, 5:] = 0
+    arguments = positions, torch.rand(3), torch.randn(3, 9, 3, dtype=torch.float64), mask
+    within = field(*arguments)
+
+    def shorter_edges(positions, mask):
+        edges = dense_edges(positions, mask)
+        return edges._replace(weight=edges.weight * (edges.distance < 4.0))
+
+    share = shorter_edges(positions, mask).weight.sum() / dense_edges(positions, mask).weight.sum()
+    assert 0.2 < share < 0.8
+    monkeypatch.setattr("bnce_dist.nn.gvp.dense_edges", shorter_edges)
+    for layer in field.layers:
+        layer.radius = None
+    torch.testing.assert_close(within, field(*arguments), rtol=0, atol=1e-10)
+
+
+def test_torch_cluster_finds_the_same_neighbours(monkeypatch):
+    pytest.importorskip("torch_cluster", reason="torch-cluster is not installed")
+    positions = 2 * torch.randn(2, 80, 3)
+    mask = torch.ones(2, 80)
+    mask[1, 60:] = 0
+    found = neighbour_list(positions, mask, 6.0)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    expected = neighbour_list(positions, mask, 6.0)
+    pairs = [set(zip(*map(torch.Tensor.tolist, edges), strict=True)) for edges in (found, expected)]
+    assert pairs[0] == pairs[1]
+    # More than the 32 that torch-cluster would keep by itself.
+    assert expected[0].bincount().max() > 32
