@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline import run as run_module
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
@@ -145,6 +146,29 @@ def test_the_provenance_is_that_of_the_call_that_computed(
     first = execute(folder)
     monkeypatch.setattr(run_module, "commit", lambda: "a later commit")
     assert execute(folder) == first
+
+
+def test_a_stage_reads_what_another_run_left(
+    stages: FakeStages, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = RunFolder(folder.path.parent / "other")
+    reader = StageSpec("d", stages.stage("d", ()), (), {"elsewhere": "emulator"})
+    recipe = Recipe((reader,), {"elsewhere": other.stage("b")})
+
+    def read_other() -> None:
+        Pipeline(Config(), None, folder, LocalExecutor(), NullTracker(), recipe).run("d")
+
+    with pytest.raises(InputError, match="expected a finished stage, got none"):
+        read_other()
+    execute(other, last_stage="b")
+    read_other()
+    read_other()
+    assert stages.ran == ["a", "b", "d"]
+    text = (folder.stage("d") / "from_elsewhere").read_text()
+    assert (other.stage("b") / "emulator").read_text() in text
+    execute(other, "emulator.width=64", last_stage="b")
+    read_other()
+    assert stages.ran == ["a", "b", "d", "b", "d"]
 
 
 def test_stopping_after_a_stage(stages: FakeStages, folder: RunFolder) -> None:

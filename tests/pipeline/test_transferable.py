@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class KernelFlow:
     @cache  # noqa: B019
     def centres(self) -> tuple[Tensor, float]:
         """Return the frames in model space, ``(frames, dim)``, and the kernel's width there."""
-        run = self.folder / RUNS[0]
+        run = self.finished / RUNS[0]
         positions = ShardedDataset.open(run / "simulate" / "umbrella").load()["positions_nm"]
         emulator = Emulator.load(run / "train_emulator" / "emulator.pt")
         _, scale_nm = emulator.cartesian_field()
@@ -64,55 +63,47 @@ class KernelFlow:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Callable[[], Result]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("runs")
     flow = KernelFlow(output / "done")
-
-    def again() -> Result:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(MeanFreeVelocity, "forward", lambda _, z, t: flow.velocity(z, t))
-            return run_job("--output", output, "--name", "done", "--molecules", "GA")
-
-    result = again()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MeanFreeVelocity, "forward", lambda _, z, t: flow.velocity(z, t))
+        result = run_job("--output", output, "--name", "done", "--molecules", "GA")
     assert result.exit_code == 0, result.output
-    return output / "done", again
+    return output / "done"
 
 
 @pytest.mark.slow
-def test_the_table_has_a_row_zero_shot_and_one_fine_tuned(
-    finished: tuple[Path, Callable[[], Result]],
-) -> None:
-    folder, _ = finished
-    record = json.loads((folder / "fleet.json").read_text())
+def test_the_table_has_a_row_zero_shot_and_one_fine_tuned(finished: Path) -> None:
+    record = json.loads((finished / "fleet.json").read_text())
     assert tuple(record["molecules"]) == RUNS
-    table = (folder / "fleet.md").read_text()
+    table = (finished / "fleet.md").read_text()
     for name, metrics in record["molecules"].items():
         numbers = [value for value in metrics.values() if isinstance(value, float)]
         assert all(math.isfinite(value) for value in numbers)
-        evaluated = ShardedDataset.open(folder / name / "evaluate" / "evaluated").load()
+        evaluated = ShardedDataset.open(finished / name / "evaluate" / "evaluated").load()
         # Nothing is dropped: what is no molecule counts as a sample of weight zero.
         assert metrics["ess_num_samples"] == len(evaluated["valid"]) == 200
         usable = evaluated["valid"] & evaluated["native_chirality"]
-        assert 100 < usable.sum() <= 200 - metrics["num_rejected"] + 1
+        assert usable.sum() > 100
+        assert metrics["num_rejected"] >= (~usable).sum()
         assert metrics["num_mirrored"] == (usable & evaluated["mirrored"]).sum()
         # Both hands are equally likely.
         assert abs(metrics["num_mirrored"] / usable.sum() - 0.5) < 4 * 0.5 / usable.sum() ** 0.5
         assert f"| {name} |" in table
-        assert (folder / name / "report.html").exists()
+        assert (finished / name / "report.html").exists()
     summary = record["summary"]
     assert math.isfinite(summary["zero_shot_abs_error_mean_kT"])
     assert math.isfinite(summary["fine_tuned_abs_error_mean_kT"])
 
 
 @pytest.mark.slow
-def test_exact_likelihoods_are_those_of_the_kernel_density(
-    finished: tuple[Path, Callable[[], Result]],
-) -> None:
-    folder, _ = finished
-    centres, width = KernelFlow(folder).centres()
-    stage = folder / RUNS[0] / "evaluate"
-    exact = ShardedDataset.open(stage / "exact").load()["log_density_z"]
-    z = torch.from_numpy(ShardedDataset.open(stage / "held_out").load()["z"][: len(exact)])
+def test_exact_likelihoods_are_those_of_the_kernel_density(finished: Path) -> None:
+    centres, width = KernelFlow(finished).centres()
+    stage = finished / RUNS[0] / "evaluate"
+    shards = ShardedDataset.open(stage / "exact").load()
+    exact = shards["log_density_z"]
+    z = torch.from_numpy(ShardedDataset.open(stage / "held_out").load()["z"][shards["row"]])
     kernels = -0.5 * (torch.cdist(z, centres) / width).square()
     normalisation = z.shape[1] * math.log(width * math.sqrt(2 * math.pi)) + math.log(len(centres))
     expected = kernels.logsumexp(1).double() - normalisation
@@ -122,12 +113,9 @@ def test_exact_likelihoods_are_those_of_the_kernel_density(
 
 
 @pytest.mark.slow
-def test_the_field_is_trained_on_the_teachers_and_then_on_its_own_molecules(
-    finished: tuple[Path, Callable[[], Result]],
-) -> None:
-    folder, _ = finished
+def test_the_field_is_trained_on_the_teachers_and_then_on_its_own_molecules(finished: Path) -> None:
     molecules = {name: Molecule.from_sequence(name) for name in ("GG", "AG", "GA")}
-    rows = np.load(folder / "field" / "train_emulator" / "z.npy")
+    rows = np.load(finished / "field" / "train_emulator" / "z.npy")
     assert rows.shape == (2 * 128, 1 + 3 * molecules["AG"].num_atoms)
     assert (rows[:, 0] == np.repeat([0, 1], 128)).all()
     assert not rows[:128, 1 + 3 * molecules["GG"].num_atoms :].any()
@@ -136,30 +124,18 @@ def test_the_field_is_trained_on_the_teachers_and_then_on_its_own_molecules(
     assert np.square(rows[:, 1:]).sum() / dims == pytest.approx(1, rel=1e-4)
 
     zero_shot, fine_tuned = (
-        Emulator.load(folder / run / "train_emulator" / "emulator.pt") for run in RUNS
+        Emulator.load(finished / run / "train_emulator" / "emulator.pt") for run in RUNS
     )
     field, scale_nm = zero_shot.cartesian_field()
     before, after = field.state_dict(), fine_tuned.cartesian_field()[0].state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     # Few small steps from the zero-shot weights, not from new ones.
     assert all((before[name] - after[name]).abs().max() < 0.05 for name in before)
-    rows = np.load(folder / RUNS[1] / "train_emulator" / "z.npy")
+    rows = np.load(finished / RUNS[1] / "train_emulator" / "z.npy")
     positions = scale_nm * torch.from_numpy(rows[:, 1:]).unflatten(1, (-1, 3))
     validation = validate(molecules["GA"], positions)
     assert validation.valid.all()
     assert not validation.mirrored.any()
-
-
-@pytest.mark.slow
-def test_the_same_command_again_repeats_no_stage(
-    finished: tuple[Path, Callable[[], Result]],
-) -> None:
-    folder, again = finished
-    records = sorted(folder.rglob("artifact.json"))
-    before = [path.stat().st_mtime_ns for path in records]
-    assert again().exit_code == 0
-    assert [path.stat().st_mtime_ns for path in records] == before
-    assert len(records) == 2 + 1 + 5 + 5
 
 
 @pytest.mark.parametrize(
