@@ -291,7 +291,7 @@ class GVPVectorField(nn.Module):
                 got=repr(parametrisation),
                 remedy="correct the name",
             )
-        self._config: dict[str, int | float | str] = {
+        self._config: dict[str, int | float | str | None] = {
             "parametrisation": parametrisation,
             "interpolant": interpolant,
             "num_layers": num_layers,
@@ -301,6 +301,7 @@ class GVPVectorField(nn.Module):
             "max_distance": max_distance,
             "message_scale": message_scale,
             "step_size": step_size,
+            "radius": radius,
         }
         self.parametrisation = parametrisation
         self.interpolant = interpolant_from_name(interpolant)
@@ -326,7 +327,7 @@ class GVPVectorField(nn.Module):
             unit_vectors=True,
         )
 
-    def config(self) -> dict[str, int | float | str]:
+    def config(self) -> dict[str, int | float | str | None]:
         """Return the arguments, besides the number of features, that rebuild this architecture."""
         return dict(self._config)
 

@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 import torch
 
@@ -46,6 +48,18 @@ def test_velocity_of_either_parametrisation(parametrisation):
     expected = output if parametrisation == "velocity" else (positions - output) / t[:, None, None]
     torch.testing.assert_close(field.velocity(positions, t, features), expected)
     assert isinstance(field.interpolant, LinearInterpolant)
+
+
+def test_the_configuration_rebuilds_the_field():
+    """Every argument is given another value than its default."""
+    arguments = {
+        "parametrisation": "endpoint", "interpolant": "trigonometric", "num_layers": 1,
+        "num_scalars": 8, "num_vectors": 4, "num_radial": 5, "max_distance": 7.0,
+        "message_scale": 3.0, "step_size": 2.0, "radius": 1.5,
+    }  # fmt: skip
+    parameters = inspect.signature(GVPVectorField).parameters
+    assert parameters.keys() == {"num_node_features", *arguments}
+    assert GVPVectorField(2, **arguments).config() == arguments
 
 
 def test_every_trainable_weight_gets_a_gradient():
