@@ -12,6 +12,7 @@ pytest.importorskip("mlflow.tracking")
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.cli.main import app
+from bnce_dist.data.atomic import read_json
 from bnce_dist.pipeline.shipped import FOLDER
 from bnce_dist.tracking.models import MODEL_FILE, register
 from bnce_dist.tracking.tracker import Quality
@@ -70,3 +71,17 @@ def test_an_unknown_alias_is_one_line(
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert "models:/adp@champion" in line
+
+
+def test_the_card_of_the_shipped_model_quotes_its_record() -> None:
+    record = read_json(Path(__file__).parents[2] / "benchmarks" / "results" / "shipped_model.json")
+    card = SHIPPED.with_suffix(".md").read_text()
+    for run in record["runs"]:
+        low, high = run["delta_f_interval_kT"]
+        assert (
+            f"| {run['seed']} | {run['delta_f_kT']:.2f} +- {run['delta_f_stderr_kT']:.2f} | "
+            f"{low:.2f} to {high:.2f} | {run['ess_fraction']:.3f} | {run['pareto_k']:.2f} | "
+            f"{run['num_rejected']} |"
+        ) in card
+    assert f"{record['file_kb']:.0f} kB" in card
+    assert SHIPPED.stat().st_size == round(1000 * record["file_kb"])

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bnce_dist import Molecule, simulate, train
+from bnce_dist.cli.main import app
 
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "smoke.yaml"
 LOCAL = {"cluster.executor": "local"}
@@ -29,6 +31,16 @@ def test_ten_lines_from_a_molecule_to_a_free_energy(finished_run: Path, tmp_path
     assert math.isfinite(estimate.value_kT)
     assert estimate.interval_kT[0] < estimate.value_kT < estimate.interval_kT[1]
     assert ensemble.save(tmp_path / "samples.npz") == [tmp_path / "samples.npz"]
+
+
+def test_the_command_simulates_what_the_function_does(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run / "simulate", tmp_path / "runs" / "mine" / "simulate")
+    command = ["simulate", "--config", str(SMOKE), "--output", str(tmp_path / "runs")]
+    command += ["--name", "mine", "cluster.executor=local"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "simulate: finished before" in done.stderr
+    assert not (tmp_path / "runs" / "mine" / "train_emulator").exists()
 
 
 def test_unknown_names_are_unknown() -> None:

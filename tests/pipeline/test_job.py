@@ -86,9 +86,12 @@ def test_figures_and_journal_are_there(finished_run: Path) -> None:
 def test_the_same_command_again_computes_nothing(run_job: Job, run_copy: Path) -> None:
     stages = [path.parent for path in run_copy.glob("*/artifact.json")]
     before = [modification_times(stage) for stage in stages]
-    result = run_job("--output", run_copy.parent, "--name", "done")
-    assert result.exit_code == 0, result.output
-    assert "delta_f" in result.stdout
+    result = run_job("--output", run_copy.parent, "--name", "done", "--json", "--strict")
+    metrics = json.loads(result.stdout)
+    assert result.exit_code == (0 if metrics["verdict"]["reliable"] else 3), result.output
+    assert (
+        metrics["delta_f_kT"] == json.loads((run_copy / "metrics.json").read_text())["delta_f_kT"]
+    )
     assert [modification_times(stage) for stage in stages] == before
 
 

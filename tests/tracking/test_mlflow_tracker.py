@@ -128,6 +128,7 @@ def test_the_default_store_is_a_database_beside_the_run_folder(tmp_path: Path) -
             tracker.log_metrics({"loss": 1.0 / (1 + step)}, step=step)
         tracker.log_model("energy", checkpoint)
     tracker.log_metrics({"delta_f_kT": 3.9, "pareto_k": float("nan")})
+    tracker.set_tags({"verdict": "reliable"})
     tracker.finish()
     assert tracker.unsent == 0
 
@@ -136,6 +137,7 @@ def test_the_default_store_is_a_database_beside_the_run_folder(tmp_path: Path) -
     parent, child = found["adp"], found["train_energy"]
     assert parent.data.params == {"seed": "1", "energy.width": "256"}
     assert parent.data.tags["commit"] == "abc"
+    assert parent.data.tags["verdict"] == "reliable"
     assert parent.data.metrics["delta_f_kT"] == 3.9
     assert parent.info.status == child.info.status == "FINISHED"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
