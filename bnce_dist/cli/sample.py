@@ -38,22 +38,21 @@ def sample(
     with errors_as_one_line():
         require_output(output, overwrite=overwrite)
         ensemble = load_model(sequence, model).sample(num_samples, seed)
-        files = ensemble.save(output, overwrite=overwrite)
-    num_rejected = ensemble.weights.num_rejected
-    paths = [str(path) for path in files]
+        num_rejected, ess_fraction = ensemble.weights.num_rejected, ensemble.ess_fraction
+        files = [str(path) for path in ensemble.save(output, overwrite=overwrite)]
     if as_json:
         record = {
-            "files": paths,
+            "files": files,
             "num_samples": num_samples,
             "num_rejected": num_rejected,
-            "ess_fraction": ensemble.ess_fraction,
+            "ess_fraction": ess_fraction,
             "seed": seed,
         }
         typer.echo(json.dumps(record))
     else:
         typer.echo(f"samples              {num_samples}, {num_rejected} of them without weight")
-        typer.echo(f"effective samples    {ensemble.ess_fraction:.3f} of all")
-        typer.echo(f"files                {', '.join(paths)}")
+        typer.echo(f"effective samples    {ess_fraction:.3f} of all")
+        typer.echo(f"files                {', '.join(files)}")
     if output.suffix == ".xtc":
         warning = "XTC rounds to 0.001 nm: for viewing only, energies are 0.86 kT (rms) off"
         typer.echo(f"warning: {warning}", err=True)

@@ -28,7 +28,7 @@ from bnce_dist.pipeline.ensemble import Ensemble
 from bnce_dist.pipeline.evaluation import evaluate_samples, log_num_images
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.metrics import FloatArray
-from bnce_dist.pipeline.overrides import load_config
+from bnce_dist.pipeline.overrides import load_config, with_values
 from bnce_dist.pipeline.target import Target
 from bnce_dist.training.progress import Progress
 
@@ -179,7 +179,7 @@ class BoltzmannGenerator:
     @classmethod
     def _of_file(cls, path: Path) -> "BoltzmannGenerator":
         content = load_state(path, _KIND)
-        target_config = TargetConfig.model_validate(content["target"])
+        target_config = with_values(TargetConfig(), content["target"])
         return cls(
             target_config,
             Target.from_config(target_config),
