@@ -80,5 +80,5 @@ def train(
 
 def _run(simulation: Simulation, last_stage: str) -> None:
     config = simulation.config
-    executor = executor_of(config, last_stage)
+    executor = executor_of(config, last_stage, simulation.folder.path.parent)
     run_molecule(config, simulation.folder, executor, last_stage=last_stage, resume=True)

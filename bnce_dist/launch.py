@@ -122,19 +122,34 @@ def create_executor(
     return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
 
 
-def executor_of(config: Config, last_stage: str, *, is_cartesian: bool = False) -> Executor:
-    """Return the executor of a run's ``cluster`` section; arguments as `parallelism_of`.
+def executor_of(
+    config: Config, last_stage: str, output: Path, *, is_cartesian: bool = False
+) -> Executor:
+    """Return the executor of a run's ``cluster`` section.
 
-    Raises: InputError: the cluster cannot be used, or not for the run's models.
+    Args:
+        config: Of the run.
+        last_stage: Where the run stops.
+        output: The folder of the run's folder, which all nodes must share.
+        is_cartesian: As for `parallelism_of`.
+
+    Raises: InputError: the cluster cannot be used, or not for the run's models, or one of its
+        nodes is not fit for the run.
     """
     cluster = config.cluster
-    return create_executor(
+    executor = create_executor(
         cluster.executor,
         cluster.num_workers,
         parallelism_of(config, last_stage, is_cartesian=is_cartesian),
         min_workers=cluster.min_workers,
         require_gpus=cluster.require_gpus,
     )
+    if cluster.executor == "ray":
+        from bnce_dist.distributed.preflight import require_sound_nodes
+
+        plan = Plan.of(config, Target.from_config(config.target))
+        require_sound_nodes(config, output.absolute(), plan)
+    return executor
 
 
 def run_molecule(

@@ -129,7 +129,7 @@ def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> Ou
     """Run one molecule."""
     begin_work()
     check_run(config, folder, resume=resume)
-    executor = executor_of(config, last_stage)
+    executor = executor_of(config, last_stage, folder.path.parent)
     metrics = run_molecule(config, folder, executor, last_stage=last_stage, resume=resume)
     return Outcome(folder.path.name, metrics)
 
@@ -143,7 +143,7 @@ def _run_fleet(
     members = members_of(sequences, config, folder)
     for member in members:
         check_run(member.config, member.folder, resume=resume)
-    executor = executor_of(config, last_stage)
+    executor = executor_of(config, last_stage, folder)
     with tracked_fleet(config, folder) as tracker:
         outcomes = run_fleet(
             members,
@@ -163,7 +163,7 @@ def _run_transferable(config: Config, sequences: str, folder: Path, resume: bool
     check_molecules(config, [member.name for member in members])
     for member in runs_of(config, members, folder):
         check_run(member.config, member.folder, resume=resume, recipe=TRAINING_DATA)
-    executor = executor_of(config, STAGE_NAMES[-1], is_cartesian=True)
+    executor = executor_of(config, STAGE_NAMES[-1], folder, is_cartesian=True)
     with tracked_fleet(config, folder) as tracker:
         run = partial(run_molecule, resume=resume)
         outcomes = run_transferable(config, members, folder, executor, run)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.cluster import (
     available_workers,
@@ -101,6 +103,22 @@ def preflight(config: Config, output: Path, plan: Plan) -> Report:
     for node, facts in inspect_nodes(output).items():
         checks += node_checks(node, facts, config, output, plan.storage_bytes)
     return Report(tuple(checks))
+
+
+def require_sound_nodes(config: Config, output: Path, plan: Plan) -> None:
+    """Refuse a cluster of several nodes that would fail the run later; one node is this machine.
+
+    Args:
+        config: Of the run.
+        output: The folder of the runs, absolute.
+        plan: Sizes of the run.
+
+    Raises: InputError: the first problem that `preflight` finds.
+    """
+    ensure_ray()
+    if sum(node["Alive"] for node in ray.nodes()) > 1:
+        for problem in preflight(config, output, plan).problems:
+            raise problem
 
 
 def cluster_checks(config: Config, plan: Plan) -> Iterator[Check]:

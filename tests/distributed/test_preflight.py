@@ -220,6 +220,18 @@ def test_every_problem_is_found_at_once(cluster: dict[str, str], private: Path) 
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_run_does_not_start_on_nodes_that_do_not_share_its_folder(
+    cluster: dict[str, str], private: Path
+) -> None:
+    done = run("jobs/train.py", "--output", private, "tracking.backend=none", environment=cluster)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: output folder {private} on node ")
+    assert list(private.iterdir()) == []
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_client_is_told_what_is_missing_and_can_be_terminated(cluster: dict[str, str]) -> None:
     code = """
 import os, signal, time, ray
