@@ -74,8 +74,9 @@ class RayExecutor:
         total = self._num_workers or available_workers()
         share = max(total // max(len(items), 1), 1)
         alone = share == 1 and not num_gpus()
+        fewest = min(share, self._min_workers) if self._min_workers else None
         return map_to_outcomes(
-            partial(_run_job, job, None if alone else share, self._parallelism),
+            partial(_run_job, job, None if alone else share, fewest, self._parallelism),
             items,
             # What leads several workers only waits for them.
             num_cpus=1 if alone else 0,
@@ -126,10 +127,11 @@ class RayExecutor:
 def _run_job(
     job: Callable[[Item, Executor], Output],
     num_workers: int | None,
+    min_workers: int | None,
     parallelism: Parallelism,
     item: Item,
 ) -> Output:
     """Run a job on this process alone, or on workers of its own."""
     if num_workers is None:
         return job(item, LocalExecutor(parallelism.accumulation_steps))
-    return job(item, RayExecutor(num_workers, parallelism))
+    return job(item, RayExecutor(num_workers, parallelism, min_workers=min_workers))
