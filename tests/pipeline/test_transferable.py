@@ -42,7 +42,7 @@ class KernelFlow:
     @cache  # noqa: B019
     def centres(self) -> tuple[Tensor, float]:
         """Return the frames in model space, ``(frames, dim)``, and the kernel's width there."""
-        run = self.finished / RUNS[0]
+        run = self.folder / RUNS[0]
         positions = ShardedDataset.open(run / "simulate" / "umbrella").load()["positions_nm"]
         emulator = Emulator.load(run / "train_emulator" / "emulator.pt")
         _, scale_nm = emulator.cartesian_field()
