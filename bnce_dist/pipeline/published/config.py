@@ -4,7 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bnce_dist.pipeline.config import Count, EnergyConfig, Fraction, Section, TargetConfig
+from bnce_dist.pipeline.config import (
+    Count,
+    EnergyConfig,
+    Fraction,
+    Positive,
+    Section,
+    TargetConfig,
+)
+from bnce_dist.pipeline.published.field import TIME_EXPONENT
 
 
 class PublishedTargetConfig(TargetConfig):
@@ -19,6 +27,8 @@ class PublishedSamplesConfig(Section):
 
     num_steps: Count = 10
     """Midpoint steps from noise to data."""
+    time_exponent: Positive = TIME_EXPONENT
+    """Above 1 the steps shorten towards the data."""
     batch_size: Count = 64
     """Samples at a time; it does not alter them."""
     num_training: Count = 20_000

@@ -22,6 +22,9 @@ from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.published import load_published
 
 ALANINE_DIPEPTIDE = "ACE-ALA-NME"
+TIME_EXPONENT = 2.0
+"""Of the steps: equal ones are too long near the data, where stiff bonds have a width of 0.03.
+Ten of them make bonds and angles a third too narrow, which no weight can repair."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,13 @@ class PublishedSampler:
         return cls(molecule, coordinates, MeanFreeVelocity(field, entry.features(molecule)))
 
     def sample(
-        self, num_samples: int, *, num_steps: int, batch_size: int, seed: int
+        self,
+        num_samples: int,
+        *,
+        num_steps: int,
+        batch_size: int,
+        seed: int,
+        time_exponent: float = TIME_EXPONENT,
     ) -> Iterator[Tensor]:
         """Yield batches of positions, ``(batch, atoms, 3)`` [nm].
 
@@ -102,10 +111,12 @@ class PublishedSampler:
             num_steps: Midpoint steps from noise to data.
             batch_size: How many at a time; it does not alter the samples.
             seed: Of the noise.
+            time_exponent: Above 1 the steps shorten towards the data.
         """
         z_prior = torch.randn(num_samples, self.coordinates.dim, generator=generator(seed, "prior"))
         for batch in z_prior.split(batch_size):
-            yield self.coordinates.decode(midpoint(self.velocity_field, batch, num_steps))[0]
+            z = midpoint(self.velocity_field, batch, num_steps, time_exponent=time_exponent)
+            yield self.coordinates.decode(z)[0]
 
 
 def write_samples(path: Path, molecule: Molecule, validation: Validation) -> None:

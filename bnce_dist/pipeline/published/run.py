@@ -34,6 +34,8 @@ from bnce_dist.pipeline.stages.train_emulator import encode
 from bnce_dist.pipeline.target import Target
 from bnce_dist.training.task import TrainingMetadata
 
+_SAMPLING = {"num_steps", "time_exponent", "shard_size"}
+"""Settings that decide a shard of samples."""
 OTHER_RUN_REMEDY = "choose another --name or --output"
 
 
@@ -90,7 +92,7 @@ class PublishedRun:
             ),
             num_shards(num_samples, config.shard_size),
             self.folder.stage(name),
-            metadata=self._metadata(SAMPLE_UNITS, samples={"num_steps", "shard_size"}),
+            metadata=self._metadata(SAMPLE_UNITS, samples=_SAMPLING),
             label=name.replace("_", " "),
         )
 
@@ -100,7 +102,7 @@ class PublishedRun:
             worker,
             len(held_out),
             self.folder.stage("energies"),
-            metadata=self._metadata(ENERGY_UNITS, target=True, samples={"num_steps", "shard_size"}),
+            metadata=self._metadata(ENERGY_UNITS, target=True, samples=_SAMPLING),
             label="evaluate",
         )
 

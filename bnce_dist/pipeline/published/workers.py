@@ -51,6 +51,7 @@ class FieldWorker:
             num_steps=config.num_steps,
             batch_size=config.batch_size,
             seed=seed_from(*self.stream, index),
+            time_exponent=config.time_exponent,
         )
         validation = validate(self.sampler.molecule, torch.cat(list(batches)))
         positions = relabel_hydrogens(self.sampler.molecule, validation.positions_nm)
