@@ -133,7 +133,10 @@ class BoltzmannGenerator:
         models = {"emulator": self.emulator.to_state(), "energy": self.density.to_state()}
         if half_precision:
             for state in models.values():
-                state["weights"] = {name: w.half() for name, w in state["weights"].items()}
+                state["weights"] = {
+                    name: weight.half() if weight.is_floating_point() else weight
+                    for name, weight in state["weights"].items()
+                }
         # The sequence says it all: a structure only gave the first simulation its start.
         target = self.target_config.model_copy(update={"sequence": self.molecule.name, "pdb": None})
         content = {
