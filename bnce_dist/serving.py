@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.pipeline.ensemble import Ensemble
 from bnce_dist.tracking.pyfunc import refusing
 
 if TYPE_CHECKING:
@@ -40,11 +41,7 @@ class WeighingModel:
         Returns: ``(batch,)`` each [nats, kT, nats]; None for the weight of a mirror image.
         Raises: RefusedRequest: another number of atoms, not finite, or not in nm.
         """
-        return {
-            "log_density": _finite(self.generator.log_density(positions_nm)),
-            "reduced_potential": _finite(self.generator.reduced_potential(positions_nm)),
-            "log_weight": _finite(self.generator.log_weights(positions_nm)),
-        }
+        return _numbers(self.generator.evaluate(positions_nm))
 
 
 @dataclass(frozen=True)
@@ -78,12 +75,7 @@ class SamplingModel:
                 remedy="ask for fewer, or use several seeds",
             )  # fmt: skip
         ensemble = self.generator.sample(num_samples, seed, progress=False)
-        return {
-            "positions_nm": ensemble.positions_nm.tolist(),
-            "log_density": _finite(ensemble.log_density),
-            "reduced_potential": _finite(ensemble.reduced_potential),
-            "log_weight": _finite(ensemble.log_weights),
-        }
+        return {"positions_nm": ensemble.positions_nm.tolist(), **_numbers(ensemble)}
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> WeighingModel | SamplingModel:
@@ -96,6 +88,14 @@ def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> WeighingModel | 
     generator = BoltzmannGenerator.load(Path(path))
     weighs = model_config["task"] == "weigh"
     return WeighingModel(generator) if weighs else SamplingModel(generator)
+
+
+def _numbers(ensemble: Ensemble) -> dict[str, list[float | None]]:
+    return {
+        "log_density": _finite(ensemble.log_density),
+        "reduced_potential": _finite(ensemble.reduced_potential),
+        "log_weight": _finite(ensemble.log_weights),
+    }
 
 
 def _finite(values: NDArray[np.float64]) -> list[float | None]:

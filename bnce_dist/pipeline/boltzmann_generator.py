@@ -108,6 +108,20 @@ class BoltzmannGenerator:
         """
         return self.target.force_field.reduced_potential(self._checked(positions_nm)).numpy()
 
+    def evaluate(self, positions_nm: ArrayLike | Tensor) -> Ensemble:
+        """Return conformations with the weights that samples of the emulator would have.
+
+        Args:
+            positions_nm: ``(batch, atoms, 3)`` [nm].
+
+        Raises: InputError: as for `log_density`.
+        """
+        positions = self._checked(positions_nm)
+        log_density, potential = self.log_density(positions), self.reduced_potential(positions)
+        native = has_native_chirality(self.molecule, positions).numpy()
+        weights = log_weights(np.where(native, potential, np.inf), log_density)
+        return Ensemble(self.target, positions.numpy(), log_density, potential, weights)
+
     def log_weights(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
         """Return the log weights of the emulator's samples towards the target.
 
@@ -117,11 +131,7 @@ class BoltzmannGenerator:
         Returns: ``(batch,)`` [nats], unnormalised; ``-inf`` for mirror images.
         Raises: InputError: as for `log_density`.
         """
-        positions = self._checked(positions_nm)
-        native = has_native_chirality(self.molecule, positions).numpy()
-        return log_weights(
-            np.where(native, self.reduced_potential(positions), np.inf), self.log_density(positions)
-        )
+        return self.evaluate(positions_nm).log_weights
 
     def save(self, path: str | Path, *, half_precision: bool = False) -> None:
         """Write everything to one file, atomically; it loads without running code.
