@@ -128,7 +128,9 @@ def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
         (
             "Rejected samples",
             f"{metrics['num_rejected']:,}: {metrics['num_invalid']:,} no molecule,"
-            f" {metrics['num_wrong_chirality']:,} of the wrong chirality",
+            f" {metrics['num_wrong_chirality']:,} of the wrong chirality;"
+            # Version 0.1 never inverted a sample.
+            f" {metrics.get('num_mirrored', 0):,} mirror images were inverted",
         ),
         (
             "Error of the energy model",

@@ -53,6 +53,7 @@ METRICS: dict[str, Any] = {
     "num_rejected": 5,
     "num_invalid": 2,
     "num_wrong_chirality": 3,
+    "num_mirrored": 11,
     "log_density_rmse_kT": 0.38,
     "log_density_num_samples": 1000,
     "speedup_over_exact": 3273.0,
@@ -155,7 +156,7 @@ def test_the_report_says_what_came_out_and_whether_to_believe_it(page: Path) -> 
         "3.91 ± 0.05 kT 95 % interval 3.83 to 4.01",
         "3.84 ± 0.02 kT umbrella sampling, long",
         "Not reliable Only 4 samples < 100 carry the state. What would help: Draw more samples.",
-        "5: 2 no molecule, 3 mirror images",
+        "5: 2 no molecule, 3 of the wrong chirality; 11 mirror images were inverted",
         "3.3 minutes: simulate 140 s, evaluate 60 s",
         "a machine, 2 logical cores",
     ):
