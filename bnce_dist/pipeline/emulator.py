@@ -1,9 +1,10 @@
 """The two things a run leaves for use: a sampler and a density, each in one file."""
 
 import pickle
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -32,8 +33,50 @@ from bnce_dist.pipeline.models import (
 SCHEMA_VERSION = 1
 
 
+class ModelFile(ABC):
+    """What the two have in common: a path from data to prior, and a file.
+
+    Its ``kind`` labels the file.
+    """
+
+    kind: ClassVar[str]
+    coordinates: Coordinates
+    interpolant: str
+
+    @property
+    def path(self) -> ProductPath:
+        """The path from data to prior."""
+        coordinates = self.coordinates
+        return build_path(self.interpolant, coordinates.num_euclidean, coordinates.num_circular)
+
+    @abstractmethod
+    def to_state(self) -> dict[str, Any]:
+        """Return plain types and tensors from which `from_state` rebuilds this object."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Return what `to_state` described."""
+
+    def save(self, path: Path) -> None:
+        """Write this to one file, atomically."""
+        save_state(path, self.to_state())
+
+    @classmethod
+    def load(cls, path: Path, *, molecule: str | None = None) -> Self:
+        """Read a file that ``save`` wrote.
+
+        Args:
+            path: The file.
+            molecule: If given, the identity it must have.
+
+        Raises: InputError: absent, torn, or of something else.
+        """
+        return cls.from_state(load_state(path, cls.kind, molecule))
+
+
 @dataclass(frozen=True)
-class Emulator:
+class Emulator(ModelFile):
     """Draws molecules that are approximately Boltzmann distributed.
 
     Args:
@@ -45,18 +88,14 @@ class Emulator:
         interpolant: Name of the path's Euclidean interpolant.
     """
 
+    kind: ClassVar[str] = "emulator"
+
     molecule: str
     coordinates: Coordinates
     velocity_field: VelocityModel
     num_ode_steps: int
     ode_time_exponent: float
     interpolant: str = "trigonometric"
-
-    @property
-    def path(self) -> ProductPath:
-        """The path from data to prior."""
-        coordinates = self.coordinates
-        return build_path(self.interpolant, coordinates.num_euclidean, coordinates.num_circular)
 
     @property
     def node_features(self) -> NodeFeatures | None:
@@ -131,10 +170,10 @@ class Emulator:
             "ode_time_exponent": self.ode_time_exponent,
             "interpolant": self.interpolant,
         }
-        return _state("emulator", self.molecule, self.coordinates, self.velocity_field, settings)
+        return _state(self.kind, self.molecule, self.coordinates, self.velocity_field, settings)
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Emulator":
+    def from_state(cls, state: dict[str, Any]) -> Self:
         """Return the emulator that `to_state` described."""
         settings = dict(state["settings"])
         # Version 0.1 knew one architecture and did not write it down.
@@ -148,25 +187,9 @@ class Emulator:
             **settings,
         )
 
-    def save(self, path: Path) -> None:
-        """Write the emulator to one file, atomically."""
-        save_state(path, self.to_state())
-
-    @classmethod
-    def load(cls, path: Path, *, molecule: str | None = None) -> "Emulator":
-        """Read an emulator.
-
-        Args:
-            path: A file that ``save`` wrote.
-            molecule: If given, the identity it must have.
-
-        Raises: InputError: absent, torn, or of something else.
-        """
-        return cls.from_state(load_state(path, "emulator", molecule))
-
 
 @dataclass(frozen=True)
-class LearnedDensity:
+class LearnedDensity(ModelFile):
     """The emulator's density, from one pass through the energy model.
 
     Args:
@@ -176,16 +199,12 @@ class LearnedDensity:
         interpolant: Name of the path's Euclidean interpolant.
     """
 
+    kind: ClassVar[str] = "energy"
+
     molecule: str
     coordinates: Coordinates
     energy_model: EnergyModel
     interpolant: str = "trigonometric"
-
-    @property
-    def path(self) -> ProductPath:
-        """The path from data to prior."""
-        coordinates = self.coordinates
-        return build_path(self.interpolant, coordinates.num_euclidean, coordinates.num_circular)
 
     @torch.no_grad()
     def log_density(self, positions_nm: Tensor) -> Tensor:
@@ -211,10 +230,10 @@ class LearnedDensity:
             "architecture": self.energy_model.architecture,
             "interpolant": self.interpolant,
         }
-        return _state("energy", self.molecule, self.coordinates, self.energy_model, settings)
+        return _state(self.kind, self.molecule, self.coordinates, self.energy_model, settings)
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "LearnedDensity":
+    def from_state(cls, state: dict[str, Any]) -> Self:
         """Return the density that `to_state` described."""
         settings = dict(state["settings"])
         # Version 0.1 knew one architecture and did not write it down.
@@ -227,22 +246,6 @@ class LearnedDensity:
             energy_model.eval(),
             **settings,
         )
-
-    def save(self, path: Path) -> None:
-        """Write the density to one file, atomically."""
-        save_state(path, self.to_state())
-
-    @classmethod
-    def load(cls, path: Path, *, molecule: str | None = None) -> "LearnedDensity":
-        """Read a density.
-
-        Args:
-            path: A file that ``save`` wrote.
-            molecule: If given, the identity it must have.
-
-        Raises: InputError: absent, torn, or of something else.
-        """
-        return cls.from_state(load_state(path, "energy", molecule))
 
 
 def _state(
