@@ -37,12 +37,30 @@ from bnce_dist.tracking.tracker import Quality, Status, Tracker
 REPORT_NAME = "report.html"
 
 
-def make_tracker(config: TrackingConfig, folder: Path) -> Tracker:
-    """Return the tracker of what is written into a folder.
+@contextlib.contextmanager
+def tracked(config: TrackingConfig, folder: Path, params: Mapping[str, Any]) -> Iterator[Tracker]:
+    """Track what is done in the block as one run, named as the folder.
+
+    Args:
+        config: Where it is recorded.
+        folder: Of the run.
+        params: Its settings.
 
     Raises: InputError: the store does not answer.
     """
-    return create_tracker(config.backend, folder, experiment=config.experiment, store=config.store)
+    tracker = create_tracker(
+        config.backend, folder, experiment=config.experiment, store=config.store
+    )
+    tracker.start_run(folder.name, params, {"commit": str(commit())})
+    status: Status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
 
 
 def check_run(
@@ -176,21 +194,12 @@ def run_molecule(
     """
     target = check_run(config, folder, resume=resume, recipe=recipe)
     with folder.lock():
-        tracker = make_tracker(config.tracking, folder.path)
         params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
-        tracker.start_run(folder.path.name, params, {"commit": str(commit())})
-        status: Status = "FAILED"
-        try:
+        with tracked(config.tracking, folder.path, params) as tracker:
             metrics = Pipeline(config, target, folder, executor, tracker, recipe).run(last_stage)
             if metrics is not None:
                 BoltzmannGenerator.load(folder.path).save(folder.path / FILE_NAME)
                 _record(config, target, folder, tracker, metrics)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            tracker.finish(status)
     return metrics
 
 
@@ -210,15 +219,9 @@ def tracked_fleet(config: Config, folder: Path) -> Iterator[Tracker]:
 
     It is opened before any member: a store that is new must be set up by one process alone.
     """
-    tracker = make_tracker(config.tracking, folder)
     params = config.model_dump(mode="json", exclude={"cluster", "tracking", "target"})
-    tracker.start_run(folder.name, params, {"commit": str(commit())})
-    status: Status = "FAILED"
-    try:
+    with tracked(config.tracking, folder, params) as tracker:
         yield tracker
-        status = "FINISHED"
-    finally:
-        tracker.finish(status)
 
 
 def write_fleet(outcomes: Sequence[Outcome], folder: Path, tracker: Tracker) -> None:

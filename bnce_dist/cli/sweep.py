@@ -8,11 +8,10 @@ import typer
 
 from bnce_dist.cli.common import begin_work, errors_as_one_line, run_path
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
-from bnce_dist.launch import create_executor, make_tracker, parallelism_of
+from bnce_dist.launch import create_executor, parallelism_of, tracked
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
-from bnce_dist.pipeline.provenance import commit
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.pipeline.study.checks import resolve, workers_per_trial
 from bnce_dist.pipeline.study.config import StudyConfig
@@ -27,7 +26,7 @@ from bnce_dist.pipeline.study.outcome import (
     write_outcome,
 )
 from bnce_dist.pipeline.study.trial import TrialResult
-from bnce_dist.tracking.tracker import Status, Tracker
+from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.progress import Progress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -87,20 +86,11 @@ def _run(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> None:
     run_folder.require_space(0)
     with run_folder.lock():
         concurrent_trials(study, base)
-        tracker = make_tracker(study.tracking, folder.path)
         params = study.model_dump(mode="json", include={"job", "metric", "searcher", "scheduler"})
-        tracker.start_run(folder.path.name, params, {"commit": str(commit())})
-        status: Status = "FAILED"
-        try:
+        with tracked(study.tracking, folder.path, params) as tracker:
             folder.write_config(study)
             _run_trials(study, base, folder, tracker)
             _report(study, base, folder, tracker)
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            tracker.finish(status)
 
 
 def _run_trials(study: StudyConfig, base: JobConfig, folder: StudyFolder, tracker: Tracker) -> None:

@@ -19,15 +19,13 @@ from bnce_dist.cli.common import (
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import atomic_path, write_json
-from bnce_dist.launch import create_executor
+from bnce_dist.launch import create_executor, tracked
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.toy.config import OBJECTIVES, ToyConfig
 from bnce_dist.pipeline.toy.figure import density_row
 from bnce_dist.pipeline.toy.run import OTHER_RUN_REMEDY, run_toy
 from bnce_dist.pipeline.toy.table import PUBLISHED_SYSTEMS, Finished, markdown, run_all, summarise
-from bnce_dist.tracking.create import create_tracker
-from bnce_dist.tracking.tracker import Status
 from bnce_dist.training.task import Record
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -174,28 +172,18 @@ def _run_single(config: ToyConfig, folder: Path, as_json: bool) -> None:
     RunFolder(folder).require_same_run(config, OTHER_RUN_REMEDY)
     cluster, tracking = config.cluster, config.tracking
     executor = create_executor(cluster.executor or "local", cluster.num_workers)
-    tracker = create_tracker(
-        tracking.backend, folder, experiment=tracking.experiment, store=tracking.store
-    )
-    tracker.start_run(folder.name, config.model_dump(mode="json", exclude={"cluster", "tracking"}))
+    params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
+    with tracked(tracking, folder, params) as tracker:
 
-    def report(record: Record) -> None:
-        metrics = {key: value for key, value in record.items() if key != "step"}
-        tracker.log_metrics(metrics, step=int(record["step"]))
+        def report(record: Record) -> None:
+            metrics = {key: value for key, value in record.items() if key != "step"}
+            tracker.log_metrics(metrics, step=int(record["step"]))
 
-    status: Status = "FAILED"
-    try:
         metrics = run_toy(config, folder, executor, report=report)
         if not (folder / FIGURE).exists():
             _write_figure([(config, folder, metrics)], folder)
         tracker.log_figure(folder / FIGURE)
         tracker.log_metrics({k: v for k, v in metrics.items() if isinstance(v, float)})
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        tracker.finish(status)
     typer.echo(
         f"{config.system}, {config.objective}, {config.recipe}, seed {config.seed}\n"
         f"KL on the grid       {metrics['kl_grid']:.4f} nat\n"
