@@ -1,6 +1,7 @@
 """The run's own reference: short umbrella simulations on all workers, joined by MBAR."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from bnce_dist.chem.langevin import LangevinSettings
 from bnce_dist.chem.reference import ReferenceFreeEnergy, estimate_reference
 from bnce_dist.chem.umbrella import UmbrellaSamples, UmbrellaSettings, run_umbrella
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
@@ -52,8 +54,10 @@ def run_reference(context: StageContext) -> None:
         max_stderr_kT=config.max_stderr_kt,
     )
     folder = context.folder / "reference"
+    summary = _summary(reference)
+    require_finite(summary)
     _write_frames(folder / "frames.npz", reference, runs)
-    write_json(folder / "result.json", _summary(reference))
+    write_json(folder / "result.json", summary)
     context.tracker.log_metrics(
         {
             "delta_f_reference_run_kT": reference.delta_f_kT,
@@ -153,6 +157,28 @@ class Reference:
         folder = simulate_folder / "reference"
         with np.load(folder / "frames.npz", allow_pickle=False) as frames:
             return cls(read_json(folder / "result.json"), **frames)
+
+
+def require_finite(summary: Mapping[str, Any]) -> None:
+    """Refuse an estimate that too short a simulation has left undefined.
+
+    Args:
+        summary: Content of ``result.json``.
+
+    Raises: InputError: a number of it is not finite.
+    """
+    undefined = [
+        name
+        for name, value in summary.items()
+        if not isinstance(value, str) and not np.isfinite(value).all()
+    ]
+    if undefined:
+        raise InputError(
+            "reference simulation",
+            expected="frames on both sides of the state in every block, and three blocks or more",
+            got=f"no number for {', '.join(undefined)}",
+            remedy="raise reference.production_ps, reference.num_tasks or reference.num_blocks",
+        )
 
 
 def _samples(run: dict[str, np.ndarray], settings: UmbrellaSettings, index: int) -> UmbrellaSamples:
