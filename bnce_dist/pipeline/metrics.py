@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float64]
 
 # Points of an optimal matching of torsions, whose time grows with their cube.
 _MATCHED_POINTS = 2000
+# Samples whose largest fifth can be fitted by a tail.
+_MIN_FOR_TAIL = 50
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "num_in_state": corrected.num_in_state,
         "weight_in_state": corrected.weight_in_state,
         **weight_diagnostics(weights, samples.in_state),
+        "pareto_k": _pareto_k(samples, weights),
         "ess_fraction_clipped": clipped.ess_fraction,
         "clip_fraction": clip.fraction,
         "clip_weight_removed": clip.weight_removed,
@@ -247,6 +250,17 @@ def distances_to_reference(
         "torsion_w2_rad": torsion_w2(torsions, weights),
         "torsion_w2_baseline_rad": torsion_w2(reference.torsions, reference.weights),
     }
+
+
+def _pareto_k(samples: Samples, refined: Weights) -> float:
+    """Return the shape of the weights' tail.
+
+    Refined weights have a ceiling where the exact ones begin, which spoils a fit of their tail; the
+    exact ones of the first samples are a fair sample of it, if they are enough.
+    """
+    exact = Weights(samples.log_weights_exact)
+    enough = exact.num_samples - exact.num_rejected >= _MIN_FOR_TAIL
+    return exact.pareto_k if enough and len(samples.top) else refined.pareto_k
 
 
 def _require_molecules(samples: Samples) -> None:
