@@ -177,8 +177,11 @@ def _normalised(weights: ArrayLike | None, num_samples: int) -> FloatArray:
 
 def _quantile_function(x: ArrayLike, weights: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
     values = np.asarray(x, dtype=np.float64)
+    probability = _normalised(weights, len(values))
+    # A sum of weights is rounded, and even 1e-16 is too much of a value without any.
+    values, probability = values[probability > 0], probability[probability > 0]
     order = np.argsort(values)
-    return values[order], np.cumsum(_normalised(weights, len(values))[order])
+    return values[order], np.cumsum(probability[order])
 
 
 def _resample(

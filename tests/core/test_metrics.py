@@ -43,6 +43,14 @@ def test_wasserstein_of_shifted_and_scaled_samples():
     assert wasserstein_2(x, 3 * x) == pytest.approx(2 * math.sqrt(np.mean(x**2)))
 
 
+def test_wasserstein_does_not_see_values_without_weight():
+    rng = np.random.default_rng(2)
+    x, y, weights = rng.standard_normal(1000), rng.standard_normal(900), rng.random(1000)
+    expected = wasserstein_2(x, y, x_weights=weights)
+    with_outlier = wasserstein_2(np.append(x, 1e20), y, x_weights=np.append(weights, 0.0))
+    assert with_outlier == pytest.approx(expected)
+
+
 def test_wasserstein_weights_are_repetitions():
     rng = np.random.default_rng(1)
     x, y, counts = rng.standard_normal(30), rng.standard_normal(41) + 1, rng.integers(0, 5, 30)
