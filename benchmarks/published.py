@@ -28,7 +28,7 @@ SIZES = (
     "samples.num_steps=8",
     "samples.shard_size=250",
     "samples.batch_size=250",
-    "energy.num_steps=2500",
+    "energy.num_steps=1500",
     "energy.global_batch_size=512",
 )
 
