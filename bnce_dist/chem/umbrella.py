@@ -23,6 +23,11 @@ from bnce_dist.core.random import generator
 Progress = Callable[[int, int], None]
 """Called with the exchange intervals done and their total."""
 
+MAX_REDRAWS = 10
+"""Times that side chains which clash are drawn again."""
+CLASH_KT = 100.0
+"""Energy above the median, after relaxation, that only atoms inside each other have [kT]."""
+
 
 @dataclass(frozen=True)
 class UmbrellaSamples:
@@ -90,21 +95,37 @@ class UmbrellaSampler:
     def start(self) -> None:
         """Put every chain into its window, the other torsions anywhere, and shake it hot."""
         settings, random = self.settings, generator(self.seed, "umbrella start")
-        rotors = self.molecule.rotors
-        anywhere = 2 * torch.pi * torch.rand(settings.num_windows, len(rotors), generator=random)
-        starts = with_torsions(
-            torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
-            self.molecule.bonds,
-            (self.molecule.phi, self.molecule.psi, *rotors),
-            torch.cat([self.chain_centres, anywhere], dim=1),
-        )
-        starts = relax(self._forces, starts)
+        starts = self._relaxed_starts(random)
+        clashed = self._are_clashed(starts)
+        for _ in range(MAX_REDRAWS):
+            if not clashed.any():
+                break
+            starts = torch.where(clashed[:, None, None], self._relaxed_starts(random), starts)
+            clashed = self._are_clashed(starts)
         hot = self._langevin(settings.burn_in_temperature_kelvin)
         steps = round(settings.burn_in_ps / (settings.langevin.timestep_fs * 1e-3))
         self.positions_nm, _ = hot.run(
             starts, hot.thermal_velocities(starts, random), steps, random
         )
         self.velocities = self._langevin().thermal_velocities(self.positions_nm, random)
+
+    def _relaxed_starts(self, random: torch.Generator) -> Tensor:
+        """Return one structure for every window, ``(windows, atoms, 3)`` [nm]."""
+        rotors, num_windows = self.molecule.rotors, self.settings.num_windows
+        anywhere = 2 * torch.pi * torch.rand(num_windows, len(rotors), generator=random)
+        starts = with_torsions(
+            torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
+            self.molecule.bonds,
+            (self.molecule.phi, self.molecule.psi, *rotors),
+            torch.cat([self.chain_centres, anywhere], dim=1),
+        )
+        return relax(self._forces, starts)
+
+    def _are_clashed(self, starts: Tensor) -> Tensor:
+        """Return which structures did not part where atoms were drawn into each other."""
+        energies, _ = self.force_field.energy_and_forces_kj_mol(starts)
+        limit = energies.median() + CLASH_KT * self.settings.kt_kj_mol
+        return ~(energies < limit)
 
     def flatten(self) -> None:
         """Measure the landscape and level it, so that no chain waits long before a barrier.

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,6 +121,28 @@ def test_umbrella_sampling_finds_the_free_energy_known_by_quadrature(num_atoms):
         assert all(0.2 < share < 0.6 for share in run.acceptance)
         occupied = np.sort(run.window, axis=1)
         assert (occupied == np.arange(SETTINGS.num_windows)).all()
+
+
+class ClashingChain(Chain):
+    """Side chains drawn into one third of the circle stay inside something else."""
+
+    def energy_and_forces_kj_mol(self, positions_nm):
+        energy, forces = super().energy_and_forces_kj_mol(positions_nm)
+        return energy + 1e6 * self.are_inside(positions_nm), forces
+
+    def are_inside(self, positions_nm):
+        return torch.cos(dihedral(positions_nm, CHI)) < -0.5
+
+
+def test_chains_that_start_inside_other_atoms_are_drawn_again():
+    brief = replace(SETTINGS, burn_in_ps=0.005)
+    chain = ClashingChain(6)
+    sampler = UmbrellaSampler(chain, molecule(6), brief, seed=0)
+    sampler.start()
+    assert not chain.are_inside(sampler.positions_nm).any()
+    drawn = sampler._relaxed_starts(generator(0, "umbrella start"))
+    share = chain.are_inside(drawn).float().mean()
+    assert 0.1 < share < 0.6, "what it would be without"
 
 
 def test_run_goes_on_bit_for_bit_from_its_state():

@@ -20,6 +20,8 @@ from bnce_dist.pipeline.config import ReferenceConfig
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.target import Target
 
+EXPLODED_KT = 1_000.0
+"""Energy above the median that no molecule in one piece has [kT]."""
 _UNITS = {
     "phi": "rad",
     "psi": "rad",
@@ -119,6 +121,7 @@ class UmbrellaWorker:
         positions = torch.from_numpy(samples.positions_nm).flatten(0, 1)
         with torch.no_grad():
             potential = self.target.force_field.reduced_potential(positions)
+        _require_whole(potential.view(times, chains))
         return {
             "phi": in_times(samples.phi),
             "psi": in_times(samples.psi),
@@ -127,6 +130,25 @@ class UmbrellaWorker:
             "positions_nm": samples.positions_nm,
             "reduced_potential": potential.view(times, chains).numpy(),
         }
+
+
+def _require_whole(reduced_potential: torch.Tensor) -> None:
+    """Refuse a simulation in which a chain flew apart without leaving the finite numbers.
+
+    Args:
+        reduced_potential: ``(times, chains)`` [kT].
+
+    Raises: InputError: one did.
+    """
+    limit = reduced_potential.median() + EXPLODED_KT
+    num_exploded = int((~(reduced_potential < limit)).any(dim=0).sum())
+    if num_exploded:
+        raise InputError(
+            "umbrella simulation",
+            expected="chains that stay whole",
+            got=f"{num_exploded} of {reduced_potential.shape[1]} flown apart",
+            remedy="lower reference.timestep_fs, or choose another seed",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
