@@ -16,9 +16,15 @@ from alanine_dipeptide import JOB, KEPT
 from record import publish
 
 from bnce_dist.data.atomic import read_json
-from bnce_dist.pipeline.fleet_table import PUBLISHED_EXACT_ERROR_KT, PUBLISHED_MD_DELTA_F_KT
+from bnce_dist.pipeline.fleet_table import (
+    PUBLISHED_EXACT_ERROR_KT,
+    PUBLISHED_MD_DELTA_F_KT,
+    PUBLISHED_MEANS,
+)
 
 CONFIG = JOB.parent / "configs" / "dipeptides.yaml"
+NEAR_KT = 0.15
+"""What counts as the same reference [kT]."""
 KEPT_HERE = (
     *KEPT,
     "ess_fraction_learned",
@@ -55,9 +61,10 @@ def main(
         "num_reliable": len(reliable),
         "abs_error_kT_mean_of_reliable": _mean(reliable, "abs_error_kT") if reliable else None,
         "num_intervals_covering_md": sum(m["interval_covers_md"] for m in molecules.values()),
-        "num_references_within_0.15_kT_of_md": sum(
-            abs(m["reference_error_to_md_kT"]) <= 0.15 for m in molecules.values()
+        "num_references_near_md": sum(
+            abs(m["reference_error_to_md_kT"]) <= NEAR_KT for m in molecules.values()
         ),
+        "published_learned": dict(PUBLISHED_MEANS),
         "molecules": molecules,
     }
     publish("dipeptides", numbers, ("torch", "openmm", "ray"), write=write)
