@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.pipeline.boltzmann_generator import FILE_NAME, BoltzmannGenerator
@@ -257,6 +258,13 @@ def write_report(folder: Path) -> Path:
     if (folder / "fleet.json").exists():
         return _write_fleet_report(folder, read_json(folder / "fleet.json")["molecules"])
     metrics = read_json(folder / "metrics.json")
+    if "verdict" not in metrics:
+        raise InputError(
+            f"metrics of {folder}",
+            expected="those of this version",
+            got="older ones, without a verdict",
+            remedy="run the command of the run again, which computes them anew",
+        )
     run = RunFolder(folder)
     config = load_config(run.config_path)
     report_run(config, Target.from_config(config.target), run, metrics)

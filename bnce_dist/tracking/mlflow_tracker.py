@@ -5,7 +5,6 @@ import os
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -14,6 +13,12 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.tracking.journal import Journal
 from bnce_dist.tracking.jsonl_tracker import JOURNAL_NAME, JsonLinesTracker
 from bnce_dist.tracking.mlflow_sender import MlflowSender, SendState, read_state
+from bnce_dist.tracking.mlflow_store import (
+    reason_of,
+    unreachable,
+    use_short_attempts,
+    without_credentials,
+)
 from bnce_dist.tracking.tracker import Positions, Quality, Status
 
 logger = logging.getLogger(__name__)
@@ -23,13 +28,6 @@ SEND_INTERVAL_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 120.0
 PATIENCE_SECONDS = 5.0
-# One short attempt per request (MLflow's own defaults retry for minutes): what fails stays in
-# the journal anyway. No lines printed into progress bars. A user's setting wins.
-MLFLOW_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "6",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 
 
 class MlflowTracker(JsonLinesTracker):
@@ -82,7 +80,7 @@ class MlflowTracker(JsonLinesTracker):
         try:
             return self._sender.predecessor(name, self._current_run)
         except MlflowException as error:
-            logger.warning("no comparison with the run before: %s", _reason(error))
+            logger.warning("no comparison with the run before: %s", reason_of(error))
             return None
 
     def finish(self, status: Status = "FINISHED") -> None:
@@ -111,7 +109,9 @@ class MlflowTracker(JsonLinesTracker):
             except Exception as error:  # Stores fail in many ways; none of them may end a run.
                 if not pause:
                     where = self._journal.path
-                    logger.warning("MLflow is away, records wait in %s: %s", where, _reason(error))
+                    logger.warning(
+                        "MLflow is away, records wait in %s: %s", where, reason_of(error)
+                    )
                 pause = min(2 * pause or FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS)
 
 
@@ -144,7 +144,7 @@ def flush(run_folder: str | Path) -> int:
     try:
         sender.send()
     except (MlflowException, OSError) as error:
-        raise _unreachable(uri, error) from error
+        raise unreachable(uri, error) from error
     return waiting
 
 
@@ -164,8 +164,7 @@ def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSende
     Raises: InputError: the store does not answer within six seconds, or the
         experiment was deleted in it.
     """
-    for name, value in MLFLOW_SETTINGS.items():
-        os.environ.setdefault(name, value)
+    use_short_attempts()
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     try:
         client = MlflowClient(tracking_uri)
@@ -176,7 +175,7 @@ def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSende
         else:
             experiment_id = found.experiment_id
     except (MlflowException, OSError) as error:
-        raise _unreachable(tracking_uri, error) from error
+        raise unreachable(tracking_uri, error) from error
     if found is not None and found.lifecycle_stage != "active":
         raise InputError(
             f"MLflow experiment {experiment!r}",
@@ -184,7 +183,7 @@ def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSende
             got="a deleted one",
             remedy=f"run: mlflow experiments restore -x {experiment_id}",
         )
-    state = SendState(_without_credentials(tracking_uri), experiment)
+    state = SendState(without_credentials(tracking_uri), experiment)
     journal = Journal(run_folder / JOURNAL_NAME)
     return MlflowSender(journal, run_folder / STATE_NAME, client, state, experiment_id)
 
@@ -195,29 +194,3 @@ def _local_artifacts(tracking_uri: str, run_folder: Path) -> str | None:
     if tracking_uri.startswith("sqlite:"):
         return (run_folder.parent / "mlflow_artifacts").as_uri()
     return None
-
-
-def _unreachable(tracking_uri: str, error: Exception) -> InputError:
-    return InputError(
-        f"MLflow tracking store {_without_credentials(tracking_uri)}",
-        expected="a store that answers",
-        got=_reason(error),
-        remedy="start it (mlflow/serve.sh), unset MLFLOW_TRACKING_URI for a local file,"
-        " or choose another tracking backend",
-    )
-
-
-def _reason(error: BaseException) -> str:
-    # MLflow wraps what went wrong on the wire into several layers of its own words.
-    if not isinstance(error, MlflowException) or error.error_code != "INTERNAL_ERROR":
-        return str(error)[:200]
-    while error.__context__ is not None:
-        error = error.__context__
-    return f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def _without_credentials(uri: str) -> str:
-    parts = urlsplit(uri)
-    if not parts.username and not parts.password:
-        return uri
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.tracking.mlflow_store import unreachable, use_short_attempts
 from bnce_dist.tracking.tracker import Quality
 
 CHAMPION = "champion"
@@ -94,13 +95,16 @@ def list_models(store: str | None = None) -> list[RegisteredModel]:
         store: Address of MLflow's store; by default ``MLFLOW_TRACKING_URI``, else
             ``runs/mlflow.db``.
 
-    Raises: InputError: no store there.
+    Raises: InputError: no store there, or one that does not answer.
     """
     client = _client(store)
-    found = [
-        _described(version, client.get_registered_model(version.name).aliases)
-        for version in _versions(client)
-    ]
+    try:
+        found = [
+            _described(version, client.get_registered_model(version.name).aliases)
+            for version in _versions(client)
+        ]
+    except (MlflowException, OSError) as error:
+        raise unreachable(_store_address(store), error) from error
     return sorted(found, key=lambda model: (model.name, -model.version))
 
 
@@ -184,6 +188,7 @@ def _client(store: str | None) -> MlflowClient:
             got="no file",
             remedy="name another store, or train a model first",
         )
+    use_short_attempts()
     return MlflowClient(address)
 
 

@@ -73,6 +73,13 @@ def test_an_unknown_alias_is_one_line(
     assert "models:/adp@champion" in line
 
 
+def test_a_server_that_is_not_there_is_one_line() -> None:
+    result = CliRunner().invoke(app, ["models", "--store", "http://user:secret@127.0.0.1:9"])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "store http://127.0.0.1:9: expected a store that answers" in line
+
+
 def test_the_card_of_the_shipped_model_quotes_its_record() -> None:
     record = read_json(Path(__file__).parents[2] / "benchmarks" / "results" / "shipped_model.json")
     card = SHIPPED.with_suffix(".md").read_text()

@@ -17,16 +17,16 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.tracking import mlflow_tracker
+from bnce_dist.tracking import mlflow_store, mlflow_tracker
 from bnce_dist.tracking.mlflow_tracker import MlflowTracker, flush
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW_TRACKING_URI", *mlflow_tracker.MLFLOW_SETTINGS):
+    for name in ("MLFLOW_TRACKING_URI", *mlflow_store.MLFLOW_SETTINGS):
         monkeypatch.delenv(name, raising=False)
     # `connect` sets the limits for the process; monkeypatch takes them back.
-    for name, value in mlflow_tracker.MLFLOW_SETTINGS.items():
+    for name, value in mlflow_store.MLFLOW_SETTINGS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
