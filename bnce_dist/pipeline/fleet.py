@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.artifact import Artifact
 from bnce_dist.pipeline.config import Config
@@ -32,6 +33,11 @@ class Member:
     name: str
     config: Config
     folder: RunFolder
+
+    @property
+    def num_atoms(self) -> int:
+        """Size of the molecule."""
+        return sum(len(part.atom_names) for part in chain_templates(parse_sequence(self.name)))
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ def run_fleet(
 ) -> list[Outcome]:
     """Run all members; one that fails does not stop the others.
 
+    The largest molecules start first, so that none of them runs alone in the end.
+
     Args:
         members: Who takes part.
         run_member: Picklable.
@@ -93,13 +101,15 @@ def run_fleet(
         stages: What every member goes through, for the progress display.
         variant: Of all members.
     """
+    queue = sorted(members, key=lambda member: member.num_atoms, reverse=True)
     with _progress(members, stages):
-        results = executor.map_jobs(_Job(run_member), members)
+        outcomes = executor.map_jobs(_Job(run_member), queue)
+    results = {member.name: result for member, result in zip(queue, outcomes, strict=True)}
     return [
-        Outcome(member.name, error=_one_line(result), variant=variant)
+        Outcome(name, error=_one_line(result), variant=variant)
         if isinstance(result, Exception)
-        else Outcome(member.name, metrics=result, variant=variant)
-        for member, result in zip(members, results, strict=True)
+        else Outcome(name, metrics=result, variant=variant)
+        for name, result in ((member.name, results[member.name]) for member in members)
     ]
 
 

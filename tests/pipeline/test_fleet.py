@@ -55,6 +55,22 @@ def test_a_failing_molecule_does_not_stop_the_others(tmp_path: Path) -> None:
     assert outcomes[1].error == "ET: expected luck, got none; try again"
 
 
+def test_the_largest_molecules_start_first(tmp_path: Path) -> None:
+    started: list[str | None] = []
+
+    def note(config: Config, folder: RunFolder, executor: Executor) -> dict[str, Any]:
+        started.append(config.target.sequence)
+        return {"sequence": config.target.sequence}
+
+    outcomes = run_fleet(
+        members_of("GG,WW,AA", Config(), tmp_path), note, LocalExecutor(), ["simulate"]
+    )
+    assert started == ["WW", "AA", "GG"]
+    assert [outcome.metrics for outcome in outcomes] == [
+        {"sequence": name} for name in ("GG", "WW", "AA")
+    ]
+
+
 def test_members_differ_in_the_molecule_alone(tmp_path: Path) -> None:
     first, second = members_of("AC,ET", Config(seed=7), tmp_path)
     of_first = first.config.model_dump()
