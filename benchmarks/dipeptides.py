@@ -1,13 +1,14 @@
 """The seven published dipeptides, judged against their own umbrella sampling and published MD.
 
 A fleet that is finished already is not repeated. What the record holds is read from the members'
-``metrics.json``.
+``metrics.json``; ``fleet_minutes`` is the time on the clock, if all of the fleet ran just now.
 
     python benchmarks/dipeptides.py --output runs --write
 """
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,10 +49,12 @@ def main(
     """Run the fleet if it has not run yet, print one JSON line and write it if asked."""
     members = list(PUBLISHED_MD_DELTA_F_KT)
     folder = output / name
+    is_new, started = not folder.exists(), time.monotonic()
     if not (folder / "fleet.json").exists():
         arguments = ["--config", CONFIG, "--molecules", ",".join(members)]
         arguments += ["--output", output, "--name", name]
         subprocess.run([sys.executable, JOB, *arguments], check=True)
+    fleet_minutes = (time.monotonic() - started) / 60 if is_new else None
     runs = {member: read_json(folder / member / "metrics.json") for member in members}
     molecules = {member: judged(member, metrics) for member, metrics in runs.items()}
     means = ("abs_error_kT", "abs_error_to_md_kT", "energy_w2_kT", "torsion_w2_rad", "minutes")
@@ -64,6 +67,7 @@ def main(
         "num_references_near_md": sum(
             abs(m["reference_error_to_md_kT"]) <= NEAR_KT for m in molecules.values()
         ),
+        "fleet_minutes": fleet_minutes,
         "published_learned": dict(PUBLISHED_MEANS),
         "molecules": molecules,
     }
