@@ -206,6 +206,30 @@ class ShardedDataset:
         """Read the shards one after another, so that only one is in memory."""
         return (self.read(index) for index in range(len(self)))
 
+    def stream(self, key: str) -> Iterator[np.ndarray]:
+        """Read one array shard after shard, so that only one is in memory."""
+        return (self.read(index, [key])[key] for index in range(len(self)))
+
+    def take(self, key: str, samples: np.ndarray) -> np.ndarray:
+        """Return some samples of one array, of which only one shard is in memory at a time.
+
+        Args:
+            key: Name of the array.
+            samples: Their places in the data set, at least one, in any order.
+
+        Raises: InputError: as ``read``.
+        """
+        # A sample's place counted from the end of its shard is negative, as numpy has it.
+        ends = np.cumsum([record.num_samples for record in self.shards])
+        order = np.argsort(samples, kind="stable")
+        ordered = samples[order]
+        shards, first = np.unique(np.searchsorted(ends, ordered, "right"), return_index=True)
+        parts = [
+            self.read(index, [key])[key][places - ends[index]]
+            for index, places in zip(shards, np.split(ordered, first[1:]), strict=True)
+        ]
+        return np.concatenate(parts)[np.argsort(order)]
+
     def load(self, keys: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Return the arrays of all shards, joined in their order.
 

@@ -1,4 +1,4 @@
-"""How much memory a run took, all its processes together."""
+"""How much memory a run takes, all its processes together."""
 
 import os
 import threading
@@ -35,13 +35,13 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
 
     def _watch(self) -> None:
         while True:
-            total = sum(_proportional_bytes(pid) for pid in _family(os.getpid()))
+            total = sum(proportional_bytes(pid) for pid in family(os.getpid()))
             self.peak_bytes = max(self.peak_bytes, total)
             if self._stop.wait(_INTERVAL_SECONDS):
                 return
 
 
-def _family(root: int) -> Iterator[int]:
+def family(root: int) -> Iterator[int]:
     """Yield a process and all its descendants."""
     children: dict[int, list[int]] = {}
     for stat in _PROC.glob("[0-9]*/stat"):
@@ -56,7 +56,8 @@ def _family(root: int) -> Iterator[int]:
         pending.extend(children.get(pid, []))
 
 
-def _proportional_bytes(pid: int) -> int:
+def proportional_bytes(pid: int) -> int:
+    """Return a process's own memory and its part of what it shares; 0 once it has ended."""
     for line in _read(_PROC / str(pid) / "smaps_rollup").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

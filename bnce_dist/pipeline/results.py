@@ -25,7 +25,8 @@ from bnce_dist.pipeline.verdict import judge
 
 def load_samples(evaluation: Path, target: Target) -> Samples:
     """Read the held-out samples that the stage ``evaluate`` left in its folder."""
-    evaluated = ShardedDataset.open(evaluation / "evaluated").load()
+    dataset = ShardedDataset.open(evaluation / "evaluated")
+    evaluated = dataset.load(dataset.metadata.units.keys() - {"positions_nm"})
     exact = ShardedDataset.open(evaluation / "exact").load()
     return Samples.from_arrays(evaluated, exact, target.in_state(evaluated["phi"]))
 
@@ -65,7 +66,7 @@ def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str,
 def load_positions(folder: RunFolder, samples: Sequence[int]) -> NDArray[np.float64]:
     """Return some of the evaluated held-out samples, ``(samples, atoms, 3)`` [nm]."""
     evaluated = ShardedDataset.open(folder.stage("evaluate") / "evaluated")
-    return evaluated.load(["positions_nm"])["positions_nm"][list(samples)].astype(np.float64)
+    return evaluated.take("positions_nm", np.array(samples, dtype=int)).astype(np.float64)
 
 
 def _ensemble(reference: Reference) -> ReferenceEnsemble:

@@ -48,6 +48,15 @@ def test_data_come_back_as_they_were(folder: Path) -> None:
     assert list(dataset.read(1, ["z"])) == ["z"]
 
 
+def test_single_samples_are_read_from_the_shards_that_hold_them(folder: Path) -> None:
+    dataset = ShardedDataset.open(folder)
+    whole = dataset.load()["positions"]
+    for samples in ([17, 0, 5, 4, 5, 11], [6, 7], [12], range(18)):
+        np.testing.assert_array_equal(dataset.take("positions", np.array(samples)), whole[samples])
+    (folder / "shard_00000.npz").unlink()
+    np.testing.assert_array_equal(dataset.take("z", np.array([5])), arrays(1)["z"][:1])
+
+
 def test_the_same_arrays_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     record = write_shard(tmp_path / "again", 1, arrays(1), METADATA)
     assert record == ShardedDataset.open(folder).shards[1]

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -267,3 +268,15 @@ def test_averaged_weights_follow_the_warmed_up_decay(
         decay = 0.0 if step == 0 else min(decay_limit, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight
         assert float(state.state_dict()["ema"]["weight"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_batch_takes_the_memory_of_a_batch_not_of_the_data(task: TrainingTask) -> None:
+    # A file with a hole: large for whoever reads it, small on the disk.
+    shape = (10_000_000, 3)
+    np.lib.format.open_memmap(task.data_path, "w+", np.float32, shape).flush()
+    objective, data = task.create_objective(), task.open_data()
+    tracemalloc.start()
+    draw_batch(objective, data, task.settings, 0, slice(0, 16))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e5 < data.nbytes

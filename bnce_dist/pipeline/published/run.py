@@ -123,7 +123,7 @@ class PublishedRun:
             executor,
             energy_model,
             partial(build_energy_matching, config, *dims),
-            encode(coordinates, positions),
+            [encode(coordinates, positions)],
             train_settings(config, self.config.seed),
             TrainingMetadata("energy", molecule.identity, energy_model.config()),
         )

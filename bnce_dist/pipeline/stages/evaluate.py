@@ -146,7 +146,7 @@ class ExactLikelihood:
         shard_size: int,
     ) -> None:
         self.emulator = Emulator.load(emulator_path)
-        z_prior = ShardedDataset.open(samples_folder).load(["z_prior"])["z_prior"][rows]
+        z_prior = ShardedDataset.open(samples_folder).take("z_prior", rows)
         self.shards = torch.from_numpy(z_prior).split(shard_size)
         self.rows = torch.from_numpy(rows).split(shard_size)
         self.num_first = num_first

@@ -1,13 +1,14 @@
 """What the training stages have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from bnce_dist.data.atomic import atomic_path, write_json
+from bnce_dist.data.array_file import write_rows
+from bnce_dist.data.atomic import write_json
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.velocity import InternalVelocity
@@ -26,7 +27,7 @@ def fit_model(
     config: ModelConfig,
     model: InternalVelocity | GVPVectorField | EnergyModel,
     build_objective: Callable[[], nn.Module],
-    z: np.ndarray,
+    z: Iterable[np.ndarray],
 ) -> None:
     """Train on all workers and give ``model`` the averaged weights.
 
@@ -36,7 +37,7 @@ def fit_model(
         config: How.
         model: Of the architecture that ``build_objective`` builds.
         build_objective: Makes the objective, which holds the model under its attribute's name.
-        z: Training data, one row per sample, ``(samples, dim)`` float32.
+        z: Training data in parts, each ``(samples, dim)`` float32, one in memory at a time.
     """
     fit_in_folder(
         context.folder,
@@ -55,7 +56,7 @@ def fit_in_folder(
     executor: Executor,
     model: InternalVelocity | GVPVectorField | EnergyModel,
     build_objective: Callable[[], nn.Module],
-    z: np.ndarray,
+    z: Iterable[np.ndarray],
     settings: TrainSettings,
     metadata: TrainingMetadata,
     *,
@@ -68,14 +69,13 @@ def fit_in_folder(
         executor: Does the training.
         model: Of the architecture that ``build_objective`` builds.
         build_objective: Makes the objective, which holds the model under its attribute's name.
-        z: Training data, ``(samples, dim)`` float32.
+        z: Training data in parts, each ``(samples, dim)`` float32, one in memory at a time.
         settings: How to train.
         metadata: What the checkpoints are labelled with.
         report: Called with every record of the training.
     """
     data_path = folder / "z.npy"
-    with atomic_path(data_path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, z)
+    write_rows(data_path, z)
     task = TrainingTask(build_objective, data_path, settings, metadata)
     result = executor.fit(task, folder / "training", report=report)
     write_json(folder / "history.json", result.history)

@@ -40,7 +40,7 @@ def run(context: StageContext) -> None:
         config,
         velocity_field,
         partial(build_flow_matching, config, *dims),
-        encode(coordinates, positions),
+        [encode(coordinates, positions)],
     )
     emulator = Emulator(
         molecule.identity,

@@ -23,7 +23,7 @@ def run(context: StageContext) -> None:
         config,
         energy_model,
         partial(build_energy_matching, config, *space),
-        samples.load(["z"])["z"],
+        samples.stream("z"),
     )
     density = LearnedDensity(identity, coordinates, energy_model, config.interpolant)
     density.save(context.folder / "energy.pt")

@@ -50,7 +50,7 @@ def train_field(context: StageContext) -> None:
         config,
         field,
         partial(build_molecular_matching, config, [one.tolist() for one in features]),
-        _packed(positions, scale_nm),
+        [_packed(positions, scale_nm)],
     )
     emulator = Emulator(
         molecules[0].identity,
@@ -91,7 +91,7 @@ def fine_tune(context: StageContext) -> None:
         config.fine_tuning,
         field,
         partial(build_matching_from, path, config.transferable, features),
-        _packed([_reweighted_positions(context)], scale_nm),
+        [_packed([_reweighted_positions(context)], scale_nm)],
     )
     emulator.save(context.folder / "emulator.pt")
     context.tracker.log_model("emulator", context.folder / "emulator.pt")
