@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pymbar import mbar_solvers
 
 from bnce_dist.chem.convergence import agreement_p_value, trend_p_value
 from bnce_dist.chem.flattening import FlatteningBias
@@ -111,6 +112,23 @@ def test_window_free_energies_are_those_of_quadrature():
     assert exact.std() > 1
     np.testing.assert_allclose(free_energies, exact, atol=0.25)
     assert np.abs(free_energies - exact).mean() < 0.1
+
+
+def test_windows_on_level_ground_are_solved_in_few_passes(monkeypatch: pytest.MonkeyPatch):
+    passes = []
+    gradient = mbar_solvers.mbar_gradient
+    monkeypatch.setattr(
+        mbar_solvers, "mbar_gradient", lambda *args: passes.append(1) or gradient(*args)
+    )
+    random = np.random.default_rng(0)
+    window = np.repeat(np.arange(SETTINGS.num_windows), 400)
+    phi, psi = random.vonmises(
+        SETTINGS.centres()[window].T, np.array(SETTINGS.reduced_stiffness)[:, None]
+    )
+    free_energies = window_free_energies(phi, psi, window, SETTINGS)
+    np.testing.assert_allclose(free_energies, 0, atol=0.1)
+    # Each iteration takes two; free energies near zero have large relative rounding errors.
+    assert len(passes) <= 16
 
 
 def test_the_common_bias_is_taken_out_again():
