@@ -97,6 +97,11 @@ def test_a_strategy_that_cannot_train_a_later_stage(tmp_path: Path) -> None:
     assert_refused(train(tmp_path, *zero3), "zero_stage", "EnergyMatching", "got 3", "sharded")
 
 
+def test_activation_checkpointing_where_there_is_nothing_to_forget(tmp_path: Path) -> None:
+    result = train(tmp_path, "cluster.activation_checkpointing=true")
+    assert_refused(result, "internal coordinates", "expected false", "cluster.accumulation_steps")
+
+
 def test_a_strategy_of_many_workers_without_ray(tmp_path: Path) -> None:
     result = train(tmp_path, "cluster.executor=local", "cluster.strategy=sharded")
     assert_refused(result, "executor ray", "executor = local", "strategy = sharded")

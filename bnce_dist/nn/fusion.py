@@ -9,18 +9,24 @@ from torch import Tensor, nn
 from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.nn.blocks import ResidualMLP, TimeEmbedding
 from bnce_dist.nn.energy_model import EnergyModel, Plain
+from bnce_dist.nn.recomputing import Recomputing
 
 
-class EarlyFusion(EnergyModel):
+class EarlyFusion(EnergyModel, Recomputing):
     """An energy whose network sees position and time together.
 
     Every pair of a point and a time costs a pass through the network, so contrasting a point
-    with many times is expensive.
+    with many times is expensive. With activation checkpointing the times take turns, and memory
+    does not grow with their number. (The score's own pass is differentiated twice, which needs
+    all of its activations anyway.)
     """
 
     def at_times(self, z: Tensor, times: Tensor) -> Tensor:
         """Return ``U`` at several times, ``(batch, times)`` (see ``EnergyModel.at_times``)."""
         own_times = times.expand(len(z), -1)
+        if self.activation_checkpointing:
+            columns = [self.recomputed(self.forward, z, t) for t in own_times.unbind(1)]
+            return torch.stack(columns, dim=1)
         num_times = own_times.shape[1]
         energies = self.forward(z.repeat_interleave(num_times, dim=0), own_times.flatten())
         return energies.view(-1, num_times)

@@ -22,6 +22,7 @@ from bnce_dist.nn.conformation import (
     require_memory,
 )
 from bnce_dist.nn.neighbours import neighbour_list
+from bnce_dist.nn.recomputing import Recomputing
 
 _EPSILON = 1e-8
 """Squared norms are clamped here, which keeps all derivatives of the norm finite."""
@@ -241,7 +242,7 @@ class GVPLayer(nn.Module):
         return *self.update_norm(scalars, vectors), positions
 
 
-class GVPVectorField(nn.Module):
+class GVPVectorField(Recomputing):
     r"""Equivariant field over the atoms of any molecule.
 
     Rotations and reflections of the positions rotate and reflect the output, translations do not
@@ -346,14 +347,15 @@ class GVPVectorField(nn.Module):
         Raises: InputError: shapes that do not belong together, or too little memory.
         """
         if self.radius is None:
-            num_saved = len(self.layers) if torch.is_grad_enabled() else 1
+            keeps_all = torch.is_grad_enabled() and not self.activation_checkpointing
+            num_saved = len(self.layers) if keeps_all else 1
             require_memory(positions, num_saved * self.numbers_per_edge)
         features, mask = checked_atoms(positions, node_features, mask, self.num_node_features)
         times = t.to(positions)[:, None, None].expand(-1, positions.shape[1], 1)
         scalars = F.silu(self.embedding(torch.cat([features, times], dim=-1)))
         vectors = positions.new_zeros(*positions.shape, self.num_vectors)
         for layer in self.layers:
-            scalars, vectors, positions = layer(scalars, vectors, positions, mask)
+            scalars, vectors, positions = self.recomputed(layer, scalars, vectors, positions, mask)
         return self.output(scalars, vectors)[1].squeeze(-1) * mask[..., None]
 
     def velocity(

@@ -340,6 +340,9 @@ class ClusterConfig(Section):
     """What deepspeed spreads: the optimiser state, also the gradients, also the weights."""
     accumulation_steps: Count = 1
     """Equal parts in which a worker goes through its samples of a step, to save memory."""
+    activation_checkpointing: bool = False
+    """Compute the inside of a Cartesian model's layers again in the backward pass instead of
+    keeping it: several times less memory, a third more time."""
     compile_force_field: bool = True
     """Compile the force field for simulations: half a minute once, then several times faster."""
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from bnce_dist.chem.coordinates import ZMatrix
 from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.models import (
     ModelConfig,
@@ -67,8 +68,15 @@ class Plan:
             is_cartesian: Whether its models live in Cartesian coordinates.
 
         Raises: InputError: a batch that does not divide by the configured number of workers, or
-            an energy model for other coordinates.
+            an energy model or activation checkpointing for other coordinates.
         """
+        if config.cluster.activation_checkpointing and not is_cartesian:
+            raise InputError(
+                "cluster.activation_checkpointing in internal coordinates",
+                expected="false: their networks have no atoms and keep little",
+                got="true",
+                remedy="leave it out; cluster.accumulation_steps saves memory there",
+            )
         num_atoms = target.molecule.num_atoms
         emulator_config = config.transferable if is_cartesian else config.emulator
         if is_cartesian:

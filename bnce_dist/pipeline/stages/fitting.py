@@ -1,6 +1,7 @@
 """What the training stages have in common."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from bnce_dist.data.array_file import write_rows
 from bnce_dist.data.atomic import write_json
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.gvp import GVPVectorField
+from bnce_dist.nn.recomputing import with_activation_checkpointing
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.models import ModelConfig, train_settings
@@ -39,6 +41,8 @@ def fit_model(
         build_objective: Makes the objective, which holds the model under its attribute's name.
         z: Training data in parts, each ``(samples, dim)`` float32, one in memory at a time.
     """
+    if context.config.cluster.activation_checkpointing:
+        build_objective = partial(with_activation_checkpointing, build_objective)
     fit_in_folder(
         context.folder,
         context.executor,
