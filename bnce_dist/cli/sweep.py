@@ -97,12 +97,15 @@ def _run_trials(study: StudyConfig, base: JobConfig, folder: StudyFolder, tracke
     """Compute what trials share, then the trials that have not ended."""
     from bnce_dist.distributed.sweep import run_study
 
-    parallelism, cluster = _parallelism(base), base.cluster
-    together = create_executor(cluster.executor or "local", cluster.num_workers, parallelism)
+    cluster = base.cluster
+    create = partial(
+        create_executor, parallelism=_parallelism(base), require_gpus=cluster.require_gpus
+    )
+    together = create(cluster.executor or "local", cluster.num_workers)
     JOBS[study.job].prepare(base, study.space, folder.shared, together, tracker)
     workers = workers_per_trial(base)
     kind: Literal["ray", "local"] = "ray" if workers else "local"
-    alone = partial(create_executor, kind, workers or None, parallelism)
+    alone = partial(create, kind, workers or None)
     results = folder.results
     for result in results:  # a driver that was killed may have recorded them on disk alone
         track(folder.trial(int(result.name)), tracker)

@@ -5,7 +5,7 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -20,6 +20,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import atomic_path, write_json
 from bnce_dist.launch import create_executor, tracked
+from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.folder import RunFolder
 from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.toy.config import OBJECTIVES, ToyConfig
@@ -170,8 +171,8 @@ def _recipe_file(name: str) -> Path:
 
 def _run_single(config: ToyConfig, folder: Path, as_json: bool) -> None:
     RunFolder(folder).require_same_run(config, OTHER_RUN_REMEDY)
-    cluster, tracking = config.cluster, config.tracking
-    executor = create_executor(cluster.executor or "local", cluster.num_workers)
+    tracking = config.tracking
+    executor = _executor(config, "local")
     params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
     with tracked(tracking, folder, params) as tracker:
 
@@ -202,9 +203,7 @@ def _run_table(configs: Sequence[ToyConfig], folder: Path, as_json: bool) -> Non
         _refuse("tracking.backend=none", "--table", "record single runs, or use jobs/sweep.py")
     for config in configs:
         RunFolder(folder.parent / config.name).require_same_run(config, OTHER_RUN_REMEDY)
-    cluster = configs[0].cluster
-    executor = create_executor(cluster.executor or "ray", cluster.num_workers)
-    results = run_all(configs, folder.parent, executor)
+    results = run_all(configs, folder.parent, _executor(configs[0], "ray"))
     finished = [(one.config, one.folder, one.metrics) for one in results if one.metrics]
     lines = summarise(metrics for _, _, metrics in finished)
     text = markdown(lines)
@@ -221,6 +220,13 @@ def _run_table(configs: Sequence[ToyConfig], folder: Path, as_json: bool) -> Non
         typer.echo(json.dumps(content))
     if len(finished) < len(results):
         raise typer.Exit(FAILED)
+
+
+def _executor(config: ToyConfig, default: Literal["ray", "local"]) -> Executor:
+    cluster = config.cluster
+    return create_executor(
+        cluster.executor or default, cluster.num_workers, require_gpus=cluster.require_gpus
+    )
 
 
 def _report_failures(results: Iterable[Finished]) -> None:

@@ -333,3 +333,23 @@ def test_a_trial_of_the_pipeline_reuses_the_shared_stages(
     assert records == [], "nothing was trained again"
     expected = yaml.safe_load((finished_run / "metrics.json").read_text())
     assert metrics["delta_f_learned_kT"] == expected["delta_f_learned_kT"]
+
+
+class Refused(Exception):
+    """What was asked for is known."""
+
+
+def test_gpus_are_required_of_the_executor(
+    study_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def create(*_: object, **options: object) -> None:
+        asked.update(options)
+        raise Refused
+
+    monkeypatch.setattr("bnce_dist.distributed.sweep.concurrent_trials", lambda *_: 1)
+    monkeypatch.setattr("bnce_dist.cli.sweep.create_executor", create)
+    result = sweep(study_path, "tracking.backend=none", "base.cluster.require_gpus=true")
+    assert isinstance(result.exception, Refused)
+    assert asked["require_gpus"] is True

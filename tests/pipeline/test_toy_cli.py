@@ -125,3 +125,23 @@ def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], parts: list
     for part in ("expected", "got", *parts):
         assert part in line
     assert list(tmp_path.iterdir()) == []
+
+
+class Refused(Exception):
+    """What was asked for is known."""
+
+
+@pytest.mark.parametrize("table", [(), ("--table",)])
+def test_gpus_are_required_of_the_executor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: tuple[str, ...]
+) -> None:
+    asked = {}
+
+    def create(*_: object, **options: object) -> None:
+        asked.update(options)
+        raise Refused
+
+    monkeypatch.setattr("bnce_dist.cli.toy.create_executor", create)
+    result = toy("--output", tmp_path, *table, "cluster.require_gpus=true")
+    assert isinstance(result.exception, Refused)
+    assert asked["require_gpus"] is True

@@ -68,6 +68,8 @@ class ToyClusterConfig(Section):
     """Ray, or the calling process; null is the process for one run and Ray for a table."""
     num_workers: Count | None = None
     """Workers of one training on Ray; null is as many as the cluster holds."""
+    require_gpus: bool = False
+    """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
 
 
 class ToyTrackingConfig(TrackingConfig):
