@@ -34,15 +34,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path}",
-            expected="a writable folder with free space",
-            got=error.strerror or error,
-            remedy="free space or choose another --output",
-        ) from error
+        raise not_writable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def not_writable(path: str | Path, error: OSError) -> InputError:
+    """Return what to tell a user about a file or folder that the system refused to write."""
+    return InputError(
+        f"cannot write {path}",
+        expected="a writable folder with free space",
+        got=error.strerror or error,
+        remedy="free space or choose another --output",
+    )
 
 
 def require_new_files(paths: Iterable[Path], *, overwrite: bool) -> None:

@@ -16,13 +16,13 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.core.weights import log_weights
 from bnce_dist.data.atomic import read_json
+from bnce_dist.data.torch_file import write_torch
 from bnce_dist.pipeline.config import TargetConfig
 from bnce_dist.pipeline.emulator import (
     SCHEMA_VERSION,
     Emulator,
     LearnedDensity,
     load_state,
-    save_state,
 )
 from bnce_dist.pipeline.ensemble import Ensemble
 from bnce_dist.pipeline.evaluation import evaluate_samples, log_num_images
@@ -157,7 +157,7 @@ class BoltzmannGenerator:
             **models,
             "metrics": dict(self.metrics),
         }
-        save_state(Path(path), content)
+        write_torch(path, content)
 
     @classmethod
     def load(cls, path: str | Path) -> "BoltzmannGenerator":

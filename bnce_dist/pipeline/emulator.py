@@ -16,7 +16,7 @@ from bnce_dist.core.divergence import jacobian, reverse_jacobian, sample_with_lo
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
 from bnce_dist.core.path import ProductPath
-from bnce_dist.data.atomic import atomic_path
+from bnce_dist.data.torch_file import write_torch
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.gvp import GVPVectorField
@@ -60,7 +60,7 @@ class ModelFile(ABC):
 
     def save(self, path: Path) -> None:
         """Write this to one file, atomically."""
-        save_state(path, self.to_state())
+        write_torch(path, self.to_state())
 
     @classmethod
     def load(cls, path: Path, *, molecule: str | None = None) -> Self:
@@ -266,14 +266,8 @@ def _state(
     }
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write plain types and tensors to a model file, atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
 def load_state(path: Path, kind: str, molecule: str | None = None) -> dict[str, Any]:
-    """Read what `save_state` wrote.
+    """Read a model file.
 
     Args:
         path: A model file.

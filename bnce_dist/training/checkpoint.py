@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.data.atomic import atomic_path
+from bnce_dist.data.torch_file import write_torch
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
@@ -30,8 +30,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any], task: TrainingTas
         "metadata": _plain(task.metadata),
         "settings": asdict(task.settings),
     }
-    with atomic_path(path) as temporary:
-        torch.save(label | content, temporary)
+    write_torch(path, label | content)
 
 
 def load_checkpoint(
@@ -107,8 +106,7 @@ def branch_checkpoint(source: str | Path, path: str | Path, task: TrainingTask) 
     written = load_checkpoint(source)["settings"]
     scheduled = {name: written[name] for name in SCHEDULABLE_SETTINGS}
     content = load_resumable(source, replace(task, settings=replace(task.settings, **scheduled)))
-    with atomic_path(path) as temporary:
-        torch.save(content | {"settings": asdict(task.settings)}, temporary)
+    write_torch(path, content | {"settings": asdict(task.settings)})
 
 
 def _plain(metadata: TrainingMetadata) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import dataclasses
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,12 @@ import torch
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.training import local
-from bnce_dist.training.checkpoint import branch_checkpoint, load_checkpoint, load_resumable
+from bnce_dist.training.checkpoint import (
+    branch_checkpoint,
+    load_checkpoint,
+    load_resumable,
+    save_checkpoint,
+)
 from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 
 
@@ -151,3 +157,23 @@ def test_unusable_training_data_are_refused(
     spoil(task.data_path)
     with pytest.raises(InputError, match=r"training data .*z\.npy"):
         task.open_data()
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """The system lets no file grow beyond 1 kB; a write beyond that fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    task: TrainingTask, path: Path, small_files: None
+) -> None:
+    whole = path.read_bytes()
+    assert len(whole) > 1024
+    with pytest.raises(InputError, match=r"cannot write \S*checkpoint\.pt.*File too large; free"):
+        save_checkpoint(path, load_checkpoint(path), task)
+    assert path.read_bytes() == whole
+    assert list(path.parent.glob("*.part")) == []
