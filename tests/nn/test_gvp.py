@@ -1,4 +1,7 @@
 import inspect
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 import torch
@@ -98,7 +101,22 @@ def test_a_radius_is_the_dense_form_without_the_longer_edges(monkeypatch):
     torch.testing.assert_close(within, field(*arguments), rtol=0, atol=1e-10)
 
 
-def test_torch_cluster_finds_the_same_neighbours(monkeypatch):
+def radius_graph(x, r, batch, loop=False, max_num_neighbors=32):
+    """What torch-cluster documents: at most so many senders, and the receiver of each."""
+    near = (torch.cdist(x, x) < r) & (batch[:, None] == batch)
+    if not loop:
+        near.fill_diagonal_(False)
+    receiver, sender = (near & (near.cumsum(1) <= max_num_neighbors)).nonzero().T
+    return torch.stack([sender, receiver])
+
+
+@pytest.mark.parametrize("library", ["installed", "documented"])
+def test_torch_cluster_finds_the_same_neighbours(library, monkeypatch):
+    if library == "documented":
+        module = ModuleType("torch_cluster")
+        module.__spec__ = ModuleSpec("torch_cluster", loader=None)
+        module.radius_graph = radius_graph
+        monkeypatch.setitem(sys.modules, "torch_cluster", module)
     pytest.importorskip("torch_cluster", reason="torch-cluster is not installed")
     positions = 2 * torch.randn(2, 80, 3)
     mask = torch.ones(2, 80)
