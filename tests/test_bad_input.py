@@ -128,6 +128,24 @@ def test_a_pdb_with_missing_atoms(tmp_path: Path, molecule: Molecule) -> None:
     assert_refused(train(tmp_path, f"target.pdb={path}"), "CB")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "mirror", "parts"),
+    [
+        ("", "", -1, ["L residues", "ALA 2 with CA of the other hand"]),
+        ("ALA", "DAL", 1, ["'DAL'", "residues among"]),
+        ("NME", "HEM", 1, ["'HEM'", "did you mean"]),
+    ],
+)
+def test_a_pdb_of_something_else(
+    tmp_path: Path, molecule: Molecule, old: str, new: str, mirror: int, parts: list[str]
+) -> None:
+    path = tmp_path / "other.pdb"
+    with path.open("w") as stream:
+        PDBFile.writeFile(molecule.topology, mirror * molecule.positions_nm * nanometer, stream)
+    path.write_text(path.read_text().replace(old, new))
+    assert_refused(train(tmp_path, f"target.pdb={path}"), *parts)
+
+
 def test_an_unwritable_output_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     result = train(tmp_path, "--output", tmp_path / "file")

@@ -14,6 +14,8 @@ _COVALENT_RADIUS_NM = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "S": 0.10
 """Cordero et al. (2008), Dalton Trans. 2832."""
 _SHORTEST, _LONGEST = 0.7, 1.3
 """Range of a bond, in units of the sum of covalent radii."""
+_MISPLACED = 1.5
+"""Longer typical bonds, in the same units, are between atoms that are not bonded."""
 _TYPICAL_BOND_NM = (0.05, 0.3)
 """Range of the median bond length; half of a peptide's bonds are to hydrogens, of 0.1 nm."""
 
@@ -93,7 +95,8 @@ def require_molecules(molecule: Molecule, positions_nm: Tensor) -> None:
         molecule: The molecule.
         positions_nm: ``(batch, atoms, 3)``.
 
-    Raises: InputError: otherwise; positions in angstrom are told by the length of the bonds.
+    Raises: InputError: otherwise; positions in angstrom, or in another order of atoms, are told
+        by the lengths of the bonds.
     """
     require_positions(positions_nm, molecule.num_atoms)
     if len(positions_nm) == 0:
@@ -109,6 +112,17 @@ def require_molecules(molecule: Molecule, positions_nm: Tensor) -> None:
             got=f"bonds of {typical:.3g}" + (", which are angstrom" if is_angstrom else ""),
             remedy="divide by 10" if is_angstrom else "check the unit and the order of atoms",
         )
+    stretch = lengths.median(dim=0).values / _covalent_lengths(molecule, first, second)
+    worst = int(stretch.argmax())
+    if stretch[worst] > _MISPLACED:
+        names = [molecule.atom_names[atom] for atom in molecule.bonds[worst]]
+        raise InputError(
+            "order of atoms",
+            expected=f"that of the molecule, {' '.join(molecule.atom_names[:6])} ...",
+            got=f"{lengths.median(dim=0).values[worst]:.3f} nm between {' and '.join(names)}, "
+            "which are bonded",
+            remedy="sort the atoms by residue and name, as in the molecule's atom_names",
+        )
 
 
 def relabel_hydrogens(molecule: Molecule, positions_nm: Tensor) -> Tensor:
@@ -123,24 +137,35 @@ def relabel_hydrogens(molecule: Molecule, positions_nm: Tensor) -> Tensor:
 
     Returns: Positions of the same shape; nothing else is changed.
     """
-    neighbours: dict[int, list[int]] = {}
-    for i, j in molecule.bonds:
-        neighbours.setdefault(i, []).append(j)
-        neighbours.setdefault(j, []).append(i)
     reference = torch.from_numpy(molecule.positions_nm)
     relabelled = positions_nm.clone()
-    for centre, near in neighbours.items():
-        hydrogens = sorted(n for n in near if molecule.elements[n] == "H")
-        if len(near) != 4 or len(hydrogens) < 2:
-            continue
-        heavy = min(set(near) - set(hydrogens))
-        last, first = hydrogens[-1], hydrogens[-2]
-        quadruple = (centre, heavy, first, last)
+    for quadruple in exchangeable_hydrogens(molecule):
+        _, _, first, last = quadruple
         native = signed_volume(reference, quadruple) > 0
         wrong = (signed_volume(positions_nm, quadruple) > 0) != native
         relabelled[wrong, first] = positions_nm[wrong, last]
         relabelled[wrong, last] = positions_nm[wrong, first]
     return relabelled
+
+
+def exchangeable_hydrogens(molecule: Molecule) -> list[tuple[int, int, int, int]]:
+    """Return every tetrahedral atom with two hydrogens or more, and what tells its hand.
+
+    Args:
+        molecule: The molecule.
+
+    Returns: The atom, a heavy neighbour and two of its hydrogens.
+    """
+    neighbours: dict[int, list[int]] = {}
+    for i, j in molecule.bonds:
+        neighbours.setdefault(i, []).append(j)
+        neighbours.setdefault(j, []).append(i)
+    found = []
+    for centre, near in neighbours.items():
+        hydrogens = sorted(n for n in near if molecule.elements[n] == "H")
+        if len(near) == 4 and len(hydrogens) >= 2:
+            found.append((centre, min(set(near) - set(hydrogens)), hydrogens[-2], hydrogens[-1]))
+    return found
 
 
 def has_the_bonds_of(molecule: Molecule, positions_nm: Tensor) -> Tensor:
@@ -159,10 +184,14 @@ def has_the_bonds_of(molecule: Molecule, positions_nm: Tensor) -> Tensor:
     bonded = torch.zeros(molecule.num_atoms, molecule.num_atoms, dtype=torch.bool)
     bonded[tuple(torch.tensor(molecule.bonds).T)] = True
     expected = (bonded | bonded.T)[first, second]
-    radii = torch.tensor([_COVALENT_RADIUS_NM[element] for element in molecule.elements])
-    length = (radii[first] + radii[second]).to(positions_nm)
     distance = (positions_nm[:, first] - positions_nm[:, second]).norm(dim=2)
-    relative = distance / length
+    relative = distance / _covalent_lengths(molecule, first, second).to(distance)
     is_bond = relative < _LONGEST
     is_right = (is_bond == expected.to(is_bond.device)) & (relative > _SHORTEST)
     return is_right.all(1)
+
+
+def _covalent_lengths(molecule: Molecule, first: Tensor, second: Tensor) -> Tensor:
+    """Return the sums of the covalent radii of pairs of atoms, ``(pairs,)`` [nm]."""
+    radii = torch.tensor([_COVALENT_RADIUS_NM[element] for element in molecule.elements])
+    return radii[first] + radii[second]

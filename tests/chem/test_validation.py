@@ -5,7 +5,13 @@ import torch
 
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import has_the_bonds_of, relabel_hydrogens, validate
+from bnce_dist.chem.validation import (
+    has_the_bonds_of,
+    relabel_hydrogens,
+    require_molecules,
+    validate,
+)
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 
 
@@ -106,3 +112,15 @@ def test_exchanged_hydrogens_get_their_own_labels_back(
     assert relabelled[0, others].equal(relaxed[others])
     volumes = [signed_volume(p, (atom[0, "CD1"], *methyl)) for p in (relabelled[0], relaxed)]
     assert volumes[0] * volumes[1] > 0
+
+
+def test_another_order_of_atoms_is_refused(isoleucine: Molecule, relaxed: torch.Tensor) -> None:
+    """Methyl carbons before or after their first hydrogen: the bonds are of the usual length."""
+    carbon, hydrogen = (isoleucine.atom_names.index(name) for name in ("CD1", "HD11"))
+    samples = relaxed.repeat(4, 1, 1)
+    require_molecules(isoleucine, samples)
+    samples[:3, [carbon, hydrogen]] = samples[:3, [hydrogen, carbon]]
+    with pytest.raises(
+        InputError, match=r"order of atoms: .* nm between C.* and .*, which are bonded"
+    ):
+        require_molecules(isoleucine, samples)
