@@ -36,7 +36,8 @@ def sample_published(
     with errors_as_one_line():
         molecule = Molecule.from_sequence(sequence) if sequence is not None else None
         sampler = PublishedSampler.load(weights, molecule)
-        batches = sampler.sample(num_samples, num_steps=num_steps, batch_size=batch_size, seed=seed)
+        z_prior = sampler.prior(num_samples, seed)
+        batches = sampler.sample(z_prior, num_steps=num_steps, batch_size=batch_size)
         with tqdm(total=num_samples, unit="sample", disable=None) as progress:
             positions = []
             for batch in batches:

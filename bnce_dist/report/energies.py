@@ -9,13 +9,16 @@ from bnce_dist.core.weights import Weights
 from bnce_dist.report.results import Array
 from bnce_dist.report.style import ENSEMBLES, styled
 
+_HEADROOM = 2.0
+"""Height of the axis, in units of the last ensemble's highest bin."""
+
 
 @styled
 def energy_figure(ensembles: Mapping[str, tuple[Array, Array]], *, num_bins: int = 70) -> Figure:
     """Draw normalised histograms of the reduced potential.
 
-    The last ensemble sets the axis, since one clash would stretch it beyond use; the legend says
-    how much of each lies to the right of it.
+    The last ensemble sets the axes, since one clash, or one sample that has all the weight, would
+    stretch them beyond use; the legend says how much of each lies to the right.
 
     Args:
         ensembles: Up to three times a name and ``(energies_kT, log_weights)``, each
@@ -27,17 +30,20 @@ def energy_figure(ensembles: Mapping[str, tuple[Array, Array]], *, num_bins: int
     edges = np.linspace(low - margin, high + 3 * margin, num_bins + 1)
     figure = Figure(figsize=(6.4, 3.4))
     axis = figure.subplots()
+    highest = 0.0
     for (name, (energies, log_weights)), style in zip(ensembles.items(), ENSEMBLES, strict=False):
         weights = Weights(log_weights).normalised
         beyond = weights[energies > edges[-1]].sum()
         label = f"{name} ({100 * beyond:.1f} % beyond the axis)" if beyond >= 0.0005 else name
         mass, _ = np.histogram(energies, edges, weights=weights)
-        axis.stairs(mass / np.diff(edges), edges, label=label, **style)
+        density = mass / np.diff(edges)
+        axis.stairs(density, edges, label=label, **style)
+        highest = density.max()
     axis.set(
         xlabel="Reduced potential u (kT)",
         ylabel="Probability density (1/kT)",
         xlim=(edges[0], edges[-1]),
-        ylim=(0, None),
+        ylim=(0, _HEADROOM * highest),
         title="Potential energy of the samples",
     )
     axis.legend(loc="upper right")

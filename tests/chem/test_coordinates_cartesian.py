@@ -3,6 +3,7 @@
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,3 +91,21 @@ def test_bad_input_is_refused(coordinates, positions):
     for scale_nm in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="a positive length"):
             CenteredCartesian(5, scale_nm)
+
+
+def test_density_modulo_rotation_is_normalised():
+    """Gaussian atoms, integrated over two bonds and their angle by Gauss-Legendre quadrature."""
+    coordinates = CenteredCartesian(3, scale_nm=0.1)
+    nodes, weights = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(24))
+    first, second, angle = torch.cartesian_prod(nodes + 1, nodes + 1, nodes + 1).T
+    first, second, angle = 0.5 * first, 0.5 * second, 0.5 * math.pi * angle
+    zero = torch.zeros_like(first)
+    positions = torch.stack(
+        [first, zero, zero, zero, zero, zero, second * angle.cos(), second * angle.sin(), zero], 1
+    ).view(-1, 3, 3)
+    z, log_det = coordinates.encode(positions)
+    log_gaussian = -0.5 * z.square().sum(1) - 3 * math.log(2 * math.pi)
+    density = (log_gaussian + log_det + coordinates.log_rotation_volume).exp()
+    volume = first.square() * second.square() * angle.sin()
+    weight = torch.cartesian_prod(weights, weights, weights).prod(1) * 0.5 * 0.5 * 0.5 * math.pi
+    assert float((density * volume * weight).sum()) == pytest.approx(1.0, abs=1e-6)

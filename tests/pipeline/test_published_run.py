@@ -18,6 +18,7 @@ from bnce_dist.pipeline.published.comparison import (
 )
 from bnce_dist.pipeline.published.config import PublishedConfig
 from bnce_dist.pipeline.published.metrics import published_metrics
+from bnce_dist.pipeline.published.run import rows_for_exact
 from bnce_dist.pipeline.target import Target
 
 WEIGHTS = Path(__file__).parents[2].parent / "shared/reference/published/unweighted_ot_ema.pt"
@@ -33,6 +34,8 @@ SMALL = (
     "energy.num_steps=20",
     "energy.warmup_steps=2",
     "energy.width=16",
+    "evaluate.num_exact=8",
+    "evaluate.num_bootstrap=20",
     "cluster.executor=local",
 )
 
@@ -77,6 +80,8 @@ def test_weights_undo_a_known_bias() -> None:
         "mirrored": np.zeros(len(phi), dtype=bool),
         "mixed": np.zeros(len(phi), dtype=bool),
         "valid": np.ones(len(phi), dtype=bool),
+        "exact_row": np.zeros(0, dtype=int),
+        "log_density_exact": np.zeros(0),
     }
     arrays["intact"][:100] = arrays["valid"][:100] = False
     arrays["reduced_potential"][:103] = np.inf
@@ -92,6 +97,24 @@ def test_weights_undo_a_known_bias() -> None:
     assert metrics["delta_f_unweighted_kT"] < expected - 0.5
     assert metrics["energy_w2_reweighted_kT"] < 0.05 < 0.5 < metrics["energy_w2_unweighted_kT"]
     assert (metrics["num_broken"], metrics["num_without_energy"]) == (100, 3)
+    assert "delta_f_exact_kT" not in metrics
+
+    # The learned density turns wrong; exact ones of a few samples, most of them in the state, help.
+    rows = rows_for_exact(target.in_state(phi), arrays["valid"], 3000)
+    assert arrays["valid"][rows].all()
+    arrays |= {"exact_row": rows, "log_density_exact": arrays["log_density"][rows]}
+    arrays["log_density"] = 2.0 * np.cos(phi) + 1.0
+    metrics = published_metrics(
+        config, target, arrays, md_energies_kt=np.cos(far) + 13.0, md_offset_kt=10.0
+    )
+    assert metrics["num_exact_in_state"] == 1500
+    assert metrics["delta_f_kT"] > expected + 0.5
+    error = abs(metrics["delta_f_exact_kT"] - expected)
+    assert error < 3 * metrics["delta_f_exact_stderr_kT"] < 0.5
+    assert metrics["energy_w2_exact_kT"] < 0.1
+    outside = phi[rows[1500:]]
+    assert metrics["log_density_error_sd_kT"] == pytest.approx(np.cos(outside).std())
+    assert metrics["log_density_offset_kT"] == pytest.approx(np.cos(outside).mean() + 1.0)
 
 
 @needs_weights
@@ -104,6 +127,7 @@ def test_a_run_goes_from_weights_to_a_free_energy_and_is_not_repeated(tmp_path: 
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["num_samples"] == 100
     assert 20 < metrics["num_mirrored"] < 80
+    assert metrics["num_exact_in_state"] == 4
     assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {
         "free_energy_profile.png",
         "energies.png",

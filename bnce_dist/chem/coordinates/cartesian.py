@@ -1,5 +1,6 @@
 """Cartesian coordinates without the centre of mass: for equivariant, transferable models."""
 
+import math
 from typing import Any, Self
 
 import torch
@@ -79,6 +80,17 @@ class CenteredCartesian(Coordinates):
     def validity(self, z: Tensor) -> Tensor:
         """See :meth:`Coordinates.validity`."""
         return self._checked_vectors(z).isfinite().all(1)
+
+    @property
+    def log_rotation_volume(self) -> float:
+        r"""Log of the volume that the orientations of one conformation fill [nats].
+
+        Added to the log density of a model that is blind to rotations it gives the log density
+        over molecules modulo rigid motion, which is that of ``WhitenedInternal``. The rotations
+        have the volume :math:`8 \pi^2`, and :math:`N^{-3/2}` is the determinant between the mean
+        position, which is divided out here, and the position of one atom, which is there.
+        """
+        return math.log(8 * math.pi**2) - 1.5 * math.log(self.num_atoms)
 
     def to_state(self) -> dict[str, Any]:
         """See :meth:`Coordinates.to_state`."""

@@ -51,6 +51,8 @@ class PublishedEnergyConfig(EnergyConfig):
 class PublishedEvaluateConfig(Section):
     """What the weights are turned into."""
 
+    num_exact: Annotated[int, Field(ge=0)] = 0
+    """Samples that get an exact likelihood, seconds each: half in the state, half outside."""
     clip_fraction: Fraction = 0.002
     """Share of the largest weights that is clipped."""
     num_bootstrap: Annotated[int, Field(ge=20)] = 500

@@ -1,6 +1,7 @@
 """What the published files do not say of themselves, and samples from them in our conventions."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,16 @@ from torch import Tensor
 from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.features import alanine_dipeptide_features, dipeptide_features
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import Validation
+from bnce_dist.chem.validation import Validation, exchangeable_hydrogens
+from bnce_dist.core.divergence import reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.published import load_published
+from bnce_dist.pipeline.evaluation import log_num_images
+from bnce_dist.pipeline.models import build_path
 
 ALANINE_DIPEPTIDE = "ACE-ALA-NME"
 TIME_EXPONENT = 2.0
@@ -95,28 +99,58 @@ class PublishedSampler:
         coordinates = CenteredCartesian(molecule.num_atoms, entry.unit_nm)
         return cls(molecule, coordinates, MeanFreeVelocity(field, entry.features(molecule)))
 
+    def prior(self, num_samples: int, seed: int) -> Tensor:
+        """Return the noise that `sample` turns into molecules, ``(num_samples, dim)``."""
+        return torch.randn(num_samples, self.coordinates.dim, generator=generator(seed, "prior"))
+
     def sample(
         self,
-        num_samples: int,
+        z_prior: Tensor,
         *,
         num_steps: int,
         batch_size: int,
-        seed: int,
         time_exponent: float = TIME_EXPONENT,
     ) -> Iterator[Tensor]:
         """Yield batches of positions, ``(batch, atoms, 3)`` [nm].
 
         Args:
-            num_samples: How many in all.
+            z_prior: What `prior` returned.
             num_steps: Midpoint steps from noise to data.
             batch_size: How many at a time; it does not alter the samples.
-            seed: Of the noise.
             time_exponent: Above 1 the steps shorten towards the data.
         """
-        z_prior = torch.randn(num_samples, self.coordinates.dim, generator=generator(seed, "prior"))
         for batch in z_prior.split(batch_size):
             z = midpoint(self.velocity_field, batch, num_steps, time_exponent=time_exponent)
             yield self.coordinates.decode(z)[0]
+
+    def sample_with_log_density(
+        self, z_prior: Tensor, *, num_steps: int, time_exponent: float = TIME_EXPONENT
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `sample` makes of noise, and its exact log density as one molecule.
+
+        That is modulo rigid motion, and summed over the images that the field cannot tell apart:
+        the two hands, and the two numberings of each atom's hydrogens.
+
+        Args:
+            z_prior: Rows of `prior`, ``(batch, dim)``.
+            num_steps: Of `sample`.
+            time_exponent: Of `sample`.
+
+        Returns: ``(batch, atoms, 3)`` [nm] and ``(batch,)`` float64 [nats].
+        """
+        z, log_density_z = sample_with_log_density(
+            self.velocity_field,
+            build_path("linear", self.coordinates.num_euclidean, self.coordinates.num_circular),
+            z_prior,
+            num_steps,
+            time_exponent=time_exponent,
+            differentiate=reverse_jacobian,
+        )
+        positions, log_det = self.coordinates.decode(z)
+        log_num_numberings = len(exchangeable_hydrogens(self.molecule)) * math.log(2)
+        log_images = log_num_images(self.molecule, self.coordinates) + log_num_numberings
+        log_volume = self.coordinates.log_rotation_volume - log_det
+        return positions, log_density_z + log_volume + log_images
 
 
 def write_samples(path: Path, molecule: Molecule, validation: Validation) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bnce_dist.core.free_energy import delta_f
+from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
 from bnce_dist.core.metrics import FreeEnergyProfile, wasserstein_2
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights, log_weights
@@ -18,6 +18,27 @@ from bnce_dist.pipeline.target import Target
 def sample_weights(evaluated: Mapping[str, np.ndarray]) -> Weights:
     """Return the weights of what `PublishedRun.execute` returns."""
     return Weights(log_weights(evaluated["reduced_potential"], evaluated["log_density"]))
+
+
+def exact_weights(evaluated: Mapping[str, np.ndarray], in_state: np.ndarray) -> Weights:
+    """Return the weights of the samples with an exact likelihood, ``exact_row``.
+
+    Each stands for its share of the samples on its side of the state, so that sums over them
+    estimate sums over all.
+
+    Args:
+        evaluated: What `PublishedRun.execute` returns.
+        in_state: Of every sample, ``(samples,)`` bool.
+    """
+    rows, valid = evaluated["exact_row"], evaluated["valid"]
+    inside = in_state[rows]
+    share = np.where(
+        inside,
+        (valid & in_state).sum() / max(inside.sum(), 1),
+        (valid & ~in_state).sum() / max((~inside).sum(), 1),
+    )
+    exact = log_weights(evaluated["reduced_potential"][rows], evaluated["log_density_exact"])
+    return Weights(exact + np.log(share))
 
 
 def published_metrics(
@@ -45,21 +66,13 @@ def published_metrics(
     clipped, clip = weights.clipped(config.evaluate.clip_fraction)
     valid, in_state = evaluated["valid"], target.in_state(evaluated["phi"])
 
-    def free_energy(log_weights: FloatArray, inside: np.ndarray) -> Any:
-        return delta_f(
-            log_weights,
-            inside,
-            num_bootstrap=config.evaluate.num_bootstrap,
-            seed=seed_from(config.seed, "bootstrap"),
-        )
-
-    result = free_energy(weights.log_weights, in_state)
-    of_field = free_energy(np.zeros(valid.sum()), in_state[valid])
+    result = _delta_f(config, weights.log_weights, in_state)
+    of_field = _delta_f(config, np.zeros(valid.sum()), in_state[valid])
     metrics = {
         "delta_f_kT": result.value_kT,
         "delta_f_stderr_kT": result.stderr_kT,
         "delta_f_interval_kT": list(result.interval_kT),
-        "delta_f_clipped_kT": free_energy(clipped.log_weights, in_state).value_kT,
+        "delta_f_clipped_kT": _delta_f(config, clipped.log_weights, in_state).value_kT,
         "delta_f_unweighted_kT": of_field.value_kT,
         "delta_f_unweighted_stderr_kT": of_field.stderr_kT,
         "num_in_state": result.num_in_state,
@@ -74,6 +87,8 @@ def published_metrics(
         "num_mixed": int((evaluated["intact"] & evaluated["mixed"]).sum()),
         "num_without_energy": int(weights.num_rejected - (~valid).sum()),
     }
+    if len(evaluated["exact_row"]):
+        metrics |= _exact_metrics(config, evaluated, in_state, md_energies_kt, md_offset_kt)
     if umbrella is not None:
         value, error = profile_delta_f(umbrella, target.state_phi)
         metrics |= {"delta_f_umbrella_kT": value, "delta_f_umbrella_stderr_kT": error}
@@ -85,6 +100,51 @@ def published_metrics(
             energies, md_energies_kt, weights.normalised[finite]
         )
     return metrics
+
+
+def _exact_metrics(
+    config: PublishedConfig,
+    evaluated: Mapping[str, np.ndarray],
+    in_state: np.ndarray,
+    md_energies_kt: FloatArray | None,
+    md_offset_kt: float,
+) -> dict[str, Any]:
+    """Return what exact likelihoods make of the samples, and the learned density's errors."""
+    rows = evaluated["exact_row"]
+    weights, inside = exact_weights(evaluated, in_state), in_state[rows]
+    result = _delta_f(config, weights.log_weights, inside)
+    outside = ~inside
+    error = evaluated["log_density"][rows] - evaluated["log_density_exact"]
+    metrics = {
+        "delta_f_exact_kT": result.value_kT,
+        "delta_f_exact_stderr_kT": result.stderr_kT,
+        "delta_f_exact_interval_kT": list(result.interval_kT),
+        "num_exact": len(rows),
+        "num_exact_in_state": int(inside.sum()),
+        "ess_fraction_exact_in_state": Weights(weights.log_weights[inside]).ess_fraction,
+        "ess_fraction_exact": Weights(weights.log_weights[outside]).ess_fraction,
+        # Outside the state, where nearly all samples are.
+        "log_density_error_sd_kT": float(error[outside].std()),
+        "log_density_offset_kT": float(error[outside].mean()),
+    }
+    if md_energies_kt is not None:
+        energies = evaluated["reduced_potential"][rows] + md_offset_kt
+        finite = np.isfinite(energies)
+        metrics["energy_w2_exact_kT"] = wasserstein_2(
+            energies[finite], md_energies_kt, weights.normalised[finite]
+        )
+    return metrics
+
+
+def _delta_f(
+    config: PublishedConfig, log_weights: FloatArray, in_state: np.ndarray
+) -> FreeEnergyDifference:
+    return delta_f(
+        log_weights,
+        in_state,
+        num_bootstrap=config.evaluate.num_bootstrap,
+        seed=seed_from(config.seed, "bootstrap"),
+    )
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
@@ -99,6 +159,11 @@ def summary(metrics: Mapping[str, Any]) -> str:
         "samples": f"{metrics['num_mirrored']} mirrored, {metrics['num_broken']} broken, "
         f"{metrics['num_mixed']} mixed, {metrics['num_without_energy']} without energy",
     }
+    if "delta_f_exact_kT" in metrics:
+        rows["exact likelihoods"] = (
+            f"{with_error(metrics, 'delta_f_exact')} (n = {metrics['num_exact']}), "
+            f"learned ones off by {metrics['log_density_error_sd_kT']:.2f} kT"
+        )
     if "delta_f_umbrella_kT" in metrics:
         rows["umbrella sampling"] = with_error(metrics, "delta_f_umbrella")
     if "energy_w2_reweighted_kT" in metrics:

@@ -1,5 +1,6 @@
 """One run: samples of a published field, their density learned, their weights to the target."""
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +24,12 @@ from bnce_dist.pipeline.published.config import PublishedConfig
 from bnce_dist.pipeline.published.field import PublishedSampler
 from bnce_dist.pipeline.published.workers import (
     ENERGY_UNITS,
+    LIKELIHOOD_UNITS,
+    LIKELIHOODS_PER_SHARD,
     SAMPLE_UNITS,
     EnergyWorker,
     FieldWorker,
+    LikelihoodWorker,
     valid_samples,
 )
 from bnce_dist.pipeline.stages.fitting import fit_in_folder
@@ -36,6 +40,8 @@ from bnce_dist.training.task import TrainingMetadata
 
 _SAMPLING = {"num_steps", "time_exponent", "shard_size"}
 """Settings that decide a shard of samples."""
+_EXACT = _SAMPLING | {"num_held_out"}
+"""Settings that decide which samples get an exact likelihood."""
 OTHER_RUN_REMEDY = "choose another --name or --output"
 
 
@@ -63,8 +69,9 @@ class PublishedRun:
         """Sample, learn, weigh; an interrupted run goes on where it was.
 
         Returns: The held-out samples and what is known of each, by `workers.SAMPLE_UNITS` and
-            `workers.ENERGY_UNITS`, and ``log_density`` [nats], zero for samples that are not the
-            molecule.
+            `workers.ENERGY_UNITS`; ``log_density`` [nats], zero for samples that are not the
+            molecule; and the places of some samples, ``exact_row``, with their exact one,
+            ``log_density_exact`` [nats].
         Raises: InputError: the folder cannot be written, or training diverges.
         """
         self.folder.write_config(self.config)
@@ -72,29 +79,31 @@ class PublishedRun:
             samples = self._draw(executor, "samples", self.config.samples.num_training)
             density = self._learn(executor, samples)
             held_out = self._draw(executor, "held_out", self.config.samples.num_held_out)
-            energies = self._evaluate(executor, held_out)
-        arrays = {**held_out.load(), **energies.load()}
+            arrays = {**held_out.load(), **self._evaluate(executor, held_out).load()}
+            exact = self._compute_likelihoods(executor, arrays)
         molecules = torch.from_numpy(arrays["positions_nm"][arrays["valid"]])
         log_density = np.zeros(len(arrays["valid"]))
         log_density[arrays["valid"]] = density.log_density(molecules).numpy()
-        return {**arrays, "log_density": log_density}
+        return {
+            **arrays,
+            "log_density": log_density,
+            "exact_row": exact["row"],
+            "log_density_exact": exact["log_density"],
+        }
 
     def _draw(self, executor: Executor, name: str, num_samples: int) -> ShardedDataset:
-        config = self.config.samples
         return executor.map_shards(
-            partial(
-                FieldWorker,
-                self.weights,
-                self.target.molecule,
-                config,
-                num_samples,
-                (self.config.seed, name),
-            ),
-            num_shards(num_samples, config.shard_size),
+            self._field_worker(name, num_samples),
+            num_shards(num_samples, self.config.samples.shard_size),
             self.folder.stage(name),
             metadata=self._metadata(SAMPLE_UNITS, samples=_SAMPLING),
             label=name.replace("_", " "),
         )
+
+    def _field_worker(self, name: str, num_samples: int) -> Callable[[], FieldWorker]:
+        stream = (self.config.seed, name)
+        config, molecule = self.config.samples, self.target.molecule
+        return partial(FieldWorker, self.weights, molecule, config, num_samples, stream)
 
     def _evaluate(self, executor: Executor, held_out: ShardedDataset) -> ShardedDataset:
         worker = partial(EnergyWorker, self.target.molecule, self.potential, held_out.folder)
@@ -105,6 +114,26 @@ class PublishedRun:
             metadata=self._metadata(ENERGY_UNITS, target=True, samples=_SAMPLING),
             label="evaluate",
         )
+
+    def _compute_likelihoods(
+        self, executor: Executor, held_out: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Return the rows of some samples and their exact log densities."""
+        rows = rows_for_exact(
+            self.target.in_state(held_out["phi"]),
+            held_out["valid"],
+            self.config.evaluate.num_exact,
+        )
+        if not len(rows):
+            return {"row": rows, "log_density": np.zeros(0)}
+        likelihoods = executor.map_shards(
+            partial(LikelihoodWorker, self._field_worker("held_out", len(held_out["phi"])), rows),
+            num_shards(len(rows), LIKELIHOODS_PER_SHARD),
+            self.folder.stage("exact"),
+            metadata=self._metadata(LIKELIHOOD_UNITS, evaluate={"num_exact"}, samples=_EXACT),
+            label="exact likelihood",
+        )
+        return likelihoods.load()
 
     def _learn(self, executor: Executor, samples: ShardedDataset) -> LearnedDensity:
         """Train the energy model on the samples that are the molecule."""
@@ -152,3 +181,19 @@ class PublishedRun:
         settings = self.config.model_dump(mode="json", include={"seed": True, **sections})
         key = digest_of([settings, file_sha256(self.weights)])
         return DatasetMetadata(self.target.molecule.identity, units, {"key": key})
+
+
+def rows_for_exact(in_state: np.ndarray, valid: np.ndarray, num_exact: int) -> np.ndarray:
+    """Return which samples get an exact likelihood: half of them from each side of the state.
+
+    Where one side has too few, all of them. The first samples of a side are as good as drawn from
+    it at random.
+
+    Args:
+        in_state: Of every sample, ``(samples,)`` bool.
+        valid: Whether it is the molecule, ``(samples,)`` bool.
+        num_exact: How many at most.
+    """
+    inside = np.flatnonzero(valid & in_state)[: num_exact // 2]
+    outside = np.flatnonzero(valid & ~in_state)[: num_exact - len(inside)]
+    return np.concatenate([inside, outside])

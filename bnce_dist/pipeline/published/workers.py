@@ -1,5 +1,6 @@
 """What computes the shards of a run on a published field; all of it pickles."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from bnce_dist.pipeline.published.config import PublishedSamplesConfig
 from bnce_dist.pipeline.published.field import PublishedSampler
 
 SAMPLE_UNITS = {"positions_nm": "nm", "intact": "1", "mirrored": "1", "mixed": "1"}
+LIKELIHOOD_UNITS = {"row": "1", "log_density": "nat"}
+LIKELIHOODS_PER_SHARD = 20
 ENERGY_UNITS = {"phi": "rad", "psi": "rad", "reduced_potential": "kT", "valid": "1"}
 
 
@@ -47,10 +50,9 @@ class FieldWorker:
         """Return one shard's samples and what is known of each; none is dropped."""
         config = self.config
         batches = self.sampler.sample(
-            min(config.shard_size, self.num_samples - index * config.shard_size),
+            self._prior(index),
             num_steps=config.num_steps,
             batch_size=config.batch_size,
-            seed=seed_from(*self.stream, index),
             time_exponent=config.time_exponent,
         )
         validation = validate(self.sampler.molecule, torch.cat(list(batches)))
@@ -61,6 +63,48 @@ class FieldWorker:
             "mirrored": validation.mirrored.numpy(),
             "mixed": validation.mixed.numpy(),
         }
+
+    def with_log_density(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return some of the samples again with their exact log density, seconds for each.
+
+        Args:
+            rows: Their places among the samples of all shards.
+
+        Returns: Positions as the field gives them, ``(rows, atoms, 3)`` [nm], and ``(rows,)``
+            [nats].
+        """
+        size = self.config.shard_size
+        z_prior = [self._prior(row // size)[row % size] for row in rows]
+        return self.sampler.sample_with_log_density(
+            torch.stack(z_prior),
+            num_steps=self.config.num_steps,
+            time_exponent=self.config.time_exponent,
+        )
+
+    def _prior(self, index: int) -> torch.Tensor:
+        """Return the noise that becomes a shard's samples."""
+        size = self.config.shard_size
+        num_samples = min(size, self.num_samples - index * size)
+        return self.sampler.prior(num_samples, seed_from(*self.stream, index))
+
+
+class LikelihoodWorker:
+    """Computes exact log densities of some of the samples, shard by shard.
+
+    Args:
+        make_field: Builds what drew the samples.
+        rows: Which of them.
+    """
+
+    def __init__(self, make_field: Callable[[], FieldWorker], rows: np.ndarray) -> None:
+        self.field = make_field()
+        self.shards = np.split(rows, range(LIKELIHOODS_PER_SHARD, len(rows), LIKELIHOODS_PER_SHARD))
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one shard's rows and log densities."""
+        rows = self.shards[index]
+        log_density = self.field.with_log_density(rows.tolist())[1]
+        return {"row": rows, "log_density": log_density.numpy()}
 
 
 class EnergyWorker:
