@@ -21,15 +21,15 @@ from bnce_dist.data.atomic import read_json
 JOB = Path(__file__).parents[1] / "jobs" / "evaluate_published.py"
 NAME = "published_adp_xtb"
 MD_OFFSET_KT = 34600
-# What two busy cores made in half an hour, not the defaults.
+# What two cores make in half an hour, not the defaults.
 SIZES = (
-    "samples.num_training=12000",
-    "samples.num_held_out=5000",
+    "samples.num_training=60000",
+    "samples.num_held_out=20000",
     "samples.num_steps=8",
     "samples.shard_size=250",
     "samples.batch_size=250",
-    "energy.num_steps=1500",
     "energy.global_batch_size=512",
+    "evaluate.num_exact=300",
 )
 
 
@@ -49,7 +49,7 @@ def main(
         "--md-offset": MD_OFFSET_KT,
     }
     arguments = [str(part) for option in options.items() for part in option]
-    settings = [f"weights={weights}", "target.potential=xtb", "cluster.executor=local", *SIZES]
+    settings = [f"weights={weights}", "target.potential=xtb", *SIZES]
     subprocess.run([sys.executable, JOB, *arguments, *settings], check=True)
     folder = output / NAME
     config = yaml.safe_load((folder / "config.yaml").read_text())
