@@ -23,7 +23,6 @@ NAME = "published_adp_xtb"
 MD_OFFSET_KT = 34600
 # What two cores make in half an hour, not the defaults.
 SIZES = (
-    "samples.num_training=60000",
     "samples.num_held_out=20000",
     "samples.num_steps=8",
     "samples.shard_size=250",

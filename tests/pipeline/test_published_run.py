@@ -82,6 +82,7 @@ def test_weights_undo_a_known_bias() -> None:
         "valid": np.ones(len(phi), dtype=bool),
         "exact_row": np.zeros(0, dtype=int),
         "log_density_exact": np.zeros(0),
+        "log_density_training": np.cos(rng.vonmises(0.0, 1.0, 20_000)) + 0.5,
     }
     arrays["intact"][:100] = arrays["valid"][:100] = False
     arrays["reduced_potential"][:103] = np.inf
@@ -98,6 +99,7 @@ def test_weights_undo_a_known_bias() -> None:
     assert metrics["energy_w2_reweighted_kT"] < 0.05 < 0.5 < metrics["energy_w2_unweighted_kT"]
     assert (metrics["num_broken"], metrics["num_without_energy"]) == (100, 3)
     assert "delta_f_exact_kT" not in metrics
+    assert metrics["log_density_overfit_kT"] == pytest.approx(0.5, abs=0.02)
 
     # The learned density turns wrong; exact ones of a few samples, most of them in the state, help.
     rows = rows_for_exact(target.in_state(phi), arrays["valid"], 3000)

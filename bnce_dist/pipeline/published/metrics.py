@@ -81,6 +81,9 @@ def published_metrics(
         "clip_fraction": clip.fraction,
         "clip_weight_removed": clip.weight_removed,
         "pareto_k": weights.pareto_k,
+        "log_density_overfit_kT": float(
+            evaluated["log_density_training"].mean() - evaluated["log_density"][valid].mean()
+        ),
         "num_samples": len(valid),
         "num_broken": int((~evaluated["intact"]).sum()),
         "num_mirrored": int((evaluated["intact"] & evaluated["mirrored"]).sum()),
@@ -156,6 +159,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
         "Pareto k": f"{metrics['pareto_k']:.2f} (reliable below 0.7)",
+        "overfitting": f"{metrics['log_density_overfit_kT']:.2f} kT, by which training samples are "
+        "likelier than held-out ones; samples.num_training lowers it",
         "samples": f"{metrics['num_mirrored']} mirrored, {metrics['num_broken']} broken, "
         f"{metrics['num_mixed']} mixed, {metrics['num_without_energy']} without energy",
     }

@@ -70,8 +70,9 @@ class PublishedRun:
 
         Returns: The held-out samples and what is known of each, by `workers.SAMPLE_UNITS` and
             `workers.ENERGY_UNITS`; ``log_density`` [nats], zero for samples that are not the
-            molecule; and the places of some samples, ``exact_row``, with their exact one,
-            ``log_density_exact`` [nats].
+            molecule; the places of some samples, ``exact_row``, with their exact one,
+            ``log_density_exact`` [nats]; and ``log_density_training`` [nats] of as many training
+            samples.
         Raises: InputError: the folder cannot be written, or training diverges.
         """
         self.folder.write_config(self.config)
@@ -81,12 +82,16 @@ class PublishedRun:
             held_out = self._draw(executor, "held_out", self.config.samples.num_held_out)
             arrays = {**held_out.load(), **self._evaluate(executor, held_out).load()}
             exact = self._compute_likelihoods(executor, arrays)
-        molecules = torch.from_numpy(arrays["positions_nm"][arrays["valid"]])
-        log_density = np.zeros(len(arrays["valid"]))
-        log_density[arrays["valid"]] = density.log_density(molecules).numpy()
+        valid, training = arrays["valid"], samples.load()
+        seen = training["positions_nm"][valid_samples(training)][: len(valid)]
+        log_density = np.zeros(len(valid))
+        log_density[valid] = density.log_density(
+            torch.from_numpy(arrays["positions_nm"][valid])
+        ).numpy()
         return {
             **arrays,
             "log_density": log_density,
+            "log_density_training": density.log_density(torch.from_numpy(seen)).numpy(),
             "exact_row": exact["row"],
             "log_density_exact": exact["log_density"],
         }
