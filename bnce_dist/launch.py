@@ -166,7 +166,7 @@ def executor_of(
     if cluster.executor == "ray":
         from bnce_dist.distributed.preflight import require_sound_nodes
 
-        plan = Plan.of(config, Target.from_config(config.target))
+        plan = Plan.of(config, Target.from_config(config.target), is_cartesian=is_cartesian)
         require_sound_nodes(config, output.absolute(), plan)
     return executor
 

@@ -163,7 +163,7 @@ def _run_transferable(config: Config, sequences: str, folder: Path, resume: bool
     check_molecules(config, [member.name for member in members])
     for member in runs_of(config, members, folder):
         check_run(member.config, member.folder, resume=resume, recipe=TRAINING_DATA)
-    executor = executor_of(config, STAGE_NAMES[-1], folder, is_cartesian=True)
+    executor = executor_of(members[0].config, STAGE_NAMES[-1], folder, is_cartesian=True)
     with tracked_fleet(config, folder) as tracker:
         run = partial(run_molecule, resume=resume)
         outcomes = run_transferable(config, members, folder, executor, run)

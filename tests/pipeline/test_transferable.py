@@ -17,7 +17,9 @@ from bnce_dist.cli.train import app
 from bnce_dist.core.mean_free import to_mean_free, zero_sum_basis
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.nn.mean_free import MeanFreeVelocity
+from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.emulator import Emulator
+from bnce_dist.pipeline.plan import Plan
 
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "transferable_smoke.yaml"
 BANDWIDTH_NM = 0.002
@@ -161,3 +163,20 @@ def test_a_dry_run_names_the_cartesian_model(tmp_path: Path) -> None:
     result = run_job("--output", tmp_path, "--molecules", "GA", "--dry-run")
     assert result.exit_code == 0, result.output
     assert "20 atoms, model space of 57 euclidean + 0 circular" in result.stdout
+
+
+class Checked(Exception):
+    """The nodes would be checked for this plan."""
+
+
+def test_nodes_of_a_cluster_are_checked_for_the_cartesian_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(config: Config, output: Path, plan: Plan) -> None:
+        raise Checked(config.target.sequence, plan.num_euclidean, plan.num_circular)
+
+    monkeypatch.setattr("bnce_dist.launch.create_executor", lambda *_, **__: None)
+    monkeypatch.setattr("bnce_dist.distributed.preflight.require_sound_nodes", check)
+    command = ["--transferable", "--config", SMOKE, "--molecules", "GA", "--output", tmp_path]
+    result = CliRunner().invoke(app, [str(part) for part in [*command, "cluster.executor=ray"]])
+    assert result.exception.args == ("GA", 57, 0)
