@@ -12,7 +12,12 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.exceptions import AuthenticationError, RayTaskError
+from ray.exceptions import (
+    AuthenticationError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayTaskError,
+)
 
 from bnce_dist.core.errors import InputError
 
@@ -172,11 +177,19 @@ def call_for_workers(num_workers: int, timeout_seconds: float, *, gpus: bool) ->
 
 
 @contextlib.contextmanager
-def unwrapped_input_errors() -> Iterator[None]:
-    """Let an ``InputError`` of remote code arrive as the one line it is."""
+def one_line_errors() -> Iterator[None]:
+    """Let an ``InputError`` of remote code, and a full object store, arrive as one line."""
     try:
         yield
-    except RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
+    except (RayTaskError, ObjectStoreFullError, OutOfDiskError) as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, InputError):
+            raise cause from None
+        if isinstance(cause, (ObjectStoreFullError, OutOfDiskError)):
+            raise InputError(
+                "object store of the Ray cluster",
+                expected="room in memory, or on the disk it spills to",
+                got="neither",
+                remedy="free space in Ray's temporary folder, or start Ray with a larger one",
+            ) from error
         raise

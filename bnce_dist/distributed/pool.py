@@ -13,7 +13,7 @@ from bnce_dist.data.shards import (
     missing_shards,
     write_shard,
 )
-from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, unwrapped_input_errors
+from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, one_line_errors
 from bnce_dist.training.progress import Progress
 
 
@@ -69,13 +69,13 @@ def map_shards(
         num_cpus=1, num_gpus=num_gpus_per_actor, **SURVIVES, **ANYWHERE
     )
     actors = [actor_type.remote(folder, metadata) for _ in range(min(num_actors, len(missing)))]
-    recipe = ray.put(make_worker)
     done = num_shards - len(missing)
     try:
         with (
             Progress(label, total=num_shards, unit="shard", done=done) as progress,
-            unwrapped_input_errors(),
+            one_line_errors(),
         ):
+            recipe = ray.put(make_worker)
             written = ActorPool(actors).map_unordered(
                 lambda a, i: a.write.remote(recipe, i), missing
             )

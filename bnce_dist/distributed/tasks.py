@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import RayError
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.cluster import ANYWHERE, unwrapped_input_errors
+from bnce_dist.distributed.cluster import ANYWHERE, one_line_errors
 from bnce_dist.training.progress import Progress
 
 Item = TypeVar("Item")
@@ -35,12 +35,13 @@ def map_tasks(
 
     Raises: what ``function`` raises; the items not yet done are given up.
     """
-    shared_function = ray.put(function)
     call = _call.options(num_cpus=num_cpus, max_retries=max_retries)
-    references = [call.remote(shared_function, item) for item in items]
-    pending = references
+    pending: list[ray.ObjectRef] = []
     try:
-        with Progress(label, total=len(items), unit="task") as progress, unwrapped_input_errors():
+        with Progress(label, total=len(items), unit="task") as progress, one_line_errors():
+            shared_function = ray.put(function)
+            references = [call.remote(shared_function, item) for item in items]
+            pending = references
             while pending:
                 done, pending = ray.wait(pending)
                 ray.get(done)
@@ -86,7 +87,7 @@ def map_to_outcomes(
 
 def _outcome(reference: ray.ObjectRef) -> Any:
     try:
-        with unwrapped_input_errors():
+        with one_line_errors():
             return ray.get(reference)
     except (InputError, RayError) as error:
         return error
