@@ -2,9 +2,9 @@
 
 import os
 import shutil
-import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import replace
@@ -15,10 +15,11 @@ from typing import Any
 import ray
 import ray.train
 from ray.actor import ActorHandle
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.data.atomic import atomic_path
+from bnce_dist.data.atomic import not_writable
 from bnce_dist.distributed.cluster import SURVIVES, num_gpus, require_workers
 from bnce_dist.distributed.parallel import parallelise
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
@@ -33,8 +34,9 @@ from bnce_dist.training.progress import TrainingDisplay
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 CHECKPOINT = "checkpoint.pt"
-# Ray Train's own folder inside the task's: a run of the same name goes on where it stopped.
-RUN_NAME = "ray_train"
+# Of Ray Train's own folder inside the task's. Every call has a new one, so that nothing is left to
+# what an earlier call, which may have been killed, noted there.
+RUN_PREFIX = "ray_train"
 POLL_SECONDS = 0.5
 # How often Ray Train looks after its workers; a checkpoint counts only once it has looked.
 COMMIT_INTERVAL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -71,7 +73,7 @@ def fit(
 
     Raises: InputError: too many or no workers, a batch that does not divide among a fixed number
         of them or leaves one without samples, a strategy that cannot train this, unusable data
-        or checkpoint, or a loss that is not finite.
+        or checkpoint, a full disk, or a loss that is not finite.
     """
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)
@@ -81,24 +83,25 @@ def fit(
     _require_batch(task, num_workers, parallelism, elastic=min_workers is not None)
     folder = Path(folder).resolve()
     path = folder / CHECKPOINT
-    last = path if path.exists() else _last_committed(folder)
-    done = load_resumable(last, task)["step"] if last else 0
-    if last != path or done < task.settings.num_steps:
+    _keep_last(folder)
+    done = load_resumable(path, task)["step"] if path.exists() else 0
+    if done < task.settings.num_steps:
         relay = ray.remote(RecordRelay).options(num_cpus=0, **SURVIVES).remote()
+        run_folder = folder / f"{RUN_PREFIX}_{uuid.uuid4().hex}"
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={
                 "task": replace(task, data_path=task.data_path.resolve()),
                 "parallelism": parallelism,
-                "start": last,
+                "run_folder": run_folder,
                 "relay": relay,
             },
             scaling_config=_scaling_config(num_workers, min_workers),
-            run_config=_run_config(folder, max_failures),
+            run_config=_run_config(run_folder, max_failures),
         )
         with TrainingDisplay(task, done, report) as display:
-            result = _follow(trainer, relay, display)
-            _publish(result, path)
+            _follow(trainer, relay, display)
+            _keep_last(folder)
             for record in load_checkpoint(path)["history"]:
                 display.show(record)  # if the relay lost it
     return TrainingResult(path, load_checkpoint(path)["history"], time.monotonic() - started)
@@ -108,10 +111,10 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
     """Train as one rank of the group.
 
     Args:
-        config: ``task``; ``parallelism``; ``relay`` for the loss history; ``start``, the
-            checkpoint to begin from where this run has none of its own.
+        config: ``task``; ``parallelism``; ``relay`` for the loss history; ``run_folder``
+            inside the task's own.
 
-    Returns: What made training diverge, if anything.
+    Returns: Why training could not go on, if so; the first rank's counts.
     """
     task: TrainingTask = config["task"]
     parallelism: Parallelism = config["parallelism"]
@@ -122,15 +125,6 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
     def report(record: Record) -> None:
         if rank == 0:
             relay.put.remote(record)
-
-    def save(content: dict[str, Any]) -> None:
-        with tempfile.TemporaryDirectory() as directory:
-            checkpoint = None
-            if rank == 0:
-                save_checkpoint(Path(directory) / CHECKPOINT, content, task)
-                checkpoint = ray.train.Checkpoint.from_directory(directory)
-            name = f"step_{content['step']:08d}"
-            ray.train.report({"step": content["step"]}, checkpoint, checkpoint_dir_name=name)
 
     try:
         train(
@@ -144,12 +138,22 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
             resume=_load_last(config),
             validate=task.validate,
             report=report,
-            save=save,
+            save=partial(_save_together, config=config, rank=rank),
         )
+    # Returned, not raised: all ranks stop at this step, and would again after a restart.
     except TrainingDiverged as error:
-        # Returned, not raised: all ranks stop at this step, and would again after a restart.
         return error
+    except NotSaved as error:
+        return error.reason
     return None
+
+
+class NotSaved(Exception):
+    """A checkpoint could not be written; the first rank knows the reason."""
+
+    def __init__(self, reason: InputError | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class RecordRelay:
@@ -193,18 +197,16 @@ def _scaling_config(num_workers: int, min_workers: int | None) -> ray.train.Scal
     )
 
 
-def _run_config(folder: Path, max_failures: int) -> ray.train.RunConfig:
+def _run_config(run_folder: Path, max_failures: int) -> ray.train.RunConfig:
     return ray.train.RunConfig(
-        name=RUN_NAME,
-        storage_path=str(folder),
+        name=run_folder.name,
+        storage_path=str(run_folder.parent),
         failure_config=ray.train.FailureConfig(max_failures=max_failures),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
     )
 
 
-def _follow(
-    trainer: TorchTrainer, relay: ActorHandle, display: TrainingDisplay
-) -> ray.train.Result:
+def _follow(trainer: TorchTrainer, relay: ActorHandle, display: TrainingDisplay) -> None:
     """Run the trainer beside this thread, which shows what comes in.
 
     In the main thread ``fit`` would block the display and replace the handler of Ctrl-C.
@@ -227,29 +229,45 @@ def _follow(
     except ray.train.WorkerGroupError as error:
         failures = error.worker_failures.values()
         raise next((e for e in failures if isinstance(e, InputError)), error) from None
+    except ray.train.ControllerError as error:
+        if not isinstance(error.controller_failure, OSError):
+            raise
+        folder = trainer.run_config.storage_path
+        raise not_writable(folder, error.controller_failure) from None
     if result.return_value is not None:
         raise result.return_value
-    return result
 
 
-def _last_committed(folder: Path) -> Path | None:
-    """Return the last checkpoint that an earlier call left in Ray Train's folder."""
-    try:
-        checkpoint = ray.train.Result.from_path(folder / RUN_NAME).checkpoint
-    except RuntimeError:  # no such folder, or it ended before its first checkpoint
-        return None
-    return Path(checkpoint.path) / CHECKPOINT if checkpoint else None
+def _save_together(content: dict[str, Any], *, config: dict[str, Any], rank: int) -> None:
+    """Write a checkpoint by the first rank and tell Ray Train about it by all."""
+    directory = config["run_folder"] / f"step_{content['step']:08d}"
+    reason = None
+    if rank == 0:
+        try:
+            save_checkpoint(directory / CHECKPOINT, content, config["task"])
+        except InputError as error:
+            reason = error
+    if broadcast_from_rank_zero(reason is not None):
+        raise NotSaved(reason)
+    ray.train.report(
+        {"step": content["step"]},
+        ray.train.Checkpoint.from_directory(directory) if rank == 0 else None,
+        # It is where it belongs already: whole, and written once.
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+    )
 
 
 def _load_last(config: dict[str, Any]) -> dict[str, Any] | None:
     checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as directory:
-            return load_resumable(Path(directory) / CHECKPOINT, config["task"])
-    return load_resumable(config["start"], config["task"]) if config["start"] else None
+    path = Path(checkpoint.path if checkpoint else config["run_folder"].parent) / CHECKPOINT
+    return load_resumable(path, config["task"]) if path.exists() else None
 
 
-def _publish(result: ray.train.Result, path: Path) -> None:
-    """Put the last checkpoint where every executor leaves it."""
-    with atomic_path(path) as temporary:
-        shutil.copyfile(Path(result.checkpoint.path) / CHECKPOINT, temporary)
+def _keep_last(folder: Path) -> None:
+    """Move the last checkpoint to where every executor looks for it, and drop the rest."""
+    written = [*folder.glob(CHECKPOINT), *folder.glob(f"{RUN_PREFIX}*/*/{CHECKPOINT}")]
+    if written:
+        last = max(written, key=lambda path: path.stat().st_mtime_ns)
+        last.replace(folder / CHECKPOINT)
+    for run_folder in folder.glob(f"{RUN_PREFIX}*"):
+        shutil.rmtree(run_folder, ignore_errors=True)
