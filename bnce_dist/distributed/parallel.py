@@ -75,7 +75,8 @@ class Sharded(SingleDevice):
     def __init__(self, objective: nn.Module, settings: TrainSettings) -> None:
         device = next(objective.parameters()).device
         mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-        fully_shard(objective, mesh=mesh)  # in place
+        frozen = {weight for weight in objective.parameters() if not weight.requires_grad}
+        fully_shard(objective, mesh=mesh, ignored_params=frozen)  # in place
         super().__init__(objective, settings)
 
     def accumulate(

@@ -146,7 +146,7 @@ class PartitionedWeights(PartitionedOptimizer):
         size = cast(Any, self.weights[name]).ds_tensor.numel()
         world_size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         flat = nn.functional.pad(whole.flatten(), (0, size * world_size - whole.numel()))
-        return super().scatter(name, flat[rank * size : (rank + 1) * size])
+        return flat[rank * size : (rank + 1) * size].to(self.weights[name].device, copy=True)
 
     def _partitions(self) -> list[Tensor]:
         return self._zero.fp32_partitioned_groups_flat

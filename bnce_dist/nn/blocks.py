@@ -1,6 +1,7 @@
 """Building blocks whose second derivatives exist, so that a score can be trained through them."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,18 @@ class LearnableSwish(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.beta = nn.Parameter(torch.ones(()))
+        # Not a number without dimensions, which sharding and DeepSpeed refuse.
+        self.beta = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activation of every entry."""
         return x * torch.sigmoid(self.beta * x)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # The published files, and ours of earlier versions, hold a number.
+        if f"{prefix}beta" in state_dict:
+            state_dict[f"{prefix}beta"] = state_dict[f"{prefix}beta"].view(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class TimeEmbedding(nn.Module):

@@ -65,9 +65,10 @@ class TrainState:
     def _whole(self, shards: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the objective's state with the weights that the ranks hold shards of."""
         whole = {n: _on_cpu(self.strategy.gather(n, shard)) for n, shard in shards.items()}
+        constants = self.strategy.constants
         return {
-            name: whole[name] if name in whole else _on_cpu(value)
-            for name, value in self.strategy.objective.state_dict().items()
+            name: whole[name] if name in whole else _on_cpu(constants[name])
+            for name in self.strategy.objective.state_dict()
         }
 
 

@@ -30,6 +30,8 @@ class SingleDevice:
         self.settings = settings
         self.model = objective  # what is called; strategies that wrap the objective replace it
         self.weights = {n: p for n, p in objective.named_parameters() if p.requires_grad}
+        # Frozen weights and buffers, which stay whole in here even where a strategy cuts them up.
+        self.constants = {n: v for n, v in objective.state_dict().items() if n not in self.weights}
         self.optimizers = build_optimizers(objective, settings)
 
     def accumulate(
@@ -74,7 +76,9 @@ class SingleDevice:
 
     def scatter(self, name: str, whole: Tensor) -> Tensor:
         """Return a copy of this rank's part of what is shaped as the named weight."""
-        return whole.to(self.weights[name].device, copy=True)
+        weight = self.weights[name]
+        # Files of earlier versions hold vectors of one entry as numbers.
+        return whole.to(weight.device, copy=True).view(weight.shape)
 
     def optimizer_state(self) -> OptimizerState:
         """Return the whole state of the optimisers."""

@@ -17,13 +17,17 @@ import torch
 import torch.distributed
 from torch import nn
 
+from bnce_dist.core.couplings import COUPLINGS
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.interpolant import TrigonometricInterpolant
+from bnce_dist.core.interpolant import LinearInterpolant, TrigonometricInterpolant
+from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
 from bnce_dist.distributed.parallel import parallelise
 from bnce_dist.distributed.parallelism import Parallelism
 from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.gvp import GVPVectorField
+from bnce_dist.nn.recomputing import with_activation_checkpointing
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
 from bnce_dist.training.loop import train
@@ -35,7 +39,19 @@ class Stopped(Exception):
     """The training was to end here."""
 
 
+def build_molecular_matching() -> nn.Module:
+    """Two molecules of different size in every batch."""
+    field = GVPVectorField(3, num_layers=2, num_scalars=8, num_vectors=4, max_distance=8.0)
+    features = [torch.eye(5, 3), torch.eye(4, 3).flip(1)]
+    coupling = COUPLINGS["kabsch"]
+    return MolecularFlowMatching(field, LinearInterpolant(), features, coupling=coupling)
+
+
 def build_objective(kind: str, num_circular: int) -> nn.Module:
+    if kind == "molecules":
+        return build_molecular_matching()
+    if kind == "molecules_recomputed":
+        return with_activation_checkpointing(build_molecular_matching)
     path = ProductPath(TrigonometricInterpolant(), num_euclidean=3, num_circular=num_circular)
     if kind == "flow":
         return FlowMatching(InternalVelocity(3, num_circular, width=17, depth=2), path)

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from bnce_dist.nn.blocks import PositionFeatures, ResidualMLP, TimeEmbedding
+from bnce_dist.nn.blocks import LearnableSwish, PositionFeatures, ResidualMLP, TimeEmbedding
 
 
 def test_time_embedding_resolves_times_near_the_data():
@@ -36,3 +36,10 @@ def test_residual_mlp_is_twice_differentiable():
     network = ResidualMLP(4, 16, 2, 1).double()
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(network, x)
+
+
+def test_an_activation_reads_files_that_hold_its_slope_without_dimensions() -> None:
+    activation = LearnableSwish()
+    activation.load_state_dict({"beta": torch.tensor(2.0)})
+    x = torch.linspace(-3, 3, 7)
+    torch.testing.assert_close(activation(x), x / (1 + torch.exp(-2 * x)))
