@@ -2,15 +2,19 @@
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py --write                 # this machine: 1, 2
     RAY_ADDRESS=... python benchmarks/scaling.py --workers 1,2,4,8 --write --name my_cluster
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py --only flow,generation  # a part, to look at
 
-Every number is of whole reporting intervals after the first, or of shards after the first of every
-actor, without start-up. What is compared takes turns, so that whatever else the machine does hits
-all alike. A model of the communication (`StepModel`) is checked against the measured steps and
-projected to many GPUs; its assumptions are options.
+Every number is of whole reporting intervals after the first steps, or of shards after the first of
+every actor, without start-up. What is compared takes turns, so that whatever else the machine does
+hits all alike. A model of the communication (`StepModel`) is checked against the measured steps
+and projected to many GPUs; its assumptions are options.
 """
 
+import multiprocessing
+import os
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -49,6 +53,8 @@ from bnce_dist.training.task import TrainingMetadata, TrainingTask
 # Alanine dipeptide in internal coordinates.
 NUM_EUCLIDEAN, NUM_CIRCULAR = 55, 5
 REPORT_INTERVAL = 5
+# Ray goes on starting its own processes for a while after a training has begun.
+SETTLING_STEPS = 20
 SHARD_SIZE = {"generation": 2000, "energies": 20000}
 
 
@@ -112,6 +118,44 @@ class EnergyWorker:
 
 
 WORKERS = {"generation": (GenerationWorker, "z"), "energies": (EnergyWorker, "u")}
+STAGES = ("flow", "energy")
+
+
+class PlainProcesses:
+    """Fills a folder of its own from each of several processes, side by side without Ray.
+
+    This, not a multiple of one process, is what a pool of as many actors can reach: two logical
+    cores may be one physical core, and all share the memory's bandwidth.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def map_shards(
+        self,
+        make_worker: Callable[[], Any],
+        num_shards: int,
+        folder: Path,
+        *,
+        metadata: DatasetMetadata,
+        label: str,
+    ) -> None:
+        """Write the shards, an equal part in each process."""
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.number, spawn, torch.set_num_threads, (1,)) as pool:
+            parts = [
+                pool.submit(
+                    LocalExecutor().map_shards,
+                    make_worker,
+                    num_shards // self.number,
+                    folder / str(part),
+                    metadata=metadata,
+                    label=label,
+                )
+                for part in range(self.number)
+            ]
+            for part in parts:
+                part.result()
 
 
 def training_rates(
@@ -133,27 +177,40 @@ def training_rates(
         for name, (batch, run) in runs.items():
             task = make_task(folder, stage, batch, num_steps)
             history = run(task, folder / f"{stage}_{name}_{number}").history
-            rates[name] += [record["samples_per_second"] for record in history[1:]]
+            settled = (record for record in history if record["step"] > SETTLING_STEPS)
+            rates[name] += [record["samples_per_second"] for record in settled]
     return {name: summary(values) for name, values in rates.items()}
 
 
 def pool_rates(
-    folder: Path, kind: str, workers: list[int], num_shards: int
-) -> dict[str, dict[str, float]]:
-    """Return samples per second without Ray and of pools, by when the shards appeared."""
+    folder: Path, kind: str, workers: list[int], num_shards: int, rounds: int
+) -> dict[str, Any]:
+    """Return samples per second without Ray and of pools, by when the shards appeared.
+
+    ``pool_efficiency`` is a pool's throughput over that of as many plain processes on this machine.
+    """
     make_worker, array = WORKERS[kind]
     metadata = DatasetMetadata(kind, {array: "1"})
     executors: dict[str, Any] = {"without_ray": (1, LocalExecutor())}
     executors |= {f"actors_{count}": (count, RayExecutor(count)) for count in workers}
-    rates = {}
-    for name, (count, executor) in executors.items():
-        target = folder / f"{kind}_{name}"
-        executor.map_shards(
-            make_worker, num_shards * count, target, metadata=metadata, label=f"{kind}, {name}"
-        )
-        times = np.sort([path.stat().st_mtime for path in target.glob("shard_*.npz")])[count - 1 :]
-        rates[name] = summary(SHARD_SIZE[kind] * count / (times[count:] - times[:-count]))
-    return rates
+    here = [count for count in workers if 1 < count <= (os.cpu_count() or 1)]
+    executors |= {f"processes_{count}": (count, PlainProcesses(count)) for count in here}
+    rates: dict[str, list[float]] = {name: [] for name in executors}
+    for number in range(rounds):
+        for name, (count, executor) in executors.items():
+            target = folder / f"{kind}_{name}_{number}"
+            executor.map_shards(
+                make_worker, num_shards * count, target, metadata=metadata, label=f"{kind}, {name}"
+            )
+            times = np.sort([path.stat().st_mtime for path in target.rglob("shard_*.npz")])
+            times = times[count - 1 :]
+            rates[name] += list(SHARD_SIZE[kind] * count / (times[count:] - times[:-count]))
+    summaries = {name: summary(values) for name, values in rates.items()}
+    efficiency = {
+        str(n): summaries[f"actors_{n}"]["median"] / summaries[f"processes_{n}"]["median"]
+        for n in here
+    }
+    return {**summaries, "pool_efficiency": efficiency}
 
 
 def all_reduce_seconds(num_weights: int, num_workers: int, repeats: int = 30) -> float:
@@ -200,36 +257,60 @@ def check_model(
     return checked
 
 
+def stage_numbers(
+    folder: Path, stage: str, batch_size: int, workers: list[int], num_steps: int, rounds: int
+) -> dict[str, Any]:
+    """Return everything about the training of a stage, measured and projected."""
+    rates = training_rates(folder, stage, batch_size, workers, num_steps, rounds)
+    num_weights = sum(p.numel() for p in build_objective(stage).parameters())
+    step = StepModel(num_weights=num_weights)
+    return {
+        **rates,
+        "ray_overhead": 1 - rates["strong_1"]["median"] / rates["without_ray"]["median"],
+        "model": check_model(rates, batch_size, workers, num_weights),
+        "assumptions": asdict(step),
+        "projected_efficiency": {str(2**k): step.weak_efficiency(2**k) for k in range(3, 10)},
+    }
+
+
+def parts_of(only: str | None, *, write: bool) -> list[str]:
+    """Return what is to be measured."""
+    parts = [*WORKERS, *STAGES]
+    if only is None:
+        return parts
+    chosen = only.split(",")
+    if not set(chosen) <= set(parts):
+        raise typer.BadParameter(f"--only takes {', '.join(parts)}, with commas")
+    if write:
+        raise typer.BadParameter("a record holds all parts: give --write or --only")
+    return chosen
+
+
 def main(
     workers: Annotated[str, typer.Option(help="Numbers of workers, with commas.")] = "1,2",
     batch_size: Annotated[int, typer.Option(help="Batch of one worker.")] = 1024,
-    num_steps: Annotated[int, typer.Option(help="Steps per run.")] = 40,
-    rounds: Annotated[int, typer.Option(help="Runs of each kind.")] = 2,
-    num_shards: Annotated[int, typer.Option(help="Shards per actor.")] = 8,
+    num_steps: Annotated[int, typer.Option(help="Steps per run.")] = 80,
+    rounds: Annotated[int, typer.Option(help="Runs of each kind, taking turns.")] = 2,
+    num_shards: Annotated[int, typer.Option(help="Shards per actor and run.")] = 5,
+    only: Annotated[
+        str | None, typer.Option(help=f"Some of {', '.join([*WORKERS, *STAGES])}.")
+    ] = None,
     name: Annotated[str, typer.Option(help="Of the record.")] = "scaling",
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Measure, print one JSON line and write it if asked."""
     torch.set_num_threads(1)
     counts = [int(count) for count in workers.split(",")]
+    parts = parts_of(only, write=write)
     ensure_ray()
     numbers: dict[str, Any] = {"batch_size": batch_size, "unit": "samples per second"}
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
-        for kind in WORKERS:
-            numbers[kind] = pool_rates(folder, kind, counts, num_shards)
-        for stage in ("flow", "energy"):
-            rates = training_rates(folder, stage, batch_size, counts, num_steps, rounds)
-            num_weights = sum(p.numel() for p in build_objective(stage).parameters())
-            step = StepModel(num_weights=num_weights)
-            projected = {str(2**k): step.weak_efficiency(2**k) for k in range(3, 10)}
-            numbers[stage] = {
-                **rates,
-                "ray_overhead": 1 - rates["strong_1"]["median"] / rates["without_ray"]["median"],
-                "model": check_model(rates, batch_size, counts, num_weights),
-                "assumptions": asdict(step),
-                "projected_efficiency": projected,
-            }
+        for part in parts:
+            if part in WORKERS:
+                numbers[part] = pool_rates(folder, part, counts, num_shards, rounds)
+            else:
+                numbers[part] = stage_numbers(folder, part, batch_size, counts, num_steps, rounds)
     publish(name, numbers, ["torch", "ray", "bnce_dist"], write=write)
 
 
