@@ -23,14 +23,14 @@ NAME = "published_adp_xtb"
 MD_OFFSET_KT = 34600
 # What two cores make in half an hour, not the defaults.
 SIZES = (
-    "samples.num_training=30000",
+    "samples.num_training=20000",
     "samples.num_held_out=10000",
     "samples.num_steps=8",
     "samples.shard_size=250",
     "samples.batch_size=250",
-    "energy.num_steps=1500",
+    "energy.num_steps=1000",
     "energy.global_batch_size=512",
-    "evaluate.num_exact=200",
+    "evaluate.num_exact=160",
 )
 
 
