@@ -1,0 +1,159 @@
+"""Full disks and stragglers; killed processes are in test_pool and test_train."""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from ray import cloudpickle
+from torch import nn
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.shards import DatasetMetadata
+from bnce_dist.distributed.pool import map_shards
+from bnce_dist.distributed.train import fit
+from bnce_dist.training.checkpoint import load_checkpoint
+from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+pytestmark = pytest.mark.ray
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+METADATA = DatasetMetadata("molecule-a", {"x": "1"})
+NUM_SHARDS = 8
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(folder: Path) -> None:
+    with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+class Numbers:
+    """Shards of 0.8 MB; notes in a folder which of them it made."""
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        (self.journal / f"{index}-{time.monotonic_ns()}").touch()
+        return {"x": np.random.default_rng(index).standard_normal(100_000)}
+
+
+@pytest.mark.usefixtures("two_cpus")
+def test_shards_that_were_finished_before_the_disk_was_full_are_kept(
+    tmp_path: Path, disk: Path
+) -> None:
+    journal, folder = tmp_path / "journal", disk / "shards"
+    journal.mkdir()
+    write = partial(
+        map_shards, partial(Numbers, journal), NUM_SHARDS, folder,
+        metadata=METADATA, label="fill", num_actors=2,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"cannot write \S*shard_\S* expected .* No space left"):
+        write()
+    kept = {path.stem for path in folder.glob("*.json")}
+    assert 0 < len(kept) < NUM_SHARDS
+
+    for path in journal.iterdir():
+        path.unlink()
+    subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
+    dataset = write()
+    made = {f"shard_{int(path.name.split('-')[0]):05d}" for path in journal.iterdir()}
+    assert made == {f"shard_{index:05d}" for index in range(NUM_SHARDS)} - kept
+    for index, arrays in enumerate(dataset):
+        np.testing.assert_array_equal(arrays["x"], Numbers(journal)(index)["x"])
+    assert list(disk.rglob("*.part")) == []
+
+
+class Straggler(Numbers):
+    """The first that is built finishes its first shard when all others are there."""
+
+    def __init__(self, journal: Path) -> None:
+        super().__init__(journal)
+        try:
+            (journal.parent / "straggler").touch(exist_ok=False)
+            self.others = NUM_SHARDS - 1
+        except FileExistsError:
+            self.others = 0
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        deadline = time.monotonic() + 60
+        while len(list(self.journal.iterdir())) < self.others and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (self.journal / f"{index}-{os.getpid()}").touch()
+        return {"x": np.full(1, index)}
+
+
+@pytest.mark.usefixtures("two_cpus")
+def test_a_slow_actor_holds_nobody_back(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    journal.mkdir()
+    map_shards(
+        partial(Straggler, journal), NUM_SHARDS, tmp_path / "shards",
+        metadata=METADATA, label="straggle", num_actors=2,
+    )  # fmt: skip
+    by_actor = Counter(path.name.split("-")[1] for path in journal.iterdir())
+    assert sorted(by_actor.values()) == [1, NUM_SHARDS - 1]
+
+
+def build_slow_and_trapped(build: Callable[[], nn.Module], trap: Path) -> nn.Module:
+    """One rank is slow; the other fills the disk at step 30 if the trap is set."""
+    objective, calls = build(), itertools.count(1)
+
+    def before_step(*_: object) -> None:
+        if torch.distributed.get_rank() == 1:
+            time.sleep(0.1)
+        elif next(calls) == 30 and trap.exists():
+            trap.unlink()
+            fill(trap.parent)
+
+    objective.register_forward_pre_hook(before_step)
+    return objective
+
+
+@pytest.mark.slow
+def test_a_full_disk_and_a_slow_rank_change_no_training(
+    task: TrainingTask, undisturbed: TrainingResult, disk: Path
+) -> None:
+    trap, folder = disk / "trap", disk / "run"
+    trap.touch()
+    build = partial(build_slow_and_trapped, task.build_objective, trap)
+    slow = dataclasses.replace(task, build_objective=build)
+    with pytest.raises(InputError, match=r"cannot write \S*/run.*No space left on device.*free"):
+        fit(slow, folder, num_workers=2)
+    assert list(disk.rglob("*.part")) == []
+    (last,) = folder.rglob("checkpoint.pt")
+    assert load_checkpoint(last)["step"] == 20
+
+    (disk / "filler").unlink()
+    records: list[Record] = []
+    result = fit(slow, folder, num_workers=2, report=records.append)
+    assert records[0]["step"] == 22
+    expected, got = (load_checkpoint(r.checkpoint_path) for r in (undisturbed, result))
+    for weights in ("model", "ema"):
+        for name, value in expected[weights].items():
+            assert torch.equal(got[weights][name], value), (weights, name)
+    assert [r["loss"] for r in result.history] == [r["loss"] for r in undisturbed.history]
