@@ -1,8 +1,9 @@
-"""Full disks and stragglers; killed processes are in test_pool and test_train."""
+"""Full disks, a full object store, stragglers; killed processes are in test_pool and test_train."""
 
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -157,3 +158,47 @@ def test_a_full_disk_and_a_slow_rank_change_no_training(
         for name, value in expected[weights].items():
             assert torch.equal(got[weights][name], value), (weights, name)
     assert [r["loss"] for r in result.history] == [r["loss"] for r in undisturbed.history]
+
+
+# Doubles five arrays of 40 MB and one of 120 MB in an object store of 80 MB.
+SMALL_STORE = """
+import json, sys
+from functools import partial
+import numpy as np, ray
+from bnce_dist.core.errors import InputError
+from bnce_dist.distributed.tasks import map_tasks
+ray.init(
+    num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False,
+    _system_config={"local_fs_capacity_threshold": float(sys.argv[1])},
+)
+arrays = [np.full(size, i, float) for i, size in enumerate([5_000_000] * 5 + [15_000_000])]
+try:
+    doubled = map_tasks(partial(np.multiply, 2.0), arrays, label="double")
+    print(json.dumps([[len(array), array.min(), array.max()] for array in doubled]))
+except InputError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def use_small_store(disk_threshold: float) -> object:
+    """Return what the script says; Ray takes a disk used to more than the threshold as full."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SMALL_STORE, str(disk_threshold)],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_more_than_the_object_store_holds_goes_through_the_disk() -> None:
+    lengths = [5_000_000] * 5 + [15_000_000]
+    assert use_small_store(1.0) == [[n, 2.0 * i, 2.0 * i] for i, n in enumerate(lengths)]
+
+
+@pytest.mark.slow
+def test_a_full_object_store_on_a_full_disk_is_one_line() -> None:
+    line = use_small_store(0.0)
+    assert isinstance(line, str)
+    assert line.startswith("object store of the Ray cluster: expected room in memory")
