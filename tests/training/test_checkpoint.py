@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import resource
 from collections.abc import Callable, Iterator
@@ -159,21 +160,27 @@ def test_unusable_training_data_are_refused(
         task.open_data()
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """The system lets no file grow beyond 1 kB; a write beyond that fails as on a full disk."""
+    """Let no file grow beyond 1 kB: a write beyond that fails as on a full disk.
+
+    That holds for the file that the tests' own output may go to, so it must end with the write.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
-    task: TrainingTask, path: Path, small_files: None
+    task: TrainingTask, path: Path
 ) -> None:
-    whole = path.read_bytes()
+    whole, content = path.read_bytes(), load_checkpoint(path)
     assert len(whole) > 1024
-    with pytest.raises(InputError, match=r"cannot write \S*checkpoint\.pt.*File too large; free"):
-        save_checkpoint(path, load_checkpoint(path), task)
+    match = r"cannot write \S*checkpoint\.pt.*File too large; free"
+    with pytest.raises(InputError, match=match), small_files():
+        save_checkpoint(path, content, task)
     assert path.read_bytes() == whole
     assert list(path.parent.glob("*.part")) == []
