@@ -25,7 +25,7 @@ class Member:
     """One molecule of a fleet.
 
     Args:
-        name: Its sequence, which also names its folder.
+        name: Its sequence, and the variant if there is one; also names its folder.
         config: Of its run.
         folder: Of its run.
     """
@@ -37,7 +37,8 @@ class Member:
     @property
     def num_atoms(self) -> int:
         """Size of the molecule."""
-        return sum(len(part.atom_names) for part in chain_templates(parse_sequence(self.name)))
+        residues = parse_sequence(str(self.config.target.sequence))
+        return sum(len(residue.atom_names) for residue in chain_templates(residues))
 
 
 @dataclass(frozen=True)
