@@ -17,7 +17,7 @@ from alanine_dipeptide import JOB, KEPT
 from record import publish
 
 from bnce_dist.data.atomic import read_json
-from bnce_dist.pipeline.fleet_table import (
+from bnce_dist.runs.fleet.table import (
     PUBLISHED_EXACT_ERROR_KT,
     PUBLISHED_MD_DELTA_F_KT,
     PUBLISHED_MEANS,

@@ -17,9 +17,9 @@ import torch
 import typer
 from record import publish, summary
 
-from bnce_dist.chem.force_field import ForceField, build_system
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.potentials import OpenMMPotential
+from bnce_dist.chem.potentials.force_field import ForceField, build_system
+from bnce_dist.chem.potentials.openmm import OpenMMPotential
 
 BATCH_SIZE = 256
 TEMPERATURE_KELVIN = 300.0

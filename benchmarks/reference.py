@@ -18,14 +18,13 @@ import torch
 import typer
 from record import publish
 
-from bnce_dist.chem.convergence import trend_p_value
-from bnce_dist.chem.flattening import FlatteningBias
-from bnce_dist.chem.force_field import DEFAULT_FORCE_FIELD, ForceField, build_system
-from bnce_dist.chem.long_reference import FOLDER, SCHEMA_VERSION
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.reference import STATE_PHI, estimate_reference
-from bnce_dist.chem.umbrella import UmbrellaSampler, UmbrellaSamples
-from bnce_dist.chem.umbrella_settings import UmbrellaSettings
+from bnce_dist.chem.potentials.force_field import DEFAULT_FORCE_FIELD, ForceField, build_system
+from bnce_dist.chem.simulation.bias import FlatteningBias
+from bnce_dist.chem.simulation.long_reference import FOLDER, SCHEMA_VERSION
+from bnce_dist.chem.simulation.reference import STATE_PHI, estimate_reference, trend_p_value
+from bnce_dist.chem.simulation.settings import UmbrellaSettings
+from bnce_dist.chem.simulation.umbrella import UmbrellaSampler, UmbrellaSamples
 from bnce_dist.data.atomic import atomic_path, write_json
 
 SEQUENCE, TEMPERATURE_KELVIN = "ACE-ALA-NME", 300.0

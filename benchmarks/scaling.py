@@ -41,11 +41,10 @@ from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.cluster import ensure_ray, num_gpus
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.train import fit
+from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.velocity import InternalVelocity
-from bnce_dist.pipeline.config import TargetConfig
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.pipeline.target import Target
 from bnce_dist.training import local
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.task import TrainingMetadata, TrainingTask

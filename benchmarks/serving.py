@@ -20,7 +20,7 @@ import typer
 from record import publish, summary
 
 import bnce_dist
-from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.tracking.pyfunc import write_served_models
 
 SHIPPED = Path(bnce_dist.__file__).parent / "models" / "ace-ala-nme.pt"

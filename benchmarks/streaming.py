@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import ray
 import typer
 from faults import numbers_in
@@ -27,8 +28,8 @@ from record import publish
 from bnce_dist.data.array_file import write_rows
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.pipeline.memory import proportional_bytes
-from bnce_dist.pipeline.shipped import load_shipped
+from bnce_dist.generator.boltzmann_generator import load_shipped
+from bnce_dist.pipeline.provenance import memory_bytes
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
 
 INTERVAL_SECONDS = 1.0
@@ -75,8 +76,8 @@ class MemoryWatch(AbstractContextManager["MemoryWatch"]):
         while not self._stop.wait(INTERVAL_SECONDS):
             reading = {
                 "seconds": time.monotonic() - self._started,
-                "driver": proportional_bytes(os.getpid()) / 1e6,
-                "actors": sum(map(proportional_bytes, numbers_in(self._pids))) / 1e6,
+                "driver": memory_bytes(psutil.Process()) / 1e6,
+                "actors": sum(map(memory_bytes, map(psutil.Process, numbers_in(self._pids)))) / 1e6,
                 "object_store": (ray.cluster_resources()[name] - ray.available_resources()[name])
                 / 1e6,
             }

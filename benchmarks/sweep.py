@@ -22,8 +22,8 @@ from record import publish
 
 from bnce_dist.data.atomic import read_json
 from bnce_dist.pipeline.config import TrackingConfig
-from bnce_dist.pipeline.study.folder import StudyFolder
-from bnce_dist.pipeline.study.trial import TrialResult
+from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.trial import TrialResult
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "jobs" / "configs" / "sweeps" / "toy_weights.yaml"

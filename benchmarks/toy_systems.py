@@ -18,7 +18,7 @@ from record import publish
 
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import read_json
-from bnce_dist.pipeline.toy.table import markdown, summarise
+from bnce_dist.runs.planar.table import markdown, summarise
 
 JOB = Path(__file__).parents[1] / "jobs" / "toy.py"
 KEPT = (

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bnce_dist.api import Simulation, simulate, train
     from bnce_dist.chem.molecule import Molecule
-    from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
-    from bnce_dist.pipeline.ensemble import Ensemble
+    from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+    from bnce_dist.generator.ensemble import Ensemble
 
 __version__ = "0.1.0"
 __all__ = ["BoltzmannGenerator", "Ensemble", "Molecule", "Simulation", "simulate", "train"]
 
 _MODULES = {
-    "BoltzmannGenerator": "bnce_dist.pipeline.boltzmann_generator",
-    "Ensemble": "bnce_dist.pipeline.ensemble",
+    "BoltzmannGenerator": "bnce_dist.generator.boltzmann_generator",
+    "Ensemble": "bnce_dist.generator.ensemble",
     "Molecule": "bnce_dist.chem.molecule",
     "Simulation": "bnce_dist.api",
     "simulate": "bnce_dist.api",

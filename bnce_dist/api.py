@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.config.load import load_config, with_values
 from bnce_dist.data.atomic import read_json
-from bnce_dist.launch import executor_of, run_molecule
-from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.distributed.launch import executor_of
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.folder import RunFolder
-from bnce_dist.pipeline.overrides import load_config, with_values
+from bnce_dist.runs.molecule import run_molecule
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def simulate(
     """
     sequence = molecule if isinstance(molecule, str) else molecule.name
     values = {"target.sequence": sequence, "target.pdb": None, **(settings or {})}
-    resolved = with_values(load_config(Path(config) if config else None), values)
+    resolved = with_values(load_config(Config, Path(config) if config else None), values)
     simulation = Simulation(resolved, RunFolder(Path(folder).absolute()))
     _run(simulation, "simulate")
     return simulation

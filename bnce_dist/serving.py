@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
-from bnce_dist.pipeline.ensemble import Ensemble
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.tracking.pyfunc import refusing
 
 if TYPE_CHECKING:

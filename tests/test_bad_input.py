@@ -16,8 +16,8 @@ from openmm.unit import nanometer
 from typer.testing import CliRunner, Result
 
 from bnce_dist.chem.coordinates import WhitenedInternal, ZMatrix
-from bnce_dist.chem.force_field import ForceField, build_system
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.cli.train import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from bnce_dist.chem.graph import find_ring_atoms
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.rotors import find_ring_atoms
 from bnce_dist.core.errors import InputError
 
 _ALANINE_DIPEPTIDE = ("ACE", "ALA", "NME")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bnce_dist.core.errors import InputError
+
 
 def dihedral(positions_nm: Tensor, quadruple: Sequence[int]) -> Tensor:
     r"""Return the torsion angle about the bond between the second and the third atom.
@@ -38,3 +40,67 @@ def signed_volume(positions_nm: Tensor, centre: Sequence[int]) -> Tensor:
     """
     c, a, b, d = (positions_nm[..., atom, :] for atom in centre)
     return ((a - c) * torch.linalg.cross(b - c, d - c)).sum(-1)
+
+
+Quadruple = tuple[int, int, int, int]
+
+
+def with_torsions(
+    positions_nm: Tensor,
+    bonds: Sequence[tuple[int, int]],
+    quadruples: Sequence[Quadruple],
+    angles: Tensor,
+) -> Tensor:
+    """Return one copy of a structure per row of ``angles``, turned about bonds to these torsions.
+
+    Bond lengths, angles and chirality stay; atoms may clash.
+
+    Args:
+        positions_nm: One structure, ``(atoms, 3)`` [nm].
+        bonds: Pairs of bonded atoms.
+        quadruples: The torsions to set, each turned about the bond of its middle atoms.
+        angles: ``(structures, torsions)`` [rad].
+
+    Returns: ``(structures, atoms, 3)`` [nm].
+    Raises: InputError: a bond to turn about is in a ring.
+    """
+    structures = positions_nm.repeat(len(angles), 1, 1)
+    for column, quadruple in enumerate(quadruples):
+        moving = _atoms_beyond(bonds, quadruple)
+        turn = angles[:, column] - dihedral(structures, quadruple)
+        structures[:, moving] = _rotate_about_bond(structures, quadruple, moving, turn)
+    return structures
+
+
+def _atoms_beyond(bonds: Sequence[tuple[int, int]], quadruple: Quadruple) -> list[int]:
+    """Return the atoms on the far side of the quadruple's middle bond."""
+    near, far = quadruple[1], quadruple[2]
+    found, frontier = {far}, [far]
+    while frontier:
+        atom = frontier.pop()
+        neighbours = {b if a == atom else a for a, b in bonds if atom in (a, b)}
+        if atom == far:
+            neighbours.discard(near)
+        frontier.extend(neighbours - found)
+        found |= neighbours
+    if near in found:
+        raise InputError(
+            f"torsion {quadruple}",
+            expected="a bond outside rings",
+            got="a bond of a ring",
+            remedy="choose another torsion",
+        )
+    return sorted(found)
+
+
+def _rotate_about_bond(
+    positions_nm: Tensor, quadruple: Quadruple, moving: list[int], turn: Tensor
+) -> Tensor:
+    """Rodrigues' rotation of the moving atoms about the middle bond."""
+    origin = positions_nm[:, quadruple[2], None]
+    axis = torch.nn.functional.normalize(origin - positions_nm[:, quadruple[1], None], dim=-1)
+    arms = positions_nm[:, moving] - origin
+    cosine, sine = turn.cos()[:, None, None], turn.sin()[:, None, None]
+    along = (arms * axis).sum(-1, keepdim=True) * axis
+    across = torch.linalg.cross(axis.expand_as(arms), arms)
+    return origin + along + cosine * (arms - along) + sine * across

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from openmm import app
 
-from bnce_dist.chem.charges import formal_charges
 from bnce_dist.chem.geometry import signed_volume
+from bnce_dist.chem.graph import find_rotors, formal_charges
 from bnce_dist.chem.pdb_file import match_atoms, read_residues
-from bnce_dist.chem.rotors import find_rotors
 from bnce_dist.chem.start_structure import build_positions, relax
 from bnce_dist.chem.templates import Template, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bnce_dist.chem.force_field import require_positions
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import require_positions
 from bnce_dist.core.errors import InputError
 
 _COVALENT_RADIUS_NM = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "S": 0.105}

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from bnce_dist.chem.long_reference import find_long_reference
+from bnce_dist.chem.simulation.long_reference import find_long_reference
 from bnce_dist.cli.common import UNRELIABLE, errors_as_one_line
 from bnce_dist.cli.model import Model, Sequence, load_model
-from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
-from bnce_dist.pipeline.verdict import Verdict, judge
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.verdict import Verdict, judge
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

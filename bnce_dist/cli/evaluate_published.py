@@ -9,14 +9,20 @@ import torch
 import typer
 
 from bnce_dist.cli.common import begin_work, errors_as_one_line, run_path
+from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.metrics import FreeEnergyProfile, free_energy_profile
 from bnce_dist.data.atomic import write_json
-from bnce_dist.launch import create_executor
-from bnce_dist.pipeline.overrides import load_config, to_yaml
-from bnce_dist.pipeline.published.comparison import FloatArray, load_energies, load_umbrella
-from bnce_dist.pipeline.published.config import PublishedConfig
-from bnce_dist.pipeline.published.metrics import published_metrics, sample_weights, summary
-from bnce_dist.pipeline.published.run import PublishedRun
+from bnce_dist.distributed.launch import create_executor
+from bnce_dist.runs.pretrained.config import PublishedConfig
+from bnce_dist.runs.pretrained.metrics import (
+    FloatArray,
+    load_energies,
+    load_umbrella,
+    published_metrics,
+    sample_weights,
+    summary,
+)
+from bnce_dist.runs.pretrained.run import PublishedRun
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -51,7 +57,7 @@ def evaluate_published(
     The same command again continues an interrupted run; finished work is not repeated.
     """
     with errors_as_one_line():
-        settings = load_config(config, overrides or [], schema=PublishedConfig)
+        settings = load_config(PublishedConfig, config, overrides or [])
         folder = run_path(output, name)
         profile = load_umbrella(umbrella) if umbrella else None
         energies = load_energies(md_energies) if md_energies else None

@@ -7,7 +7,7 @@ import typer
 
 from bnce_dist.cli.common import errors_as_one_line
 from bnce_dist.data.atomic import require_new_files
-from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.pipeline.boltzmann_generator import BoltzmannGenerator
-from bnce_dist.pipeline.shipped import load_shipped
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator, load_shipped
 
 Sequence = Annotated[
     str | None, typer.Option(help="Molecule of a model that comes with the package.")

@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from bnce_dist.cli.common import USER_ERROR, absolute_output, errors_as_one_line
-from bnce_dist.pipeline.overrides import load_config
+from bnce_dist.config.load import load_config
+from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan
-from bnce_dist.pipeline.target import Target
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -39,7 +40,7 @@ def preflight(
     from bnce_dist.distributed.preflight import preflight as check
 
     with errors_as_one_line():
-        resolved = load_config(config, overrides or [])
+        resolved = load_config(Config, config, overrides or [])
         plan = Plan.of(resolved, Target.from_config(resolved.target))
         cluster.wait_for_nodes(nodes, wait)
         if resolved.cluster.num_workers:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
 from bnce_dist.cli.common import errors_as_one_line
-from bnce_dist.pipeline.published.field import PublishedSampler, write_samples
+from bnce_dist.runs.pretrained.field import PublishedSampler, write_samples
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

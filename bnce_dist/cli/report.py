@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bnce_dist.cli.common import errors_as_one_line
-from bnce_dist.launch import write_report
+from bnce_dist.runs.report import write_report
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -8,7 +8,7 @@ import typer
 
 from bnce_dist.cli.common import errors_as_one_line
 from bnce_dist.cli.model import Model, Sequence, load_model
-from bnce_dist.pipeline.ensemble_file import require_output
+from bnce_dist.generator.ensemble_file import require_output
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -7,25 +7,26 @@ from typing import Annotated, Literal
 import typer
 
 from bnce_dist.cli.common import begin_work, errors_as_one_line, run_path
+from bnce_dist.config.load import load_config, to_yaml
+from bnce_dist.distributed.launch import create_executor, parallelism_of
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
-from bnce_dist.launch import create_executor, parallelism_of, tracked
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.folder import RunFolder
-from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.run import STAGE_NAMES
-from bnce_dist.pipeline.study.checks import resolve, workers_per_trial
-from bnce_dist.pipeline.study.config import StudyConfig
-from bnce_dist.pipeline.study.folder import StudyFolder
-from bnce_dist.pipeline.study.jobs import JOBS, JobConfig
-from bnce_dist.pipeline.study.outcome import (
+from bnce_dist.runs.molecule import tracked
+from bnce_dist.runs.sweep.checks import resolve, workers_per_trial
+from bnce_dist.runs.sweep.config import StudyConfig
+from bnce_dist.runs.sweep.folder import (
     OUTCOME,
+    StudyFolder,
     ranked,
     study_columns,
     table_lines,
     track,
     write_outcome,
 )
-from bnce_dist.pipeline.study.trial import TrialResult
+from bnce_dist.runs.sweep.jobs import JOBS, JobConfig
+from bnce_dist.runs.sweep.trial import TrialResult
 from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.progress import Progress
 
@@ -59,7 +60,7 @@ def sweep(
     repeated, the others continue from their checkpoints.
     """
     with errors_as_one_line("the same command with --resume"):
-        config = load_config(study, overrides or [], schema=StudyConfig)
+        config = load_config(StudyConfig, study, overrides or [])
         folder = StudyFolder(run_path(output, name or study.stem))
         resolved, base = resolve(config)
         folder.require_same_study(resolved, resume=resume)

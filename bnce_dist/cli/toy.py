@@ -16,17 +16,24 @@ from bnce_dist.cli.common import (
     errors_as_one_line,
     run_path,
 )
+from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import atomic_path, write_json
-from bnce_dist.launch import create_executor, tracked
+from bnce_dist.distributed.launch import create_executor
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.folder import RunFolder
-from bnce_dist.pipeline.overrides import load_config, to_yaml
-from bnce_dist.pipeline.toy.config import OBJECTIVES, ToyConfig
-from bnce_dist.pipeline.toy.figure import density_row
-from bnce_dist.pipeline.toy.run import OTHER_RUN_REMEDY, run_toy
-from bnce_dist.pipeline.toy.table import PUBLISHED_SYSTEMS, Finished, markdown, run_all, summarise
+from bnce_dist.runs.molecule import tracked
+from bnce_dist.runs.planar.config import OBJECTIVES, ToyConfig
+from bnce_dist.runs.planar.run import OTHER_RUN_REMEDY, run_toy
+from bnce_dist.runs.planar.table import (
+    PUBLISHED_SYSTEMS,
+    Finished,
+    density_row,
+    markdown,
+    run_all,
+    summarise,
+)
 from bnce_dist.training.task import Record
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
@@ -151,7 +158,7 @@ def _configs(
             named = {"system": systems, "objective": OBJECTIVES, "seed": [0], **named}
         settings = [[f"{key}={value}" for value in values] for key, values in named.items()]
         configs += [
-            load_config(file, [*chosen, *overrides], schema=ToyConfig)
+            load_config(ToyConfig, file, [*chosen, *overrides])
             for chosen in itertools.product(*settings)
         ]
     return list({one.name: one for one in configs}.values())

@@ -15,25 +15,20 @@ from bnce_dist.cli.common import (
     errors_as_one_line,
     run_path,
 )
+from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
-from bnce_dist.launch import (
-    check_run,
-    executor_of,
-    run_molecule,
-    tracked_fleet,
-    with_common_store,
-    write_fleet,
-)
+from bnce_dist.distributed.launch import executor_of
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.fleet import Outcome, members_of, run_fleet
-from bnce_dist.pipeline.fleet_table import fleet_record, fleet_table
-from bnce_dist.pipeline.folder import RunFolder
-from bnce_dist.pipeline.overrides import load_config, to_yaml
 from bnce_dist.pipeline.plan import Plan
+from bnce_dist.pipeline.results import summary
 from bnce_dist.pipeline.run import STAGE_NAMES
-from bnce_dist.pipeline.summary import summary
-from bnce_dist.pipeline.target import Target
-from bnce_dist.pipeline.transferable import (
+from bnce_dist.runs.fleet.members import Outcome, members_of
+from bnce_dist.runs.fleet.run import run_fleet, tracked_fleet, write_fleet
+from bnce_dist.runs.fleet.table import fleet_record, fleet_table
+from bnce_dist.runs.molecule import check_run, run_molecule, with_common_store
+from bnce_dist.runs.transferable.run import (
     TRAINING_DATA,
     check_molecules,
     run_transferable,
@@ -99,7 +94,7 @@ def train(
     The same command again continues an interrupted run; finished stages are not repeated.
     """
     with errors_as_one_line():
-        resolved = load_config(config, overrides or [])
+        resolved = load_config(Config, config, overrides or [])
         path = run_path(output, name or _default_name(config, molecules))
         _require_stage(stage)
         if transferable:

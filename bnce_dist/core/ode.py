@@ -80,36 +80,3 @@ def midpoint(
         z = midpoint_step(velocity, z, t, t_next)
         z = wrap(z) if wrap else z
     return z
-
-
-@torch.no_grad()
-def adaptive(
-    velocity: VelocityField,
-    z: Tensor,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    t_start: float = 1.0,
-    t_end: float = 0.0,
-    wrap: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Integrate with the adaptive Dormand-Prince method.
-
-    Args:
-        velocity: The field.
-        z: Points at ``t_start``, ``(batch, dim)``.
-        rtol: Relative tolerance.
-        atol: Absolute tolerance.
-        t_start: 1 to sample, 0 to encode.
-        t_end: 0 to sample, 1 to encode.
-        wrap: Applied to the result, e.g. ``path.wrap``.
-
-    Returns: Points at ``t_end``, ``(batch, dim)``.
-    """
-    from torchdiffeq import odeint  # Only this function needs it.
-
-    def field(t: Tensor, z: Tensor) -> Tensor:
-        return velocity(z, t.expand(len(z)))
-
-    times = torch.tensor([t_start, t_end], device=z.device, dtype=z.dtype)
-    end = odeint(field, z, times, rtol=rtol, atol=atol, method="dopri5")[-1]
-    return wrap(end) if wrap else end

@@ -18,10 +18,10 @@ from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
 from bnce_dist.core.random import seed_from
-from bnce_dist.pipeline.study.config import StudyConfig
-from bnce_dist.pipeline.study.folder import StudyFolder
-from bnce_dist.pipeline.study.space import Dimension
-from bnce_dist.pipeline.study.trial import Trial
+from bnce_dist.runs.sweep.config import StudyConfig
+from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.space import Dimension
+from bnce_dist.runs.sweep.trial import Trial
 
 
 class OptunaSearch(Searcher):

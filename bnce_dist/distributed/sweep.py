@@ -19,6 +19,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
+from bnce_dist.config.load import with_values
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.distributed.cluster import (
@@ -28,13 +29,12 @@ from bnce_dist.distributed.cluster import (
     require_workers,
 )
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.overrides import with_values
-from bnce_dist.pipeline.study.checks import workers_per_trial
-from bnce_dist.pipeline.study.config import StudyConfig
-from bnce_dist.pipeline.study.folder import StudyFolder
-from bnce_dist.pipeline.study.jobs import JOBS, JobConfig
-from bnce_dist.pipeline.study.space import Dimension, corners, random_point
-from bnce_dist.pipeline.study.trial import TrialResult
+from bnce_dist.runs.sweep.checks import workers_per_trial
+from bnce_dist.runs.sweep.config import StudyConfig
+from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.jobs import JOBS, JobConfig
+from bnce_dist.runs.sweep.space import Dimension, corners, random_point
+from bnce_dist.runs.sweep.trial import TrialResult
 from bnce_dist.training.task import Record
 
 SETTINGS = {

@@ -11,16 +11,16 @@ from torch import nn
 from bnce_dist.chem.coordinates import ZMatrix
 from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.core.errors import InputError
-from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.models import (
+from bnce_dist.generator.architectures import (
     ModelConfig,
     build_energy_model,
     build_field,
     build_velocity_field,
     train_settings,
 )
+from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.stages.reference import umbrella_settings
-from bnce_dist.pipeline.target import Target
 from bnce_dist.training.loop import per_rank_batch_size, require_samples_for_all
 
 _FLOAT = 4

@@ -1,13 +1,18 @@
-"""Where a result came from: the commit and the versions of what computed it."""
+"""Where a result came from: commit, versions and machine of what computed it, and its memory."""
 
 import importlib.metadata
 import os
 import platform
 import shutil
 import subprocess
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psutil
+
 _PACKAGES = ("bnce_dist", "torch", "numpy", "openmm", "ray", "mlflow")
+_INTERVAL_SECONDS = 2.0
 
 
 def versions() -> dict[str, str]:
@@ -38,6 +43,47 @@ def commit() -> str | None:
 def hardware() -> str:
     """Return the processor of this machine and how many cores it shows."""
     return f"{_cpu_name()}, {os.cpu_count()} logical cores"
+
+
+class PeakMemory(AbstractContextManager["PeakMemory"]):
+    """Watches the memory of this process and its descendants during a ``with`` block.
+
+    Memory that processes share is divided among them (proportional set size) where the system
+    tells it, on Linux; elsewhere the resident sets are added up. Processes of a Ray cluster that
+    was started by somebody else are not descendants and do not count.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+
+    def __enter__(self) -> "PeakMemory":
+        """Start watching."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop watching."""
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            family = [process, *process.children(recursive=True)]
+            self.peak_bytes = max(self.peak_bytes, sum(map(memory_bytes, family)))
+            if self._stop.wait(_INTERVAL_SECONDS):
+                return
+
+
+def memory_bytes(process: psutil.Process) -> int:
+    """Return a process's own memory and its part of what it shares; 0 once it has ended."""
+    try:
+        memory = process.memory_full_info()
+    except psutil.Error:  # it has ended meanwhile, or belongs to somebody else
+        return 0
+    return getattr(memory, "pss", memory.rss)
 
 
 def _cpu_name() -> str:

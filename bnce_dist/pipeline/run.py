@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.data.atomic import write_json
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.artifact import Artifact, digest_of
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.folder import RunFolder
-from bnce_dist.pipeline.memory import PeakMemory
-from bnce_dist.pipeline.provenance import commit, hardware, versions
+from bnce_dist.pipeline.provenance import PeakMemory, commit, hardware, versions
 from bnce_dist.pipeline.results import load_metrics
 from bnce_dist.pipeline.stages import evaluate, generate, simulate, train_emulator, train_energy
 from bnce_dist.pipeline.stages.context import Stage, StageContext
-from bnce_dist.pipeline.target import Target
 from bnce_dist.tracking.tracker import Tracker
 
 logger = logging.getLogger(__name__)

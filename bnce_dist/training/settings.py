@@ -1,9 +1,55 @@
 """What decides a training run."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
+from pydantic import Field, model_validator
+
+from bnce_dist.config.section import (
+    Count,
+    NonNegative,
+    Positive,
+    Section,
+)
 from bnce_dist.core.errors import InputError
+
+
+class TrainingConfig(Section):
+    """How one model is optimised."""
+
+    num_steps: Count = 6000
+    """Optimiser steps."""
+    global_batch_size: Count = 512
+    """Samples per step over all workers; at least the size of the data is the full batch."""
+    learning_rate: Positive = 1e-3
+    """Peak of the schedule."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Steps of linear warm-up."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up; the cosine ends at zero."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay."""
+    gradient_clip: Positive | None = 1.0
+    """Largest norm of the gradient; null does not clip."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the averaged weights per step; 0 keeps the last weights."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """Muon applies to weight matrices, AdamW to the rest."""
+    checkpoint_interval: Count = 500
+    """Steps between checkpoints."""
+    report_interval: Count = 50
+    """Steps one record of the history averages."""
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> "TrainingConfig":
+        self.require(
+            self.warmup_steps < self.num_steps,
+            "warmup_steps below num_steps",
+            "warmup_steps",
+            "num_steps",
+        )
+        return self
+
 
 Optimizer = Literal["adamw", "muon"]
 Precision = Literal["fp32", "bf16"]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from openmm import app
 
-from bnce_dist.chem.force_field import ForceField, build_system
 from bnce_dist.chem.geometry import dihedral, signed_volume
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 

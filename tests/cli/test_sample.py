@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
-from bnce_dist.chem.force_field import build_system
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.potentials import OpenMMPotential
+from bnce_dist.chem.potentials.force_field import build_system
+from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.cli.main import app
 
 NUM_SAMPLES = 40

@@ -16,17 +16,17 @@ from ray import cloudpickle
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.optuna_search import OptunaSearch
 from bnce_dist.distributed.sweep import asha_scheduler, concurrent_trials, run_study
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.pipeline.overrides import load_config
-from bnce_dist.pipeline.study.checks import resolve
-from bnce_dist.pipeline.study.config import StudyConfig
-from bnce_dist.pipeline.study.folder import StudyFolder
-from bnce_dist.pipeline.study.trial import TrialResult
+from bnce_dist.runs.sweep.checks import resolve
+from bnce_dist.runs.sweep.config import StudyConfig
+from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.trial import TrialResult
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
 
@@ -57,7 +57,7 @@ def study_path(tmp_path: Path) -> Path:
 
 
 def resolved(path: Path, *overrides: str) -> tuple[StudyConfig, Any]:
-    return resolve(load_config(path, overrides, schema=StudyConfig))
+    return resolve(load_config(StudyConfig, path, overrides))
 
 
 def finish(folder: StudyFolder, number: int, values: dict[str, Any], history: list) -> None:

@@ -10,11 +10,10 @@ import torch
 from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
-from bnce_dist.pipeline.config import EnergyConfig, TargetConfig
-from bnce_dist.pipeline.emulator import LearnedDensity
-from bnce_dist.pipeline.models import build_energy_model
+from bnce_dist.generator.architectures import EnergyConfig, build_energy_model
+from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.pipeline.stages.evaluate import Evaluator, rows_for_exact
-from bnce_dist.pipeline.target import Target
 
 SCALE_NM = 0.2
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bnce_dist.config.load import load_config
+from bnce_dist.generator.architectures import build_field, build_molecular_matching
+from bnce_dist.generator.target import Target
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.models import build_field, build_molecular_matching
-from bnce_dist.pipeline.overrides import load_config
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
-from bnce_dist.pipeline.target import Target
 from bnce_dist.tracking.tracker import NullTracker
 from bnce_dist.training.task import TrainingTask
 
@@ -47,7 +47,7 @@ def task_of(config: Config, folder: Path) -> TrainingTask:
 
 @pytest.mark.parametrize("chosen", [False, True])
 def test_a_training_recomputes_activations_if_told_to(tmp_path: Path, chosen: bool) -> None:
-    config = load_config(None, [f"cluster.activation_checkpointing={str(chosen).lower()}"])
+    config = load_config(Config, None, [f"cluster.activation_checkpointing={str(chosen).lower()}"])
     task = task_of(config, tmp_path)
     field = task.create_objective().velocity_field
     assert isinstance(field, GVPVectorField)

@@ -16,9 +16,10 @@ from bnce_dist.core.divergence import log_density_along_ode
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.launch import write_report
-from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.pipeline.stages.evaluate import ExactLikelihood
+from bnce_dist.runs.report import write_report
 
 Job = Callable[..., Result]
 PROMISED = {

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline import run as run_module
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.pipeline.folder import RunFolder
-from bnce_dist.pipeline.overrides import load_config
 from bnce_dist.pipeline.run import Pipeline, Recipe, StageSpec
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import NullTracker
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def execute(folder: RunFolder, *overrides: str, last_stage: str = "c") -> dict | None:
-    config = load_config(None, overrides)
+    config = load_config(Config, None, overrides)
     recipe = run_module.PER_MOLECULE
     return Pipeline(config, None, folder, LocalExecutor(), NullTracker(), recipe).run(last_stage)
 
@@ -81,7 +81,7 @@ def test_metrics_are_written_with_their_provenance(stages: FakeStages, folder: R
     assert metrics["seed"] == 0
     assert metrics["versions"]["torch"]
     assert metrics["peak_memory_gb"] > 0
-    assert load_config(folder.config_path) == Config()
+    assert load_config(Config, folder.config_path) == Config()
 
 
 def test_an_interrupted_stage_is_repeated_and_those_before_are_not(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bnce_dist.data.shards import DatasetMetadata
+from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.target import Target
 from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.task import Record
 

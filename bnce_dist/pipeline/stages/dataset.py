@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bnce_dist.chem.dataset import TrainingDataSettings, make_training_data
-from bnce_dist.chem.langevin import LangevinSettings
+from bnce_dist.chem.simulation.langevin import LangevinSettings
+from bnce_dist.chem.simulation.settings import DatasetConfig
+from bnce_dist.chem.simulation.training_data import TrainingDataSettings, make_training_data
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.pipeline.config import DatasetConfig
+from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.reference import Reference
-from bnce_dist.pipeline.target import Target
 
 
 def run_dataset(context: StageContext) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
-from bnce_dist.pipeline.evaluation import evaluate_samples
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.evaluation import evaluate_samples
+from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
-from bnce_dist.pipeline.target import Target
 
 _EVALUATION_UNITS = {
     "positions_nm": "nm",

@@ -10,12 +10,12 @@ from torch import nn
 
 from bnce_dist.data.array_file import write_rows
 from bnce_dist.data.atomic import write_json
+from bnce_dist.generator.architectures import ModelConfig, train_settings
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.recomputing import with_activation_checkpointing
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.models import ModelConfig, train_settings
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import ModelKind
 from bnce_dist.training.checkpoint import load_checkpoint

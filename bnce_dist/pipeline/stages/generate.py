@@ -8,7 +8,7 @@ import torch
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
-from bnce_dist.pipeline.emulator import Emulator
+from bnce_dist.generator.emulator import Emulator
 from bnce_dist.pipeline.stages.context import StageContext
 
 SAMPLE_UNITS = {"z_prior": "1", "z": "1"}

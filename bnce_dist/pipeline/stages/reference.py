@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnce_dist.chem.langevin import LangevinSettings
-from bnce_dist.chem.reference import ReferenceFreeEnergy, estimate_reference
-from bnce_dist.chem.umbrella import UmbrellaSamples, UmbrellaSettings, run_umbrella
+from bnce_dist.chem.simulation.langevin import LangevinSettings
+from bnce_dist.chem.simulation.reference import ReferenceFreeEnergy, estimate_reference
+from bnce_dist.chem.simulation.settings import ReferenceConfig
+from bnce_dist.chem.simulation.umbrella import UmbrellaSamples, UmbrellaSettings, run_umbrella
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.pipeline.config import ReferenceConfig
+from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
-from bnce_dist.pipeline.target import Target
 
 EXPLODED_KT = 1_000.0
 """Energy above the median that no molecule in one piece has [kT]."""

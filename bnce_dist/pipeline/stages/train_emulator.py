@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import Coordinates, WhitenedInternal, ZMatrix
-from bnce_dist.chem.dataset import permute_equivalent_hydrogens
+from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.random import generator
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.pipeline.emulator import Emulator
-from bnce_dist.pipeline.models import build_flow_matching, build_velocity_field
+from bnce_dist.generator.architectures import build_flow_matching, build_velocity_field
+from bnce_dist.generator.emulator import Emulator
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
 

@@ -3,8 +3,9 @@
 from functools import partial
 
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.pipeline.emulator import Emulator, LearnedDensity
-from bnce_dist.pipeline.models import build_energy_matching, build_energy_model
+from bnce_dist.generator.architectures import build_energy_matching, build_energy_model
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
 

@@ -1,0 +1,1 @@
+"""Molecular dynamics, umbrella sampling and what is estimated from them."""

@@ -1,0 +1,228 @@
+"""Biases on torsions as forces on atoms, with analytic gradients."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from bnce_dist.chem.simulation.replica_exchange import window_centres
+from bnce_dist.chem.simulation.settings import UmbrellaSettings
+
+
+class Torsions:
+    """Torsions of a molecule and the forces of energies that depend on them.
+
+    Args:
+        quadruples: Atom quadruples of the torsions.
+    """
+
+    def __init__(self, quadruples: Sequence[tuple[int, int, int, int]]) -> None:
+        self.atoms = torch.tensor(quadruples)
+
+    def angles(self, positions_nm: Tensor) -> Tensor:
+        """Return the torsions, ``(chains, torsions)`` in (-pi, pi] [rad]."""
+        return self.angles_and_gradients(positions_nm)[0]
+
+    def add_forces(self, forces: Tensor, gradients: Tensor, slopes: Tensor) -> Tensor:
+        """Add the forces of an energy of the torsions to ``forces`` in place and return it.
+
+        Args:
+            forces: ``(chains, atoms, 3)`` [kJ/mol/nm].
+            gradients: From ``angles_and_gradients``.
+            slopes: Derivative of the energy by each torsion, ``(chains, torsions)`` [kJ/mol/rad].
+        """
+        pulls = (-slopes[:, :, None, None] * gradients).flatten(1, 2)
+        return forces.index_add_(1, self.atoms.flatten(), pulls)
+
+    def angles_and_gradients(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the torsions and their derivatives by the positions of their atoms.
+
+        Args:
+            positions_nm: ``(chains, atoms, 3)`` [nm].
+
+        Returns: ``(chains, torsions)`` [rad] and ``(chains, torsions, 4, 3)`` [rad/nm].
+
+        Source: Blondel and Karplus (1996), J. Comput. Chem. 17, 1132, eqs. 5, 7 and 27.
+        """
+        i, j, k, m = positions_nm[:, self.atoms].unbind(dim=2)
+        f, g, h = i - j, j - k, m - k
+        a, b = torch.linalg.cross(f, g), torch.linalg.cross(h, g)
+        length = g.norm(dim=-1, keepdim=True)
+        angles = torch.atan2(
+            (torch.linalg.cross(b, a) * g).sum(-1) / length.squeeze(-1), (a * b).sum(-1)
+        )
+        a = a / (a * a).sum(-1, keepdim=True)
+        b = b / (b * b).sum(-1, keepdim=True)
+        shear = ((f * g).sum(-1, keepdim=True) * a - (h * g).sum(-1, keepdim=True) * b) / length
+        first, last = -length * a, length * b
+        return angles, torch.stack((first, shear - first, -shear - last, last), dim=2)
+
+
+NUM_GRID_POINTS = 60
+"""Quadrature points per angle."""
+ROUGHNESS_PENALTY = 1e-6
+"""Weight of the squared curvature of the landscape in its fit, per sample."""
+
+
+class FlatteningBias:
+    r"""A truncated Fourier series in two angles.
+
+    .. math:: B(\phi, \psi) = \sum_{ij} C_{ij}\, h_i(\phi)\, h_j(\psi), \qquad
+              h = (1, \cos x, \dots, \cos mx, \sin x, \dots, \sin mx)
+
+    Args:
+        coefficients: ``C``, ``(2 m + 1, 2 m + 1)`` [kT].
+    """
+
+    def __init__(self, coefficients: np.ndarray | Tensor) -> None:
+        self.coefficients = torch.as_tensor(coefficients)
+
+    @classmethod
+    def none(cls, order: int) -> "FlatteningBias":
+        """Return a bias of zero."""
+        return cls(torch.zeros(2 * order + 1, 2 * order + 1, dtype=torch.float64))
+
+    def refined(
+        self, phi: np.ndarray, psi: np.ndarray, window: np.ndarray, settings: UmbrellaSettings
+    ) -> "FlatteningBias":
+        r"""Return a bias that levels what samples drawn under this one show is left.
+
+        The landscape G under the present bias, again a Fourier series, maximises the likelihood
+        of the samples given their windows,
+
+        .. math:: \sum_n \left[-G(x_n) - \ln \int e^{-G(x) - w_{k(n)}(x)} dx\right],
+
+        a concave function of its coefficients that, unlike a histogram, is smooth and says
+        something about every point. The new bias is B - G.
+
+        Args:
+            phi: ``(samples,)`` [rad].
+            psi: ``(samples,)`` [rad].
+            window: The window each sample was drawn in, ``(samples,)``.
+            settings: The grid of windows.
+        """
+        grid = window_centres(NUM_GRID_POINTS)
+        on_grid = harmonics(grid, self._order)[0].numpy()
+        angles = torch.from_numpy(np.stack((phi, psi)).astype(np.float64))
+        at_phi, at_psi = harmonics(angles, self._order)[0].numpy()
+        observed = at_phi.T @ at_psi / len(phi)
+        share = np.bincount(window, minlength=settings.num_windows) / len(phi)
+        points = torch.cartesian_prod(grid, grid).numpy().T
+        window_factors = np.exp(-settings.reduced_bias(*points))
+        frequency = np.r_[0, np.tile(np.arange(1, self._order + 1), 2)]
+        stiffness = ROUGHNESS_PENALTY * (frequency[:, None] ** 2 + frequency**2) ** 2
+
+        def negative_log_likelihood(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            coefficients = flat.reshape(observed.shape)
+            density = np.exp(-(on_grid @ coefficients @ on_grid.T)).ravel()
+            partition = window_factors @ density
+            expected = density * (share / partition @ window_factors)
+            expected_harmonics = on_grid.T @ expected.reshape(len(grid), -1) @ on_grid
+            penalty = stiffness * coefficients
+            value = (coefficients * (observed + penalty / 2)).sum() + share @ np.log(partition)
+            return value, (observed - expected_harmonics + penalty).ravel()
+
+        start = np.zeros(observed.size)
+        left = minimize(negative_log_likelihood, start, jac=True, method="L-BFGS-B").x
+        return FlatteningBias(self.coefficients - torch.from_numpy(left.reshape(observed.shape)))
+
+    def energy(self, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
+        """Return the bias of samples ``(samples,)`` [kT]."""
+        angles = torch.from_numpy(np.stack((phi, psi), axis=-1)).to(self.coefficients.dtype)
+        at_samples, _ = harmonics(angles, self._order)
+        return (at_samples[:, 0] @ self.coefficients * at_samples[:, 1]).sum(dim=-1).numpy()
+
+    def slopes(self, angles: Tensor) -> Tensor:
+        """Return the derivatives by (phi, psi) at ``(chains, 2)`` angles, same shape [kT/rad]."""
+        (phi, psi), (phi_slope, psi_slope) = (
+            part.unbind(dim=1) for part in harmonics(angles, self._order)
+        )
+        coefficients = self.coefficients.to(angles.dtype)
+        return torch.stack(
+            (
+                (phi_slope @ coefficients * psi).sum(dim=-1),
+                (phi @ coefficients * psi_slope).sum(dim=-1),
+            ),
+            dim=-1,
+        )
+
+    @property
+    def _order(self) -> int:
+        return (len(self.coefficients) - 1) // 2
+
+
+def harmonics(angles: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """Return ``h(x)`` and ``h'(x)`` with the harmonics along a new last axis."""
+    multiple = torch.arange(1, order + 1, dtype=angles.dtype)
+    cosine, sine = torch.cos(angles[..., None] * multiple), torch.sin(angles[..., None] * multiple)
+    one = torch.ones_like(angles[..., None])
+    values = torch.cat((one, cosine, sine), dim=-1)
+    return values, torch.cat((0 * one, -multiple * sine, multiple * cosine), dim=-1)
+
+
+NUM_BINS = 72
+"""Bins of a torsion's histogram."""
+SMOOTHING_RAD = 0.17
+"""Width of the kernel the histogram is smoothed with."""
+ORDER = 8
+"""Highest harmonic of the bias."""
+
+
+class RotamerBias:
+    r"""A sum of truncated Fourier series, one for each torsion.
+
+    It pulls what lies high in the free energy :math:`F_i` of a torsion alone down to a ceiling
+    above its lowest point, so that no well traps a chain for long, and leaves the wells as they
+    are, so that little weight is lost when it is removed:
+    :math:`B_i(x) = -\max(F_i(x) - \min F_i - c, 0)`.
+
+    Args:
+        coefficients: ``(torsions, 2 m + 1)`` [kT].
+    """
+
+    def __init__(self, coefficients: np.ndarray | Tensor) -> None:
+        self.coefficients = torch.as_tensor(coefficients)
+
+    @classmethod
+    def none(cls, num_torsions: int) -> "RotamerBias":
+        """Return a bias of zero."""
+        return cls(torch.zeros(num_torsions, 2 * ORDER + 1, dtype=torch.float64))
+
+    def refined(self, angles: np.ndarray, ceiling_kt: float) -> "RotamerBias":
+        """Return the bias for the free energies that samples drawn under this one show.
+
+        Args:
+            angles: ``(samples, torsions)`` [rad].
+            ceiling_kt: Height above the lowest point that is left to barriers [kT].
+        """
+        centres = window_centres(NUM_BINS)
+        values = harmonics(centres, ORDER)[0]
+        series = []
+        for torsion, present in zip(angles.T, self.coefficients, strict=True):
+            free_energy = _free_energy(torsion) - (values @ present).numpy()
+            above = np.maximum(free_energy - free_energy.min() - ceiling_kt, 0)
+            # On a full circle of points the harmonics are orthogonal.
+            projected = values.T @ torch.from_numpy(-above) / values.square().sum(0)
+            series.append(projected)
+        return RotamerBias(torch.stack(series) if series else self.coefficients)
+
+    def energy(self, angles: np.ndarray) -> np.ndarray:
+        """Return the bias of samples, ``(samples, torsions)`` [rad] to ``(samples,)`` [kT]."""
+        values, _ = harmonics(torch.from_numpy(angles).to(self.coefficients.dtype), ORDER)
+        return torch.einsum("...ik,ik->...", values, self.coefficients).numpy()
+
+    def slopes(self, angles: Tensor) -> Tensor:
+        """Return the derivatives at ``(chains, torsions)`` angles, same shape [kT/rad]."""
+        _, slopes = harmonics(angles, ORDER)
+        return torch.einsum("...ik,ik->...i", slopes, self.coefficients.to(angles.dtype))
+
+
+def _free_energy(torsion: np.ndarray) -> np.ndarray:
+    """Return -ln p on the bins, smoothed; where nothing was seen, as if half a sample was."""
+    counts, _ = np.histogram(torsion, NUM_BINS, range=(-np.pi, np.pi))
+    frequency = np.arange(NUM_BINS // 2 + 1)
+    damping = np.exp(-0.5 * (frequency * SMOOTHING_RAD) ** 2)
+    smooth = np.fft.irfft(np.fft.rfft(counts) * damping, NUM_BINS)
+    return -np.log(np.maximum(smooth, 0.5))

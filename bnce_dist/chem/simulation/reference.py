@@ -1,0 +1,223 @@
+"""The independent reference: a free-energy difference from umbrella samples, or a refusal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from bnce_dist.chem.simulation.mbar import unbiased_log_weights, window_free_energies
+from bnce_dist.chem.simulation.umbrella import UmbrellaSamples
+from bnce_dist.core.errors import InputError
+
+STATE_PHI = (0.0, 2.0)
+"""The phi > 0 basin of the published definition [rad]."""
+SIGNIFICANCE = 0.01
+"""A trend or disagreement less likely than this by chance means: not converged."""
+_RECORDED = ("phi", "psi", "window", "common_bias")
+
+
+@dataclass(frozen=True)
+class ReferenceFreeEnergy:
+    """A free-energy difference with the evidence for and against it.
+
+    The unit of the statistics is one time block of one replica, a replica being one
+    independent run. Correlation between the blocks of a replica would show as disagreement
+    between replicas, slow equilibration as a trend.
+
+    Args:
+        delta_f_kT: f(state) - f(rest) from all samples together [kT].
+        stderr_kT: Standard error from the spread of the blocks [kT].
+        replica_delta_f_kT: Mean over the blocks of each replica, ``(replicas,)`` [kT].
+        block_delta_f_kT: One MBAR estimate each, ``(replicas, blocks)`` [kT].
+        trend_p_value: Chance of so steep a trend over time without drift.
+        agreement_p_value: Chance of such different replica means in equilibrium.
+        converged: Whether the value may be used as a reference.
+        reason: Why, or why not.
+        phi_centres: Bin centres of the profile, ``(bins,)`` [rad].
+        profile_kT: -ln p(phi) per radian, its minimum zero, ``(bins,)`` [kT].
+        profile_stderr_kT: Its standard error from the blocks, ``(bins,)`` [kT].
+        phi: All samples, run after run, each in the order of its ``(frames, chains)`` [rad].
+        psi: ``(samples,)`` [rad].
+        log_weights: Normalised log weights of the unbiased ensemble, ``(samples,)``.
+        replica: Replica of each sample, ``(samples,)``.
+    """
+
+    delta_f_kT: float
+    stderr_kT: float
+    replica_delta_f_kT: np.ndarray
+    block_delta_f_kT: np.ndarray
+    trend_p_value: float
+    agreement_p_value: float
+    converged: bool
+    reason: str
+    phi_centres: np.ndarray
+    profile_kT: np.ndarray
+    profile_stderr_kT: np.ndarray
+    phi: np.ndarray
+    psi: np.ndarray
+    log_weights: np.ndarray
+    replica: np.ndarray
+
+
+def estimate_reference(
+    runs: Sequence[UmbrellaSamples],
+    *,
+    state_phi: tuple[float, float] = STATE_PHI,
+    num_blocks: int = 5,
+    max_stderr_kT: float = 0.10,
+    num_bins: int = 100,
+    max_samples: int = 30_000,
+) -> ReferenceFreeEnergy:
+    """Estimate the free-energy difference and judge whether it has converged.
+
+    Args:
+        runs: Independent runs with the same settings.
+        state_phi: Interval of phi that is the state [rad].
+        num_blocks: Blocks in time of each replica.
+        max_stderr_kT: Largest standard error that counts as converged [kT].
+        num_bins: Bins of the profile along phi.
+        max_samples: Samples of a run from which the window free energies are solved; all
+            samples are then reweighted.
+
+    Raises: InputError: the runs have different settings, or fewer frames than blocks.
+    """
+    _require_comparable(runs, num_blocks)
+    free_energies = [
+        window_free_energies(
+            run.phi.ravel(), run.psi.ravel(), run.window.ravel(), run.settings,
+            max_samples=max_samples,
+        )
+        for run in runs
+    ]  # fmt: skip
+    phi, psi = (np.concatenate([getattr(run, x).ravel() for run in runs]) for x in ("phi", "psi"))
+    log_weights = np.concatenate([
+        _log_weights(run, run_free_energies) - np.log(len(runs))
+        for run, run_free_energies in zip(runs, free_energies, strict=True)
+    ])  # fmt: skip
+    profile = free_energy_profile(phi, log_weights, num_bins)
+    blocks, profiles = [], []
+    for run, run_free_energies in zip(runs, free_energies, strict=True):
+        for block in _blocks(run, num_blocks):
+            block_free_energies = window_free_energies(
+                block.phi.ravel(), block.psi.ravel(), block.window.ravel(), run.settings,
+                max_samples=max_samples // num_blocks, initial=run_free_energies,
+            )  # fmt: skip
+            weights = _log_weights(block, block_free_energies)
+            blocks.append(delta_f(block.phi.ravel(), weights, state_phi))
+            profiles.append(free_energy_profile(block.phi.ravel(), weights, num_bins))
+
+    by_replica = np.reshape(blocks, (-1, num_blocks))
+    stderr = float(np.std(blocks, ddof=1) / np.sqrt(len(blocks)))
+    trend, agreement = trend_p_value(by_replica), agreement_p_value(by_replica)
+    converged, reason = _verdict(stderr, trend, agreement, max_stderr_kT)
+    return ReferenceFreeEnergy(
+        delta_f_kT=delta_f(phi, log_weights, state_phi),
+        stderr_kT=stderr,
+        replica_delta_f_kT=by_replica.mean(axis=1),
+        block_delta_f_kT=by_replica,
+        trend_p_value=trend,
+        agreement_p_value=agreement,
+        converged=converged,
+        reason=reason,
+        phi_centres=(np.arange(num_bins) + 0.5) * (2 * np.pi / num_bins) - np.pi,
+        profile_kT=profile,
+        profile_stderr_kT=np.std(profiles, axis=0, ddof=1) / np.sqrt(len(profiles)),
+        phi=phi,
+        psi=psi,
+        log_weights=log_weights,
+        replica=np.repeat(np.arange(len(runs)), [run.phi.size for run in runs]),
+    )
+
+
+def delta_f(phi: np.ndarray, log_weights: np.ndarray, state_phi: tuple[float, float]) -> float:
+    """Return f(state) - f(rest) of weighted samples [kT]."""
+    weights = np.exp(log_weights)
+    inside = weights[(phi > state_phi[0]) & (phi < state_phi[1])].sum()
+    return float(-np.log(inside / (weights.sum() - inside)))
+
+
+def free_energy_profile(phi: np.ndarray, log_weights: np.ndarray, num_bins: int) -> np.ndarray:
+    """Return -ln p(phi), zero at its minimum, ``(num_bins,)`` over the circle [kT].
+
+    An empty bin is unknown, not infinitely unlikely: it counts as holding the smallest weight.
+    """
+    weight, _ = np.histogram(phi, bins=num_bins, range=(-np.pi, np.pi), weights=np.exp(log_weights))
+    profile = -np.log(np.maximum(weight, np.exp(log_weights.min())))
+    return profile - profile.min()
+
+
+def _require_comparable(runs: Sequence[UmbrellaSamples], num_blocks: int) -> None:
+    if any(run.settings != runs[0].settings for run in runs):
+        raise InputError(
+            "umbrella runs", expected="the same settings in all", got="different settings",
+            remedy="estimate from runs of one configuration",
+        )  # fmt: skip
+    shortest = min(len(run.phi) for run in runs)
+    if not 2 <= num_blocks <= shortest:
+        raise InputError(
+            "num_blocks", expected=f"2 to {shortest}, the number of recorded frames",
+            got=num_blocks, remedy="run longer or use fewer blocks",
+        )  # fmt: skip
+
+
+def _blocks(run: UmbrellaSamples, num_blocks: int) -> Iterator[UmbrellaSamples]:
+    length = len(run.phi) // num_blocks
+    for block in range(num_blocks):
+        part = slice(block * length, (block + 1) * length)
+        arrays = {name: getattr(run, name)[part] for name in _RECORDED}
+        yield replace(run, **arrays)
+
+
+def _log_weights(run: UmbrellaSamples, free_energies: np.ndarray) -> np.ndarray:
+    return unbiased_log_weights(
+        run.phi.ravel(), run.psi.ravel(), run.common_bias.ravel(), free_energies, run.settings
+    )
+
+
+def _verdict(
+    stderr: float, trend: float, agreement: float, max_stderr_kt: float
+) -> tuple[bool, str]:
+    faults = []
+    if not trend > SIGNIFICANCE:
+        faults.append(f"the blocks trend (p = {trend:.2g}): equilibrate longer")
+    if not agreement > SIGNIFICANCE:
+        faults.append(f"the replicas disagree (p = {agreement:.2g}): run longer")
+    if not stderr <= max_stderr_kt:
+        faults.append(f"standard error {stderr:.3f} kT above {max_stderr_kt:g}: run longer")
+    if faults:
+        return False, "; ".join(faults)
+    return True, (
+        f"no trend (p = {trend:.2g}), replicas agree (p = {agreement:.2g}), "
+        f"standard error {stderr:.3f} kT"
+    )
+
+
+def trend_p_value(blocks: np.ndarray) -> float:
+    """Return how likely so steep a trend over the blocks is in the absence of one.
+
+    One common slope in time is fitted to all replicas, each with its own mean, and tested by
+    Student's t.
+
+    Args:
+        blocks: Estimates in order of time, ``(replicas, blocks)``.
+    """
+    num_replicas, num_blocks = blocks.shape
+    time = np.arange(num_blocks) - (num_blocks - 1) / 2
+    centred = blocks - blocks.mean(axis=1, keepdims=True)
+    sum_of_squares = num_replicas * (time**2).sum()
+    slope = (centred * time).sum() / sum_of_squares
+    freedom = num_replicas * (num_blocks - 1) - 1
+    residual_variance = ((centred - slope * time) ** 2).sum() / freedom
+    return float(2 * stats.t.sf(abs(slope) / np.sqrt(residual_variance / sum_of_squares), freedom))
+
+
+def agreement_p_value(blocks: np.ndarray) -> float:
+    """Return how likely replica means so different are if all replicas sample the same.
+
+    Args:
+        blocks: Estimates, ``(replicas, blocks)``; one replica always agrees with itself.
+
+    Source: Fisher's one-way analysis of variance.
+    """
+    return float(stats.f_oneway(*blocks).pvalue) if len(blocks) > 1 else 1.0

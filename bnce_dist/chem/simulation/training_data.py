@@ -1,0 +1,167 @@
+"""Training data: unbiased chains whose starts hold more of a rare state than equilibrium does."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.geometry import dihedral
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ForceField
+from bnce_dist.chem.simulation.langevin import Langevin, LangevinSettings, repartitioned_masses
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.random import generator
+
+
+@dataclass(frozen=True)
+class TrainingDataSettings:
+    """How many chains, from where and for how long.
+
+    Args:
+        num_chains: Chains that run at once.
+        frames_per_chain: Frames kept of each chain.
+        frame_interval_ps: Time between kept frames [ps].
+        equilibration_ps: Discarded dynamics, per chain [ps].
+        state_phi: Interval of phi that is the rare state [rad].
+        state_share: Share of chains that start in it; they stay there if its barrier is high.
+        langevin: Dynamics at the target temperature.
+    """
+
+    num_chains: int = 256
+    frames_per_chain: int = 250
+    frame_interval_ps: float = 0.2
+    equilibration_ps: float = 1.0
+    state_phi: tuple[float, float] = (0.0, 2.0)
+    state_share: float = 0.25
+    langevin: LangevinSettings = field(default_factory=LangevinSettings)
+
+
+@dataclass(frozen=True)
+class TrainingFrames:
+    """Frames of all chains, time by time.
+
+    Args:
+        positions_nm: ``(frames, atoms, 3)`` float32 [nm].
+        phi: ``(frames,)`` float32 [rad].
+        psi: ``(frames,)`` float32 [rad].
+    """
+
+    positions_nm: np.ndarray
+    phi: np.ndarray
+    psi: np.ndarray
+
+
+@torch.no_grad()
+def make_training_data(
+    force_field: ForceField,
+    molecule: Molecule,
+    umbrella_positions_nm: np.ndarray,
+    umbrella_log_weights: np.ndarray,
+    settings: TrainingDataSettings,
+    seed: int,
+) -> TrainingFrames:
+    """Run unbiased chains from weighted umbrella frames enriched in the rare state.
+
+    The frames are in equilibrium within the state and within the rest; only the share of the
+    state is not, and reweighting recovers it.
+
+    Args:
+        force_field: Batched forces; float32 is enough for dynamics.
+        molecule: Gives the masses and the atoms of phi and psi.
+        umbrella_positions_nm: Frames to start from, ``(samples, atoms, 3)`` [nm].
+        umbrella_log_weights: Their log weights, ``(samples,)``.
+        settings: Chains, frames and enrichment.
+        seed: Of the starts and the noise.
+
+    Raises: InputError: no start frame in the state or in the rest, or a chain explodes.
+    """
+    random = generator(seed, "training data")
+    candidates = torch.as_tensor(umbrella_positions_nm, dtype=torch.float32)
+    chosen = draw_starts(
+        dihedral(candidates, molecule.phi).numpy(), umbrella_log_weights, settings, random
+    )
+    positions = candidates[chosen]
+    masses = repartitioned_masses(
+        molecule.masses_dalton, molecule.elements, molecule.bonds,
+        settings.langevin.hydrogen_mass_dalton,
+    )  # fmt: skip
+    dynamics = Langevin(
+        lambda x: force_field.energy_and_forces_kj_mol(x)[1], masses, settings.langevin
+    )
+    velocities = dynamics.thermal_velocities(positions, random)
+    step_ps = settings.langevin.timestep_fs * 1e-3
+    positions, velocities = dynamics.run(
+        positions, velocities, round(settings.equilibration_ps / step_ps), random
+    )
+    frames = []
+    for _ in range(settings.frames_per_chain):
+        positions, velocities = dynamics.run(
+            positions, velocities, max(1, round(settings.frame_interval_ps / step_ps)), random
+        )
+        frames.append(positions)
+    kept = torch.cat(frames)
+    return TrainingFrames(
+        positions_nm=kept.numpy(),
+        phi=dihedral(kept, molecule.phi).numpy(),
+        psi=dihedral(kept, molecule.psi).numpy(),
+    )
+
+
+def draw_starts(
+    phi: np.ndarray,
+    log_weights: np.ndarray,
+    settings: TrainingDataSettings,
+    random: torch.Generator,
+) -> Tensor:
+    """Draw start frames by weight within the state and within the rest, ``(chains,)`` indices.
+
+    Args:
+        phi: Of the frames to draw from, ``(samples,)`` [rad].
+        log_weights: Their log weights, ``(samples,)``.
+        settings: Number of chains, the state and its share.
+        random: Source of the draws.
+
+    Raises: InputError: no frame in the state or in the rest.
+    """
+    weights = torch.from_numpy(np.exp(log_weights - log_weights.max()))
+    in_state = torch.from_numpy((phi > settings.state_phi[0]) & (phi < settings.state_phi[1]))
+    num_in_state = round(settings.state_share * settings.num_chains)
+    chosen = []
+    for member, count in (
+        (in_state, num_in_state), (~in_state, settings.num_chains - num_in_state),
+    ):  # fmt: skip
+        part = weights * member
+        if count == 0:
+            continue
+        if not part.sum() > 0:
+            raise InputError(
+                "umbrella frames", expected=f"some on both sides of phi in {settings.state_phi}",
+                got="one side empty", remedy="run the umbrella simulation longer",
+            )  # fmt: skip
+        chosen.append(torch.multinomial(part, count, replacement=True, generator=random))
+    return torch.cat(chosen)
+
+
+def permute_equivalent_hydrogens(
+    positions_nm: Tensor, molecule: Molecule, random: torch.Generator
+) -> Tensor:
+    """Relabel the hydrogens of every methyl and ammonium group by a random cyclic shift.
+
+    Dynamics rarely turns such a group by a third, though nothing tells the outcome apart.
+    Only cyclic shifts are used: exchanging two hydrogens would mirror the group.
+
+    Args:
+        positions_nm: ``(frames, atoms, 3)`` [nm].
+        molecule: Names the groups.
+        random: Source of the shifts.
+
+    Returns: Positions of the same shape; energies are the same.
+    """
+    frames, atoms = positions_nm.shape[:2]
+    source = torch.arange(atoms).repeat(frames, 1)
+    for group in molecule.equivalent_hydrogens:
+        members = torch.tensor(group)
+        shift = torch.randint(len(group), (frames, 1), generator=random)
+        source[:, members] = members[(torch.arange(len(group)) + shift) % len(group)]
+    return positions_nm.gather(1, source[..., None].expand(-1, -1, 3))

@@ -1,0 +1,255 @@
+"""Umbrella sampling of (phi, psi) with replica exchange between neighbouring windows."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.geometry import with_torsions
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ForceField
+from bnce_dist.chem.simulation.bias import FlatteningBias, RotamerBias, Torsions
+from bnce_dist.chem.simulation.langevin import Langevin, relax, repartitioned_masses
+from bnce_dist.chem.simulation.replica_exchange import WindowGrid
+from bnce_dist.chem.simulation.settings import UmbrellaSettings
+from bnce_dist.core.random import generator
+
+Progress = Callable[[int, int], None]
+"""Called with the exchange intervals done and their total."""
+
+MAX_REDRAWS = 10
+"""Times that side chains which clash are drawn again."""
+CLASH_KT = 100.0
+"""Energy above the median, after relaxation, that only atoms inside each other have [kT]."""
+
+
+@dataclass(frozen=True)
+class UmbrellaSamples:
+    """What one run recorded.
+
+    Args:
+        settings: The grid and the dynamics.
+        seed: Seed of the run.
+        phi: ``(frames, chains)`` float32 [rad].
+        psi: ``(frames, chains)`` float32 [rad].
+        window: Window each chain was in, ``(frames, chains)`` int16.
+        common_bias: The bias that all windows share, ``(frames, chains)`` float32 [kT].
+        positions_nm: ``(position_frames, chains, atoms, 3)`` float32 [nm].
+        positions_stride: Row r of the positions belongs to frame ``(r + 1) * stride - 1``.
+        acceptance: Accepted share of exchanges along (phi, psi).
+        seconds: Wall time of the dynamics recorded here [s].
+    """
+
+    settings: UmbrellaSettings
+    seed: int
+    phi: np.ndarray
+    psi: np.ndarray
+    window: np.ndarray
+    common_bias: np.ndarray
+    positions_nm: np.ndarray
+    positions_stride: int
+    acceptance: tuple[float, float]
+    seconds: float
+
+
+class UmbrellaSampler:
+    """One batch of chains over the window grid; its whole future is a function of its state.
+
+    Args:
+        force_field: Batched forces; float32 is enough for dynamics.
+        molecule: Gives the start, the masses and the atoms of phi and psi.
+        settings: The grid and the dynamics.
+        seed: Runs with different seeds have different starts and noise.
+    """
+
+    def __init__(
+        self, force_field: ForceField, molecule: Molecule, settings: UmbrellaSettings, seed: int
+    ) -> None:
+        self.force_field, self.molecule = force_field, molecule
+        self.settings, self.seed = settings, seed
+        self.masses = repartitioned_masses(
+            molecule.masses_dalton,
+            molecule.elements,
+            molecule.bonds,
+            settings.langevin.hydrogen_mass_dalton,
+        )
+        self.centres = torch.from_numpy(settings.centres()).float()
+        self.stiffness = torch.tensor(
+            [settings.phi_stiffness_kj_mol, settings.psi_stiffness_kj_mol]
+        )
+        self.chain_centres = self.centres
+        self.torsions = Torsions((molecule.phi, molecule.psi, *molecule.rotors))
+        self.flattening = FlatteningBias.none(settings.flattening_order)
+        self.rotamers = RotamerBias.none(len(molecule.rotors))
+        chain_at = torch.arange(settings.num_windows).view(settings.num_phi, settings.num_psi)
+        self.grid = WindowGrid(chain_at, settings.reduced_stiffness)
+        self.intervals_done = 0
+        self.positions_nm = self.velocities = torch.empty(0)
+
+    def start(self) -> None:
+        """Put every chain into its window, the other torsions anywhere, and shake it hot."""
+        settings, random = self.settings, generator(self.seed, "umbrella start")
+        starts = self._relaxed_starts(random)
+        clashed = self._are_clashed(starts)
+        for _ in range(MAX_REDRAWS):
+            if not clashed.any():
+                break
+            starts = torch.where(clashed[:, None, None], self._relaxed_starts(random), starts)
+            clashed = self._are_clashed(starts)
+        hot = self._langevin(settings.burn_in_temperature_kelvin)
+        steps = round(settings.burn_in_ps / (settings.langevin.timestep_fs * 1e-3))
+        self.positions_nm, _ = hot.run(
+            starts, hot.thermal_velocities(starts, random), steps, random
+        )
+        self.velocities = self._langevin().thermal_velocities(self.positions_nm, random)
+
+    def _relaxed_starts(self, random: torch.Generator) -> Tensor:
+        """Return one structure for every window, ``(windows, atoms, 3)`` [nm]."""
+        rotors, num_windows = self.molecule.rotors, self.settings.num_windows
+        anywhere = 2 * torch.pi * torch.rand(num_windows, len(rotors), generator=random)
+        starts = with_torsions(
+            torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
+            self.molecule.bonds,
+            (self.molecule.phi, self.molecule.psi, *rotors),
+            torch.cat([self.chain_centres, anywhere], dim=1),
+        )
+        return relax(self._forces, starts)
+
+    def _are_clashed(self, starts: Tensor) -> Tensor:
+        """Return which structures did not part where atoms were drawn into each other."""
+        energies, _ = self.force_field.energy_and_forces_kj_mol(starts)
+        limit = energies.median() + CLASH_KT * self.settings.kt_kj_mol
+        return ~(energies < limit)
+
+    def flatten(self) -> None:
+        """Measure the landscape and level it, so that no chain waits long before a barrier.
+
+        A barrier along phi or psi more sharply curved than the window's own potential would
+        split its window in two; one along another torsion is held by no window at all.
+        """
+        for _ in range(self.settings.flattening_stages):
+            samples, rotors = self._advance(self.settings.flattening_ps)
+            self.rotamers = self.rotamers.refined(rotors, self.settings.rotamer_ceiling_kt)
+            self.flattening = self.flattening.refined(
+                samples.phi.ravel(), samples.psi.ravel(), samples.window.ravel(), self.settings
+            )
+
+    def advance(self, duration_ps: float, progress: Progress | None = None) -> UmbrellaSamples:
+        """Run for a time per chain and return what was recorded on the way.
+
+        Args:
+            duration_ps: Time per chain, rounded to whole exchange intervals [ps].
+            progress: Called after every interval.
+        """
+        return self._advance(duration_ps, progress)[0]
+
+    def _advance(
+        self, duration_ps: float, progress: Progress | None = None
+    ) -> tuple[UmbrellaSamples, np.ndarray]:
+        """Do what `advance` does and also return the rotors, ``(samples, torsions)`` [rad]."""
+        settings, began = self.settings, time.perf_counter()
+        num_intervals = max(1, round(duration_ps / settings.interval_ps))
+        stride = max(1, round(settings.positions_interval_ps / settings.interval_ps))
+        shape = (num_intervals, settings.num_windows)
+        angles = np.empty((*shape, len(self.torsions.atoms)), dtype=np.float32)
+        window = np.empty(shape, dtype=np.int16)
+        positions = []
+        dynamics = self._langevin()
+        for interval in range(num_intervals):
+            random = generator(self.seed, "umbrella interval", self.intervals_done)
+            self.positions_nm, self.velocities = dynamics.run(
+                self.positions_nm, self.velocities, settings.exchange_interval_steps, random
+            )
+            current = self.torsions.angles(self.positions_nm)
+            angles[interval] = current.numpy()
+            window[interval] = self.grid.window_of_chain().numpy()
+            if (interval + 1) % stride == 0:
+                positions.append(self.positions_nm.numpy())
+            self.grid.exchange(current[:, :2].double(), random)
+            self.chain_centres = self.centres[self.grid.window_of_chain()]
+            self.intervals_done += 1
+            if progress is not None:
+                progress(interval + 1, num_intervals)
+        atoms = self.positions_nm.shape[1]
+        phi, psi, rotors = angles[..., 0], angles[..., 1], angles[..., 2:]
+        common_bias = self.flattening.energy(phi.ravel(), psi.ravel()).reshape(shape)
+        common_bias += self.rotamers.energy(rotors)
+        samples = UmbrellaSamples(
+            settings=settings,
+            seed=self.seed,
+            phi=phi,
+            psi=psi,
+            window=window,
+            common_bias=common_bias.astype(np.float32),
+            positions_stride=stride,
+            positions_nm=np.array(positions).reshape(-1, settings.num_windows, atoms, 3),
+            acceptance=self.grid.acceptance,
+            seconds=time.perf_counter() - began,
+        )
+        return samples, rotors.reshape(phi.size, rotors.shape[-1])
+
+    def state(self) -> dict[str, Any]:
+        """Return plain arrays from which ``restore`` continues bit for bit."""
+        return {
+            "positions_nm": self.positions_nm.numpy(),
+            "velocities": self.velocities.numpy(),
+            "chain_at": self.grid.chain_at.numpy(),
+            "flattening": self.flattening.coefficients.numpy(),
+            "rotamers": self.rotamers.coefficients.numpy(),
+            "intervals_done": self.intervals_done,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what ``state`` returned."""
+        self.positions_nm = torch.from_numpy(np.array(state["positions_nm"]))
+        self.velocities = torch.from_numpy(np.array(state["velocities"]))
+        self.grid.chain_at = torch.from_numpy(np.array(state["chain_at"]))
+        self.chain_centres = self.centres[self.grid.window_of_chain()]
+        self.flattening = FlatteningBias(np.array(state["flattening"]))
+        self.rotamers = RotamerBias(np.array(state["rotamers"]))
+        self.intervals_done = int(state["intervals_done"])
+
+    def _langevin(self, temperature_kelvin: float | None = None) -> Langevin:
+        settings = self.settings.langevin
+        if temperature_kelvin is not None:
+            settings = replace(settings, temperature_kelvin=temperature_kelvin)
+        return Langevin(self._forces, self.masses, settings)
+
+    def _forces(self, positions_nm: Tensor) -> Tensor:
+        forces = self.force_field.energy_and_forces_kj_mol(positions_nm)[1]
+        angles, gradients = self.torsions.angles_and_gradients(positions_nm)
+        biased, rotors = angles.split([2, angles.shape[1] - 2], dim=1)
+        slopes = self.stiffness * torch.sin(biased - self.chain_centres)
+        kt = self.settings.kt_kj_mol
+        slopes += kt * self.flattening.slopes(biased)
+        slopes = torch.cat([slopes, kt * self.rotamers.slopes(rotors)], dim=1)
+        return self.torsions.add_forces(forces, gradients, slopes)
+
+
+def run_umbrella(
+    force_field: ForceField,
+    molecule: Molecule,
+    settings: UmbrellaSettings,
+    seed: int,
+    progress: Progress | None = None,
+) -> UmbrellaSamples:
+    """Run one independent replica of the whole grid, from its own starts, on this thread.
+
+    Args:
+        force_field: Batched forces; float32 is enough for dynamics.
+        molecule: Gives the start, the masses and the atoms of phi and psi.
+        settings: The grid and the dynamics.
+        seed: Runs with different seeds are independent.
+        progress: Called after every exchange interval of the production.
+
+    Raises: InputError: a chain left the finite numbers.
+    """
+    sampler = UmbrellaSampler(force_field, molecule, settings, seed)
+    sampler.start()
+    sampler.flatten()
+    sampler.advance(settings.equilibration_ps)
+    return sampler.advance(settings.production_ps, progress)

@@ -1,0 +1,1 @@
+"""Settings: strict sections, read from YAML and ``key=value``."""

@@ -1,0 +1,108 @@
+"""Which machines do a run's work: its executor, checked before anything expensive."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
+from bnce_dist.generator.architectures import (
+    ModelConfig,
+    build_energy_matching,
+    build_flow_matching,
+    build_molecular_matching,
+    train_settings,
+)
+from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.executor import Executor, LocalExecutor
+from bnce_dist.pipeline.plan import Plan
+from bnce_dist.pipeline.run import STAGE_NAMES
+
+
+def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = False) -> Parallelism:
+    """Return how the run's trainings are spread.
+
+    Args:
+        config: Of the run.
+        last_stage: Where it stops.
+        is_cartesian: Whether its models live in Cartesian coordinates.
+
+    Raises: InputError: the strategy cannot train a model that the run comes to.
+    """
+    cluster = config.cluster
+    parallelism = Parallelism(
+        strategy=cluster.strategy,
+        zero_stage=cluster.zero_stage,
+        accumulation_steps=cluster.accumulation_steps,
+    )
+    trainings: dict[str, tuple[ModelConfig, Callable[[], nn.Module]]] = {
+        "train_emulator": (config.emulator, partial(build_flow_matching, config.emulator, 1, 1)),
+        "train_energy": (config.energy, partial(build_energy_matching, config.energy, 1, 1)),
+    }
+    if is_cartesian:
+        field, two_atoms = config.transferable, [[1.0], [1.0]]
+        trainings = {
+            "train_emulator": (field, partial(build_molecular_matching, field, [two_atoms])),
+            "train_energy": (
+                config.energy,
+                partial(build_energy_matching, config.energy, 3, 0, two_atoms),
+            ),
+        }
+    for stage in STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]:
+        if stage in trainings:
+            section, build_objective = trainings[stage]
+            parallelism.require_supported(build_objective, train_settings(section, config.seed))
+    return parallelism
+
+
+def create_executor(
+    kind: Literal["ray", "local"],
+    num_workers: int | None,
+    parallelism: Parallelism = DATA_PARALLEL,
+    *,
+    min_workers: int | None = None,
+    require_gpus: bool = False,
+) -> Executor:
+    """Return the executor of a configuration's ``cluster`` section.
+
+    Raises: InputError: the cluster cannot be reached or is too small.
+    """
+    if kind == "local":
+        return LocalExecutor(parallelism.accumulation_steps)
+    # Ray takes seconds to import, which a run in this process should not wait for.
+    from bnce_dist.distributed.executor import RayExecutor
+
+    return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
+
+
+def executor_of(
+    config: Config, last_stage: str, output: Path, *, is_cartesian: bool = False
+) -> Executor:
+    """Return the executor of a run's ``cluster`` section.
+
+    Args:
+        config: Of the run.
+        last_stage: Where the run stops.
+        output: The folder of the run's folder, which all nodes must share.
+        is_cartesian: As for `parallelism_of`.
+
+    Raises: InputError: the cluster cannot be used, or not for the run's models, or one of its
+        nodes is not fit for the run.
+    """
+    cluster = config.cluster
+    executor = create_executor(
+        cluster.executor,
+        cluster.num_workers,
+        parallelism_of(config, last_stage, is_cartesian=is_cartesian),
+        min_workers=cluster.min_workers,
+        require_gpus=cluster.require_gpus,
+    )
+    if cluster.executor == "ray":
+        from bnce_dist.distributed.preflight import require_sound_nodes
+
+        plan = Plan.of(config, Target.from_config(config.target), is_cartesian=is_cartesian)
+        require_sound_nodes(config, output.absolute(), plan)
+    return executor

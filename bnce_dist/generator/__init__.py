@@ -1,0 +1,1 @@
+"""What a user holds: target, emulator, learned density, weighted conformations, verdict."""

@@ -1,0 +1,338 @@
+"""Which models a configuration stands for; every function pickles and runs on any worker."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from bnce_dist.config.section import (
+    Count,
+    Interpolant,
+    Names,
+    NonNegative,
+    Positive,
+)
+from bnce_dist.core.couplings import COUPLINGS
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.interpolant import interpolant_from_name
+from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching
+from bnce_dist.core.objectives import EnergyMatching, FlowMatching
+from bnce_dist.core.path import ProductPath
+from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
+from bnce_dist.nn.distance_energy import DistanceEnergy
+from bnce_dist.nn.energy import LateFusionEnergy
+from bnce_dist.nn.energy_model import EnergyModel
+from bnce_dist.nn.graphormer import GraphormerEnergy
+from bnce_dist.nn.gvp import GVPVectorField
+from bnce_dist.nn.mean_free import MeanFreeVelocity
+from bnce_dist.nn.velocity import InternalVelocity
+from bnce_dist.training.settings import TrainingConfig, TrainSettings
+
+
+class EmulatorConfig(TrainingConfig):
+    """The flow that draws samples, in whitened internal coordinates."""
+
+    num_steps: Count = 6000
+    """Optimiser steps."""
+    learning_rate: Positive = 2e-3
+    """Peak of the schedule."""
+    width: Count = 256
+    """Hidden features."""
+    depth: Count = 4
+    """Residual blocks."""
+    interpolant: Interpolant = "trigonometric"
+    """Path of the Euclidean coordinates; both end in a standard normal."""
+    time_exponent: Positive = 1.0
+    """Training times are u^exponent with u uniform."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; bf16 is autocast."""
+    num_ode_steps: Count = 20
+    """Midpoint steps of the sampler."""
+    ode_time_exponent: Positive = 1.0
+    """Above 1 the sampler's steps shorten towards the data."""
+
+
+class TransferableConfig(TrainingConfig):
+    """One flow for many molecules (--transferable), in Cartesian coordinates, trained on others."""
+
+    training_molecules: Names = (
+        "AR", "RN", "ND", "DC", "CQ", "QE", "EG", "GH", "HI", "IL",
+        "LK", "KM", "MF", "FV", "PT", "ST", "TW", "WY", "YS", "VA",
+    )  # fmt: skip
+    """Dipeptides that the field learns from; none of those it is asked about."""
+    num_steps: Count = 100_000
+    """Optimiser steps."""
+    global_batch_size: Count = 256
+    """Samples per step over all workers, of all molecules mixed."""
+    num_layers: Count = 5
+    """Rounds of messages between atoms."""
+    num_scalars: Count = 64
+    """Scalars of an atom."""
+    num_vectors: Count = 16
+    """Vectors of an atom."""
+    interpolant: Interpolant = "linear"
+    """Path of the coordinates; both end in a standard normal."""
+    coupling: Literal["independent", "optimal_transport", "kabsch"] = "kabsch"
+    """What noise goes with what data: any, the nearest of the batch, or rotated onto it."""
+    time_exponent: Positive = 1.0
+    """Training times are u^exponent with u uniform."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; bf16 is autocast."""
+    num_ode_steps: Count = 25
+    """Midpoint steps of the sampler."""
+    ode_time_exponent: Positive = 1.0
+    """Above 1 the sampler's steps shorten towards the data."""
+
+
+class FineTuningConfig(TrainingConfig):
+    """How the transferable field goes on learning from its reweighted samples of one molecule."""
+
+    num_steps: Count = 2000
+    """Optimiser steps."""
+    global_batch_size: Count = 256
+    """Samples per step over all workers."""
+    learning_rate: Positive = 2e-4
+    """Peak of the schedule."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward pass; bf16 is autocast."""
+
+
+class EnergyConfig(TrainingConfig):
+    """The energy model that gives the emulator's density in one forward pass."""
+
+    num_steps: Count = 4000
+    """Optimiser steps."""
+    learning_rate: Positive = 2e-3
+    """Peak of the schedule."""
+    architecture: Literal["late_fusion", "concatenated", "distance", "graphormer"] = "late_fusion"
+    """In internal coordinates, where time enters the network: in a last inner product, or as one
+    more coordinate. In Cartesian ones, what sees the atoms: messages over distances with time in a
+    last inner product, or the published attention, which sees time first."""
+    width: Count = 256
+    """Hidden features."""
+    depth: Count = 4
+    """Residual blocks or layers, or rounds of messages."""
+    num_features: Count = 128
+    """Features of a point that times are fused with, in late fusion."""
+    num_fourier: Annotated[int, Field(ge=0)] = 0
+    """Random Fourier features of the Euclidean coordinates."""
+    fourier_scale: Positive = 1.0
+    """Standard deviation of their frequencies: the inverse of the length to be resolved."""
+    interpolant: Interpolant = "trigonometric"
+    """Path of the Euclidean coordinates; both end in a standard normal."""
+    score_weight: NonNegative = 60.0
+    """Weight of the score-matching loss, a mean over coordinates."""
+    infonce_weight: NonNegative = 2.0
+    """Weight of the InfoNCE loss."""
+    num_negatives: Count = 128
+    """Other times each point is compared with."""
+    negatives: Literal["stratified", "independent"] = "stratified"
+    """One time per stratum, common to all points, or independent times for every point."""
+    time_exponent: Positive = 2.5
+    """Training times are u^exponent with u uniform."""
+    precision: Literal["fp32"] = "fp32"
+    """Arithmetic; bf16 would cost the log density 0.1 kT and more."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "EnergyConfig":
+        self.require(
+            self.score_weight + self.infonce_weight > 0,
+            "one of the two weights above zero",
+            "score_weight",
+            "infonce_weight",
+        )
+        return self
+
+
+VelocityModel = InternalVelocity | MeanFreeVelocity
+"""A velocity field bound to one molecule, as an emulator holds it."""
+
+VELOCITY_MODELS: dict[str, Callable[..., VelocityModel]] = {
+    InternalVelocity.architecture: InternalVelocity,
+    MeanFreeVelocity.architecture: MeanFreeVelocity.from_config,
+}
+"""What builds a velocity model from its ``config()``, by the name that files use."""
+
+_INTERNAL_ENERGIES: tuple[type[EnergyModel], ...] = (LateFusionEnergy, ConcatenatedEnergy)
+_CARTESIAN_ENERGIES: tuple[type[EnergyModel], ...] = (DistanceEnergy, GraphormerEnergy)
+ENERGY_MODELS: dict[str, type[EnergyModel]] = {
+    model.architecture: model for model in _INTERNAL_ENERGIES + _CARTESIAN_ENERGIES
+}
+"""By the name that configurations and files use."""
+
+NodeFeatures = list[list[float]]
+"""What tells a molecule's atoms apart where coordinates are Cartesian, one list per atom."""
+
+# The published model has 32 heads on 256 channels.
+_CHANNELS_PER_HEAD = 8
+# In standard deviations of the data, about 0.2 nm.
+_MAX_DISTANCE, _STEP_SIZE = 8.0, 5.0
+
+ModelConfig = EmulatorConfig | TransferableConfig | FineTuningConfig | EnergyConfig
+"""Settings of a training of the pipeline."""
+
+
+def build_path(interpolant: str, num_euclidean: int, num_circular: int) -> ProductPath:
+    """Return the path from data to a known density, which is what normalises energy models."""
+    return ProductPath(interpolant_from_name(interpolant), num_euclidean, num_circular)
+
+
+def build_velocity_field(
+    config: EmulatorConfig, num_euclidean: int, num_circular: int
+) -> InternalVelocity:
+    """Return the emulator's network with initial weights."""
+    return InternalVelocity(num_euclidean, num_circular, width=config.width, depth=config.depth)
+
+
+def build_energy_model(
+    config: EnergyConfig,
+    num_euclidean: int,
+    num_circular: int,
+    node_features: NodeFeatures | None = None,
+) -> EnergyModel:
+    """Return the energy model with initial weights.
+
+    Args:
+        config: Its settings.
+        num_euclidean: Model-space coordinates on the real line.
+        num_circular: Model-space coordinates on the circle.
+        node_features: Of the molecule's atoms if, and only if, the coordinates are Cartesian.
+
+    Raises: InputError: an architecture for other coordinates, or of an impossible width.
+    """
+    require_architecture(config, is_cartesian=node_features is not None)
+    if node_features is not None:
+        return _cartesian_energy(config, node_features)
+    if config.architecture == ConcatenatedEnergy.architecture:
+        return ConcatenatedEnergy(
+            num_euclidean,
+            num_circular,
+            width=config.width,
+            depth=config.depth,
+            num_fourier=config.num_fourier,
+            fourier_scale=config.fourier_scale,
+        )
+    return LateFusionEnergy(
+        num_euclidean,
+        num_circular,
+        interpolant=config.interpolant,
+        width=config.width,
+        depth=config.depth,
+        num_features=config.num_features,
+        num_fourier=config.num_fourier,
+        fourier_scale=config.fourier_scale,
+        time_exponent=config.time_exponent,
+    )
+
+
+def require_architecture(config: EnergyConfig, *, is_cartesian: bool) -> None:
+    """Refuse an energy model that was not made for a run's coordinates.
+
+    Raises: InputError: it was not, or its width is impossible.
+    """
+    fitting = _CARTESIAN_ENERGIES if is_cartesian else _INTERNAL_ENERGIES
+    names = [model.architecture for model in fitting]
+    if config.architecture not in names:
+        raise InputError(
+            f"energy.architecture in {'Cartesian' if is_cartesian else 'internal'} coordinates",
+            expected=" or ".join(names),
+            got=config.architecture,
+            remedy=f"set energy.architecture={names[0]}"
+            + ("" if is_cartesian else ", or train one Cartesian field by --transferable"),
+        )
+    if config.architecture == GraphormerEnergy.architecture and config.width % _CHANNELS_PER_HEAD:
+        raise InputError(
+            "energy.width of a graphormer",
+            expected=f"a multiple of {_CHANNELS_PER_HEAD}, the channels of a head",
+            got=config.width,
+            remedy="change energy.width",
+        )
+
+
+def _cartesian_energy(config: EnergyConfig, node_features: NodeFeatures) -> EnergyModel:
+    if config.architecture == GraphormerEnergy.architecture:
+        return GraphormerEnergy(
+            node_features,
+            interpolant=config.interpolant,
+            width=config.width,
+            depth=config.depth,
+            num_heads=config.width // _CHANNELS_PER_HEAD,
+        )
+    return DistanceEnergy(
+        node_features,
+        interpolant=config.interpolant,
+        width=config.width,
+        depth=config.depth,
+        num_features=config.num_features,
+        time_exponent=config.time_exponent,
+    )
+
+
+def build_flow_matching(
+    config: EmulatorConfig, num_euclidean: int, num_circular: int
+) -> FlowMatching:
+    """Return the emulator's objective around a new network."""
+    return FlowMatching(
+        build_velocity_field(config, num_euclidean, num_circular),
+        build_path(config.interpolant, num_euclidean, num_circular),
+        time_exponent=config.time_exponent,
+    )
+
+
+def build_field(config: TransferableConfig, num_node_features: int) -> GVPVectorField:
+    """Return the transferable field with initial weights."""
+    return GVPVectorField(
+        num_node_features,
+        interpolant=config.interpolant,
+        num_layers=config.num_layers,
+        num_scalars=config.num_scalars,
+        num_vectors=config.num_vectors,
+        max_distance=_MAX_DISTANCE,
+        step_size=_STEP_SIZE,
+    )
+
+
+def molecular_matching(
+    config: TransferableConfig, field: GVPVectorField, node_features: Sequence[NodeFeatures]
+) -> MolecularFlowMatching:
+    """Return the objective of a field, for molecules of these features."""
+    return MolecularFlowMatching(
+        field,
+        interpolant_from_name(config.interpolant),
+        [torch.tensor(features) for features in node_features],
+        coupling=COUPLINGS[config.coupling],
+        time_exponent=config.time_exponent,
+    )
+
+
+def build_molecular_matching(
+    config: TransferableConfig, node_features: Sequence[NodeFeatures]
+) -> MolecularFlowMatching:
+    """Return the transferable field's objective around a new field."""
+    field = build_field(config, len(node_features[0][0]))
+    return molecular_matching(config, field, node_features)
+
+
+def build_energy_matching(
+    config: EnergyConfig,
+    num_euclidean: int,
+    num_circular: int,
+    node_features: NodeFeatures | None = None,
+) -> EnergyMatching:
+    """Return the energy model's objective around a new model (see ``build_energy_model``)."""
+    return EnergyMatching(
+        build_energy_model(config, num_euclidean, num_circular, node_features),
+        build_path(config.interpolant, num_euclidean, num_circular),
+        score_weight=config.score_weight,
+        infonce_weight=config.infonce_weight,
+        num_negatives=config.num_negatives,
+        negatives=config.negatives,
+        time_exponent=config.time_exponent,
+    )
+
+
+def train_settings(config: ModelConfig, seed: int) -> TrainSettings:
+    """Return the optimiser's part of a model's configuration."""
+    names = set(TrainingConfig.model_fields)
+    return TrainSettings(**config.model_dump(include=names), precision=config.precision, seed=seed)

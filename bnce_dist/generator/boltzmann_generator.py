@@ -1,0 +1,244 @@
+"""A trained pair of models as one object and one file: samples with weights, densities."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.validation import has_native_chirality, require_molecules
+from bnce_dist.config.load import load_section, with_values
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.random import generator
+from bnce_dist.core.weights import log_weights
+from bnce_dist.data.atomic import read_json
+from bnce_dist.data.torch_file import write_torch
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.ensemble import Ensemble
+from bnce_dist.generator.evaluation import evaluate_samples, log_num_images
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.metrics import FloatArray
+from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state
+from bnce_dist.generator.target import Target, TargetConfig
+from bnce_dist.training.progress import Progress
+
+FILE_NAME = "generator.pt"
+"""What a finished run calls its own."""
+_KIND = "generator"
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class BoltzmannGenerator:
+    """Draws molecules from an emulator and weights them to their Boltzmann distribution.
+
+    Args:
+        target_config: The distribution, as in the configuration of a run.
+        target: Built from it.
+        emulator: Draws the samples.
+        density: Gives their log density in one pass.
+        metrics: Content of the run's ``metrics.json``; empty for a run that was not evaluated.
+    """
+
+    target_config: TargetConfig
+    target: Target
+    emulator: Emulator
+    density: LearnedDensity
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def molecule(self) -> Molecule:
+        """The molecule."""
+        return self.target.molecule
+
+    def sample(self, num_samples: int, seed: int = 0, *, progress: bool = True) -> Ensemble:
+        """Draw weighted conformations.
+
+        Args:
+            num_samples: How many; the first ones do not depend on it.
+            seed: Of the noise.
+            progress: Whether to show how far it is.
+
+        Raises: InputError: not a positive number, or the models give numbers that are not finite.
+        """
+        if num_samples < 1:
+            raise InputError(
+                "num_samples", expected="at least 1", got=num_samples, remedy="ask for more"
+            )
+        batches = []
+        with Progress("sample", total=num_samples, unit="sample", shown=progress) as display:
+            for index, start in enumerate(range(0, num_samples, _BATCH)):
+                size = min(_BATCH, num_samples - start)
+                batches.append(self._sample_batch(size, generator(seed, "sample", index)))
+                display.update(start + size)
+        joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        return Ensemble(self.target, **joined)
+
+    def log_density(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
+        """Return the emulator's normalised log density, modulo rigid motion.
+
+        Args:
+            positions_nm: ``(batch, atoms, 3)`` [nm].
+
+        Returns: ``(batch,)`` [nats].
+        Raises: InputError: another number of atoms, not finite, not in nm, or a singular geometry.
+        """
+        log_density = self.density.log_density(self._checked(positions_nm)).numpy()
+        return log_density + log_num_images(self.molecule, self.density.coordinates)
+
+    @torch.no_grad()
+    def reduced_potential(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
+        """Return the target's potential energy in units of kT.
+
+        Args:
+            positions_nm: ``(batch, atoms, 3)`` [nm].
+
+        Returns: ``(batch,)`` [kT].
+        Raises: InputError: as for `log_density`.
+        """
+        return self.target.force_field.reduced_potential(self._checked(positions_nm)).numpy()
+
+    def evaluate(self, positions_nm: ArrayLike | Tensor) -> Ensemble:
+        """Return conformations with the weights that samples of the emulator would have.
+
+        Args:
+            positions_nm: ``(batch, atoms, 3)`` [nm].
+
+        Raises: InputError: as for `log_density`.
+        """
+        positions = self._checked(positions_nm)
+        log_density, potential = self.log_density(positions), self.reduced_potential(positions)
+        native = has_native_chirality(self.molecule, positions).numpy()
+        weights = log_weights(np.where(native, potential, np.inf), log_density)
+        return Ensemble(self.target, positions.numpy(), log_density, potential, weights)
+
+    def log_weights(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
+        """Return the log weights of the emulator's samples towards the target.
+
+        Args:
+            positions_nm: ``(batch, atoms, 3)`` [nm].
+
+        Returns: ``(batch,)`` [nats], unnormalised; ``-inf`` for mirror images.
+        Raises: InputError: as for `log_density`.
+        """
+        return self.evaluate(positions_nm).log_weights
+
+    def save(self, path: str | Path, *, half_precision: bool = False) -> None:
+        """Write everything to one file, atomically; it loads without running code.
+
+        Args:
+            path: The file.
+            half_precision: Whether to store the networks' weights in 16 bits.
+        """
+        models = {"emulator": self.emulator.to_state(), "energy": self.density.to_state()}
+        if half_precision:
+            for state in models.values():
+                state["weights"] = {
+                    name: weight.half() if weight.is_floating_point() else weight
+                    for name, weight in state["weights"].items()
+                }
+        # The sequence says it all: a structure only gave the first simulation its start.
+        target = self.target_config.model_copy(update={"sequence": self.molecule.name, "pdb": None})
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": _KIND,
+            "molecule": self.molecule.identity,
+            "target": target.model_dump(mode="json"),
+            **models,
+            "metrics": dict(self.metrics),
+        }
+        write_torch(path, content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "BoltzmannGenerator":
+        """Read a run's folder, or a file that `save` wrote.
+
+        Raises: InputError: absent, unfinished, torn, or something else.
+        """
+        path = Path(path)
+        return cls._of_run(RunFolder(path)) if path.is_dir() else cls._of_file(path)
+
+    @classmethod
+    def _of_run(cls, folder: RunFolder) -> "BoltzmannGenerator":
+        if not folder.config_path.exists():
+            raise InputError(
+                f"folder {folder.path}",
+                expected="a run's folder",
+                got="no config.yaml in it",
+                remedy="name a folder that `bnce train` wrote",
+            )
+        target_config = load_section(TargetConfig, folder.config_path, "target")
+        target = Target.from_config(target_config)
+        identity = target.molecule.identity
+        metrics = folder.path / "metrics.json"
+        return cls(
+            target_config,
+            target,
+            Emulator.load(folder.stage("train_emulator") / "emulator.pt", molecule=identity),
+            LearnedDensity.load(folder.stage("train_energy") / "energy.pt", molecule=identity),
+            read_json(metrics) if metrics.exists() else {},
+        )
+
+    @classmethod
+    def _of_file(cls, path: Path) -> "BoltzmannGenerator":
+        content = load_state(path, _KIND)
+        target_config = with_values(TargetConfig(), content["target"])
+        return cls(
+            target_config,
+            Target.from_config(target_config),
+            Emulator.from_state(content["emulator"]),
+            LearnedDensity.from_state(content["energy"]),
+            content["metrics"],
+        )
+
+    def _sample_batch(self, size: int, noise: torch.Generator) -> dict[str, FloatArray]:
+        """Return the arrays of an `Ensemble`."""
+        z = self.emulator.transport(self.emulator.path.sample_prior(size, noise))
+        arrays = {
+            name: array.numpy()
+            for name, array in evaluate_samples(
+                self.target, self.emulator.coordinates, z, self.density.log_density_z(z)
+            ).items()
+        }
+        possible = np.where(arrays["native_chirality"], arrays["reduced_potential"], np.inf)
+        return {
+            "positions_nm": arrays["positions_nm"],
+            "log_density": arrays["log_density"],
+            "reduced_potential": arrays["reduced_potential"],
+            "log_weights": log_weights(possible, arrays["log_density"]),
+        }
+
+    def _checked(self, positions_nm: ArrayLike | Tensor) -> Tensor:
+        positions = torch.as_tensor(positions_nm, dtype=torch.float64).detach().cpu()
+        require_molecules(self.molecule, positions)
+        return positions
+
+
+FOLDER = Path(__file__).parents[1] / "models"
+
+
+def shipped_sequences() -> list[str]:
+    """Return the molecules whose models come with the package."""
+    return sorted(path.stem.upper() for path in FOLDER.glob("*.pt"))
+
+
+def load_shipped(sequence: str) -> BoltzmannGenerator:
+    """Return the shipped model of a molecule.
+
+    Raises: InputError: there is none.
+    """
+    path = FOLDER / f"{sequence.strip().lower()}.pt"
+    if not path.exists():
+        raise InputError(
+            "--sequence",
+            expected=f"a shipped molecule ({', '.join(shipped_sequences())})",
+            got=repr(sequence),
+            remedy=f"train one with `bnce train target.sequence={sequence}` and give its --model",
+        )
+    return BoltzmannGenerator.load(path)

@@ -1,0 +1,112 @@
+"""Weighted conformations, and what can be asked of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from bnce_dist.chem.geometry import dihedral
+from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
+from bnce_dist.core.weights import Weights
+from bnce_dist.generator.ensemble_file import write_ensemble
+from bnce_dist.generator.metrics import FloatArray, weight_diagnostics
+from bnce_dist.generator.target import Target
+from bnce_dist.generator.verdict import Verdict, judge
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Conformations of one molecule with weights towards its Boltzmann distribution.
+
+    Args:
+        target: The distribution.
+        positions_nm: ``(samples, atoms, 3)`` [nm].
+        log_density: Of the distribution they were drawn from, ``(samples,)`` [nats].
+        reduced_potential: ``(samples,)`` [kT]; infinite where the sample is no molecule.
+        log_weights: Unnormalised, ``(samples,)`` [nats]; ``-inf`` for a broken or mirrored sample.
+    """
+
+    target: Target
+    positions_nm: FloatArray
+    log_density: FloatArray
+    reduced_potential: FloatArray
+    log_weights: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.log_weights)
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The weights with all their diagnostics.
+
+        Raises: InputError: no sample has any weight.
+        """
+        return Weights(self.log_weights)
+
+    @property
+    def ess_fraction(self) -> float:
+        """Effective sample size over the number of samples; it depends on that number."""
+        return self.weights.ess_fraction
+
+    @property
+    def pareto_k(self) -> float:
+        """Shape of the weights' tail; above 0.7 means are unreliable at any sample size."""
+        return self.weights.pareto_k
+
+    @cached_property
+    def phi(self) -> FloatArray:
+        """The first phi torsion, ``(samples,)`` [rad]."""
+        return self._torsion(self.target.molecule.phi)
+
+    @cached_property
+    def psi(self) -> FloatArray:
+        """The first psi torsion, ``(samples,)`` [rad]."""
+        return self._torsion(self.target.molecule.psi)
+
+    @property
+    def in_state(self) -> NDArray[np.bool_]:
+        """Which samples are in the target's state, ``(samples,)``."""
+        return self.target.in_state(self.phi)
+
+    def delta_f(
+        self, in_state: ArrayLike | None = None, *, num_bootstrap: int = 500, seed: int = 0
+    ) -> FreeEnergyDifference:
+        """Return the free energy of a state relative to everything else, with its interval.
+
+        Args:
+            in_state: Whether each sample is in the state, ``(samples,)`` bool; by default the
+                target's own state, an interval of phi.
+            num_bootstrap: Replicates of the error bar.
+            seed: Of the replicates.
+
+        Raises: InputError: one side of the division is empty.
+        """
+        inside = self.in_state if in_state is None else in_state
+        return delta_f(self.log_weights, inside, num_bootstrap=num_bootstrap, seed=seed)
+
+    def diagnostics(self) -> dict[str, Any]:
+        """Return what a verdict is made from, under the names of ``metrics.json``."""
+        return weight_diagnostics(self.weights, self.in_state)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether free energies of these samples can be trusted; the density is taken as exact."""
+        return judge(self.diagnostics())
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write everything to files and return their paths; see `write_ensemble`.
+
+        Args:
+            path: Ends in ``.npz``, ``.dcd``, ``.pdb`` or ``.xtc``.
+            overwrite: Whether files that exist are to be replaced.
+
+        Raises: InputError: an unknown format, a file that exists, or an unwritable folder.
+        """
+        return write_ensemble(Path(path), self, overwrite=overwrite)
+
+    def _torsion(self, atoms: tuple[int, int, int, int]) -> FloatArray:
+        return dihedral(torch.from_numpy(self.positions_nm), atoms).numpy()

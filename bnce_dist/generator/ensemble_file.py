@@ -1,0 +1,88 @@
+"""Ensembles as files: one NumPy archive, or a trajectory with its weights beside it."""
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bnce_dist.chem.trajectory_file import TRAJECTORY_WRITERS, write_trajectory
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import atomic_path, require_new_files
+
+if TYPE_CHECKING:
+    from bnce_dist.generator.ensemble import Ensemble
+
+ARCHIVE = ".npz"
+FORMATS = (ARCHIVE, *TRAJECTORY_WRITERS)
+_WITH_TOPOLOGY = (".dcd", ".xtc")
+
+
+def require_output(path: Path, *, overwrite: bool) -> None:
+    """Check that an ensemble can be written, before anything expensive.
+
+    Args:
+        path: As for `write_ensemble`.
+        overwrite: Whether files that exist are to be replaced.
+
+    Raises: InputError: an unknown format, or a file that exists.
+    """
+    if path.suffix not in FORMATS:
+        (nearest,) = difflib.get_close_matches(path.suffix, FORMATS, n=1, cutoff=0)
+        raise InputError(
+            f"output file {path}",
+            expected=f"a name that ends in {', '.join(FORMATS)}",
+            got=repr(path.suffix),
+            remedy=f"the nearest is {nearest}",
+        )
+    require_new_files(_files(path), overwrite=overwrite)
+
+
+def write_ensemble(path: Path, ensemble: "Ensemble", *, overwrite: bool = False) -> list[Path]:
+    """Write an ensemble, every file whole or not at all.
+
+    Args:
+        path: ``.npz`` holds everything. ``.dcd``, ``.pdb`` and ``.xtc`` hold the positions; the
+            rest goes to ``<name>.weights.npz`` beside them, and for ``.dcd`` and ``.xtc`` the
+            topology to ``<name>.topology.pdb``.
+        ensemble: What to write.
+        overwrite: Whether files that exist are to be replaced.
+
+    Returns: The files.
+    Raises: InputError: as `require_output`, or an unwritable folder.
+    """
+    require_output(path, overwrite=overwrite)
+    molecule, files = ensemble.target.molecule, _files(path)
+    arrays: dict[str, Any] = {
+        "log_weights": ensemble.log_weights,
+        "log_density": ensemble.log_density,
+        "reduced_potential": ensemble.reduced_potential,
+        "phi": ensemble.phi,
+        "psi": ensemble.psi,
+        "temperature_kelvin": np.array(ensemble.target.force_field.temperature_kelvin),
+    }
+    if path.suffix == ARCHIVE:
+        arrays |= {
+            "positions_nm": ensemble.positions_nm,
+            "atom_names": np.array(molecule.atom_names),
+            "elements": np.array(molecule.elements),
+        }
+    else:
+        write_trajectory(path, molecule, ensemble.positions_nm)
+    if path.suffix in _WITH_TOPOLOGY:
+        write_trajectory(files[2], molecule, molecule.positions_nm[None])
+    with atomic_path(_archive(path)) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **arrays)
+    return files
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files an ensemble is written to, the one with the positions first."""
+    files = list(dict.fromkeys([path, _archive(path)]))
+    if path.suffix in _WITH_TOPOLOGY:
+        files.append(path.with_name(f"{path.stem}.topology.pdb"))
+    return files
+
+
+def _archive(path: Path) -> Path:
+    return path if path.suffix == ARCHIVE else path.with_name(f"{path.stem}.weights.npz")

@@ -1,0 +1,71 @@
+"""What is known of a sample of the emulator, wherever it was drawn."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates
+from bnce_dist.chem.geometry import dihedral
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.validation import Validation, has_native_chirality, validate
+from bnce_dist.generator.target import Target
+
+
+@torch.no_grad()
+def evaluate_samples(
+    target: Target, coordinates: Coordinates, z: Tensor, log_density_z: Tensor
+) -> dict[str, Tensor]:
+    """Return model-space samples as molecules, with their potentials and densities.
+
+    Samples that are no molecule get an infinite reduced potential, that is, weight zero.
+
+    Args:
+        target: Gives the reduced potential, phi, psi and the chirality centres.
+        coordinates: Of the model.
+        z: Samples, ``(samples, dim)``.
+        log_density_z: Their log density in model space, ``(samples,)`` [nats].
+
+    Returns: ``positions_nm`` ``(samples, atoms, 3)``; ``phi``, ``psi``, ``reduced_potential``,
+        ``log_density``, ``log_det_decode``, ``valid``, ``native_chirality``, ``mirrored``,
+        ``(samples,)``.
+    """
+    molecule = target.molecule
+    validation, log_det = _validated(molecule, coordinates, z.double())
+    positions = validation.positions_nm
+    potential = target.force_field.reduced_potential(positions)
+    potential = torch.where(validation.intact & potential.isfinite(), potential, torch.inf)
+    return {
+        "positions_nm": positions,
+        "phi": dihedral(positions, molecule.phi),
+        "psi": dihedral(positions, molecule.psi),
+        "reduced_potential": potential,
+        "log_density": log_density_z.double() - log_det,
+        "log_det_decode": log_det,
+        "valid": validation.intact,
+        "native_chirality": ~validation.mixed,
+        "mirrored": validation.mirrored,
+    }
+
+
+def log_num_images(molecule: Molecule, coordinates: Coordinates) -> float:
+    """Return the log of how many points of equal density one molecule stands for [nats].
+
+    Cartesian models are blind to reflections: two points of one density become one molecule.
+    """
+    is_blind = isinstance(coordinates, CenteredCartesian) and molecule.chirality_centres
+    return math.log(2) if is_blind else 0.0
+
+
+def _validated(
+    molecule: Molecule, coordinates: Coordinates, z: Tensor
+) -> tuple[Validation, Tensor]:
+    """Return the molecules that samples stand for, and the log-determinant of the way there."""
+    positions, log_det = coordinates.decode(z)
+    if isinstance(coordinates, CenteredCartesian):
+        log_det = log_det - log_num_images(molecule, coordinates)
+        return validate(molecule, positions), log_det
+    # Internal coordinates tell the hands apart: the wrong one is another molecule.
+    native = has_native_chirality(molecule, positions)
+    intact = coordinates.validity(z)
+    return Validation(positions, intact, torch.zeros_like(native), ~native), log_det

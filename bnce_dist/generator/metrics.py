@@ -1,0 +1,354 @@
+"""From evaluated samples to the numbers of a run; everything here is float64 numpy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from scipy.special import logsumexp
+
+from bnce_dist.config.section import (
+    Count,
+    Fraction,
+    Section,
+)
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.free_energy import FreeEnergyDifference, corrected_delta_f, delta_f
+from bnce_dist.core.metrics import torus_wasserstein_2, wasserstein_2
+from bnce_dist.core.random import seed_from
+from bnce_dist.core.weights import Weights, log_weights
+
+
+class EvaluateConfig(Section):
+    """Held-out samples, their weights, and the exact likelihood to judge by."""
+
+    num_samples: Annotated[int, Field(ge=100)] = 10_000
+    """Held-out samples that are reweighted."""
+    num_exact: Annotated[int, Field(ge=10)] = 2_000
+    """Of them, those with an exact likelihood, which corrects the learned one's delta_f."""
+    num_exact_top: Annotated[int, Field(ge=0)] | None = None
+    """Samples of the largest weights that get one too, there an error of the model decides most;
+    null is a quarter of num_exact."""
+    shard_size: Count = 1_000
+    """Samples per shard."""
+    exact_shard_size: Count = 50
+    """Samples per shard of the exact likelihood."""
+    clip_fraction: Fraction = 0.002
+    """Share of the largest weights that is clipped."""
+    num_bootstrap: Annotated[int, Field(ge=20)] = 500
+    """Bootstrap resamples."""
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> "EvaluateConfig":
+        self.require(
+            self.num_exact <= self.num_samples,
+            "num_exact at most num_samples",
+            "num_exact",
+            "num_samples",
+        )
+        return self
+
+
+FloatArray = NDArray[np.float64]
+
+# Points of an optimal matching of torsions, whose time grows with their cube.
+_MATCHED_POINTS = 2000
+# Samples whose largest fifth can be fitted by a tail.
+_MIN_FOR_TAIL = 50
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Held-out emulator samples; some of them have an exact likelihood.
+
+    Args:
+        reduced_potential: ``(n,)`` [kT]; infinite where the sample is no molecule.
+        log_density: Learned log density, ``(n,)`` [nats].
+        log_density_exact: Of the first samples, ``(m,)`` [nats].
+        top: Of the other samples, those of the largest learned weights, ``(k,)`` int.
+        log_density_top: Their exact log density, ``(k,)`` [nats].
+        in_state: ``(n,)`` bool.
+        valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
+        native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
+        mirrored: Whether the sample was the mirror image and was inverted, ``(n,)`` bool.
+        cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
+        cpu_seconds_exact: Of the exact one, ``(m,)`` [s].
+    """
+
+    reduced_potential: FloatArray
+    log_density: FloatArray
+    log_density_exact: FloatArray
+    top: NDArray[np.int64]
+    log_density_top: FloatArray
+    in_state: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    native_chirality: NDArray[np.bool_]
+    mirrored: NDArray[np.bool_]
+    cpu_seconds: FloatArray
+    cpu_seconds_exact: FloatArray
+
+    @classmethod
+    def from_arrays(
+        cls,
+        evaluated: Mapping[str, np.ndarray],
+        exact: Mapping[str, np.ndarray],
+        in_state: NDArray[np.bool_],
+    ) -> "Samples":
+        """Join the data sets that the evaluation leaves."""
+        # Version 0.1 computed only those of the first samples.
+        is_top = exact.get("is_top", np.zeros(len(exact["log_density_z"]), dtype=bool))
+        rows = exact.get("row", np.arange(len(is_top)))
+        log_density_exact = exact["log_density_z"] - evaluated["log_det_decode"][rows]
+        return cls(
+            reduced_potential=evaluated["reduced_potential"],
+            log_density=evaluated["log_density"],
+            log_density_exact=log_density_exact[~is_top],
+            top=rows[is_top],
+            log_density_top=log_density_exact[is_top],
+            in_state=in_state,
+            valid=evaluated["valid"],
+            native_chirality=evaluated["native_chirality"],
+            # Version 0.1 never inverted a sample.
+            mirrored=evaluated.get("mirrored", np.zeros_like(evaluated["valid"])),
+            cpu_seconds=evaluated["cpu_seconds"],
+            cpu_seconds_exact=exact["cpu_seconds"],
+        )
+
+    @property
+    def num_exact(self) -> int:
+        """How many of the first samples have an exact likelihood."""
+        return len(self.log_density_exact)
+
+    @property
+    def is_molecule(self) -> NDArray[np.bool_]:
+        """Which samples are the molecule, ``(n,)``; the others have weight zero."""
+        return self.valid & self.native_chirality
+
+    @property
+    def log_density_refined(self) -> FloatArray:
+        """Exact log densities where the learned weight is largest, else learned ones, ``(n,)``.
+
+        The learned ones are shifted by their median error, or the two kinds would not match.
+        """
+        if not len(self.top):
+            return self.log_density
+        error = self.log_density[: self.num_exact] - self.log_density_exact
+        refined = self.log_density - np.median(error)
+        refined[self.top] = self.log_density_top
+        # Those of the first samples that weigh as much are treated alike.
+        learned = self.log_weights_learned
+        heavy = np.flatnonzero(learned[: self.num_exact] >= learned[self.top].min())
+        refined[heavy] = self.log_density_exact[heavy]
+        return refined
+
+    @property
+    def log_weights(self) -> FloatArray:
+        """Log weights by the refined density, ``(n,)``; mirror images have none."""
+        return log_weights(self._potential(), self.log_density_refined)
+
+    @property
+    def log_weights_learned(self) -> FloatArray:
+        """Log weights by the learned density alone, ``(n,)``."""
+        return log_weights(self._potential(), self.log_density)
+
+    @property
+    def log_weights_exact(self) -> FloatArray:
+        """Log weights by the exact density, ``(m,)``."""
+        return log_weights(self._potential()[: self.num_exact], self.log_density_exact)
+
+    def _potential(self) -> FloatArray:
+        """The target is the molecule as it is: its mirror images are impossible."""
+        return np.where(self.native_chirality, self.reduced_potential, np.inf)
+
+
+@dataclass(frozen=True)
+class ReferenceEnsemble:
+    """Weighted frames of a simulation; energies are of some of them.
+
+    Args:
+        torsions: phi and psi, ``(frames, 2)`` [rad].
+        weights: Non-negative, ``(frames,)``.
+        energies_kt: Reduced potentials, ``(energies,)`` [kT].
+        energy_weights: Of those frames, non-negative, ``(energies,)``.
+    """
+
+    torsions: FloatArray
+    weights: FloatArray
+    energies_kt: FloatArray
+    energy_weights: FloatArray
+
+
+def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    """Return the free energy, the diagnostics of its weights, and the density's errors.
+
+    Args:
+        samples: The evaluated samples.
+        config: Clipping and bootstrap.
+        seed: Of the run; decides the bootstrap.
+
+    Raises: InputError: no molecule at all, or none on one side of the state.
+    """
+    _require_molecules(samples)
+    weights = Weights(samples.log_weights)
+    clipped, clip = weights.clipped(config.clip_fraction)
+    learned_weights = Weights(samples.log_weights_learned)
+    learned = _delta_f(learned_weights, samples.in_state, config, seed)
+    of_clipped = _delta_f(clipped, samples.in_state, config, seed)
+    corrected = corrected_delta_f(
+        weights.log_weights,
+        samples.log_weights_exact,
+        samples.in_state,
+        num_bootstrap=config.num_bootstrap,
+        seed=seed_from(seed, "bootstrap"),
+    )
+    return {
+        "delta_f_kT": corrected.value_kT,
+        "delta_f_stderr_kT": corrected.stderr_kT,
+        "delta_f_interval_kT": list(corrected.interval_kT),
+        # By the energy model alone; its error bar knows nothing of the model's own error.
+        "delta_f_learned_kT": learned.value_kT,
+        "delta_f_learned_stderr_kT": learned.stderr_kT,
+        "delta_f_clipped_kT": of_clipped.value_kT,
+        "num_in_state": corrected.num_in_state,
+        "weight_in_state": corrected.weight_in_state,
+        **weight_diagnostics(weights, samples.in_state),
+        "pareto_k": _pareto_k(samples, weights),
+        "ess_fraction_clipped": clipped.ess_fraction,
+        "clip_fraction": clip.fraction,
+        "clip_weight_removed": clip.weight_removed,
+        "num_invalid": int((~samples.valid).sum()),
+        "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
+        "num_mirrored": int((samples.is_molecule & samples.mirrored).sum()),
+        "ess_fraction_learned": learned_weights.ess_fraction,
+        "pareto_k_learned": learned_weights.pareto_k,
+        "log_z": _log_z(learned_weights),
+        "num_exact_top": len(samples.top),
+        **_exact_metrics(samples, config, seed),
+    }
+
+
+def weight_diagnostics(weights: Weights, in_state: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the quality of weights under the names of ``metrics.json``.
+
+    Args:
+        weights: Of every sample.
+        in_state: Whether each sample is in the state, ``(samples,)``.
+
+    Raises: InputError: too few samples for the tail's shape.
+    """
+    return {
+        "ess_fraction": weights.ess_fraction,
+        "ess_num_samples": weights.num_samples,
+        "ess_in_state": _ess(weights.log_weights[in_state]),
+        "ess_outside_state": _ess(weights.log_weights[~in_state]),
+        "pareto_k": weights.pareto_k,
+        "num_rejected": weights.num_rejected,
+    }
+
+
+def distances_to_reference(
+    samples: Samples, torsions: FloatArray, reference: ReferenceEnsemble, seed: int
+) -> dict[str, float]:
+    """Return 2-Wasserstein distances to the reference, before and after reweighting.
+
+    Args:
+        samples: The evaluated samples.
+        torsions: phi and psi of the samples, ``(n, 2)`` [rad].
+        reference: Weighted simulation frames.
+        seed: Of the run; decides the draws that are matched.
+
+    Returns: ``energy_w2_*_kT``, on samples with a finite energy, and ``torsion_w2_*_rad`` on the
+        torus; two draws of the reference itself are ``torsion_w2_baseline_rad`` apart.
+    """
+    finite = np.isfinite(samples.reduced_potential)
+    energies, weights = samples.reduced_potential[finite], Weights(samples.log_weights).normalised
+    reference_energies = reference.energies_kt, reference.energy_weights
+
+    def energy_w2(own_weights: FloatArray | None) -> float:
+        return wasserstein_2(energies, reference_energies[0], own_weights, reference_energies[1])
+
+    def torsion_w2(own: FloatArray, own_weights: FloatArray | None) -> float:
+        return torus_wasserstein_2(
+            own,
+            reference.torsions,
+            own_weights,
+            reference.weights,
+            num_points=_MATCHED_POINTS,
+            seed=seed_from(seed, "torsion distance"),
+        )
+
+    return {
+        "energy_w2_emulator_kT": energy_w2(None),
+        "energy_w2_kT": energy_w2(weights[finite]),
+        "torsion_w2_emulator_rad": torsion_w2(torsions, None),
+        "torsion_w2_rad": torsion_w2(torsions, weights),
+        "torsion_w2_baseline_rad": torsion_w2(reference.torsions, reference.weights),
+    }
+
+
+def _pareto_k(samples: Samples, refined: Weights) -> float:
+    """Return the shape of the weights' tail.
+
+    Refined weights have a ceiling where the exact ones begin, which spoils a fit of their tail; the
+    exact ones of the first samples are a fair sample of it, if they are enough.
+    """
+    exact = Weights(samples.log_weights_exact)
+    enough = exact.num_samples - exact.num_rejected >= _MIN_FOR_TAIL
+    return exact.pareto_k if enough and len(samples.top) else refined.pareto_k
+
+
+def _require_molecules(samples: Samples) -> None:
+    if samples.is_molecule.any():
+        return
+    broken = int((~samples.valid).sum())
+    raise InputError(
+        "samples of the emulator",
+        expected="some that are the molecule",
+        got=f"{broken} broken, {len(samples.valid) - broken} of the wrong chirality",
+        remedy="train the emulator longer or on more data",
+    )
+
+
+def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    count = samples.num_exact
+    weights = Weights(samples.log_weights_exact)
+    exact = _delta_f(weights, samples.in_state[:count], config, seed)
+    error = samples.log_density[:count] - samples.log_density_exact
+    learned_cost, exact_cost = np.median(samples.cpu_seconds), np.median(samples.cpu_seconds_exact)
+    return {
+        "delta_f_exact_kT": exact.value_kT,
+        "delta_f_exact_stderr_kT": exact.stderr_kT,
+        "ess_fraction_exact": weights.ess_fraction,
+        "log_z_exact": _log_z(weights),
+        "log_density_rmse_kT": float(np.sqrt(np.square(error).mean())),
+        # The part of it that weights see: they are blind to the offset.
+        "log_density_error_sd_kT": float(error.std()),
+        "log_density_offset_kT": float(error.mean()),
+        "log_density_num_samples": count,
+        "speedup_over_exact": float(exact_cost / learned_cost),
+        "learned_cpu_seconds_per_sample": float(learned_cost),
+        "exact_cpu_seconds_per_sample": float(exact_cost),
+    }
+
+
+def _delta_f(
+    weights: Weights, in_state: NDArray[np.bool_], config: EvaluateConfig, seed: int
+) -> FreeEnergyDifference:
+    return delta_f(
+        weights.log_weights,
+        in_state,
+        num_bootstrap=config.num_bootstrap,
+        seed=seed_from(seed, "bootstrap"),
+    )
+
+
+def _log_z(weights: Weights) -> float:
+    """Return the log of the mean weight: the target's log normalisation constant [nats]."""
+    return float(logsumexp(weights.log_weights) - np.log(weights.num_samples))
+
+
+def _ess(log_weights: FloatArray) -> float:
+    """Return the effective sample size of a part of the samples, which may have no weight."""
+    return Weights(log_weights).ess if np.isfinite(log_weights).any() else 0.0

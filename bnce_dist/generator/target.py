@@ -1,0 +1,100 @@
+"""The Boltzmann distribution of a run, built once and sent to every worker."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ForceField, build_system
+from bnce_dist.config.section import (
+    Angle,
+    Names,
+    Positive,
+    Section,
+)
+
+
+class TargetConfig(Section):
+    """The Boltzmann distribution to sample, and the state whose free energy is asked for."""
+
+    sequence: str | None = "ACE-ALA-NME"
+    """Residues: three-letter names joined by dashes, or one-letter codes."""
+    pdb: str | None = None
+    """Path of a PDB file, instead of a sequence."""
+    force_field: Names = ("amber14-all.xml", "implicit/obc1.xml")
+    """OpenMM force-field files."""
+    temperature_kelvin: Positive = 300.0
+    """Bath temperature [K]."""
+    state_phi_min: Angle = 0.0
+    """Lower edge of the state in phi [rad]."""
+    state_phi_max: Angle = 2.0
+    """Upper edge of the state in phi [rad]."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pdb_replaces_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("pdb") is not None:
+            return {"sequence": None, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check_consistent(self) -> "TargetConfig":
+        one_source = (self.sequence is None) != (self.pdb is None)
+        self.require(one_source, "one of sequence and pdb, the other null", "sequence", "pdb")
+        self.require(
+            self.state_phi_min < self.state_phi_max,
+            "state_phi_min below state_phi_max",
+            "state_phi_min",
+            "state_phi_max",
+        )
+        return self
+
+
+@dataclass(frozen=True)
+class Target:
+    """A molecule, its reduced potential, and the state whose free energy is asked for.
+
+    Args:
+        molecule: The molecule.
+        force_field: Evaluates in float64, at the target's temperature.
+        state_phi: Open interval of phi that is the state [rad].
+    """
+
+    molecule: Molecule
+    force_field: ForceField
+    state_phi: tuple[float, float]
+
+    @classmethod
+    def from_config(cls, config: TargetConfig) -> "Target":
+        """Build what the configuration names.
+
+        Raises: InputError: unknown sequence or force field, unusable PDB file.
+        """
+        molecule = (
+            Molecule.from_pdb(Path(config.pdb))
+            if config.pdb is not None
+            else Molecule.from_sequence(str(config.sequence))
+        )
+        system = build_system(molecule, config.force_field)
+        force_field = ForceField.from_system(system, config.temperature_kelvin)
+        return cls(molecule, force_field, (config.state_phi_min, config.state_phi_max))
+
+    def dynamics(self, num_chains: int, compiled: bool) -> ForceField:
+        """Return the force field for simulating so many chains at once, in float32.
+
+        Args:
+            num_chains: Chains on one worker.
+            compiled: Whether compiling it is worth the time.
+        """
+        force_field = self.force_field.astype(torch.float32)
+        return force_field.compiled(num_chains) if compiled else force_field
+
+    def in_state(self, phi: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return which values of phi [rad] are in the state."""
+        lower, upper = self.state_phi
+        return (lower < phi) & (phi < upper)

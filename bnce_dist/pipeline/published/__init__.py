@@ -1,1 +1,0 @@
-"""The published velocity fields: samples in our conventions, and their density learned by us."""

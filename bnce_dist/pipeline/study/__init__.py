@@ -1,1 +1,0 @@
-"""Studies: many trials of one job over a space of settings."""

@@ -1,1 +1,0 @@
-"""Two-dimensional systems whose densities are known: objectives judged in a minute."""

@@ -1,0 +1,1 @@
+"""Kinds of runs, each one function."""

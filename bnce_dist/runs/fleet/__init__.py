@@ -1,0 +1,1 @@
+"""Many molecules, one run each, and one table."""

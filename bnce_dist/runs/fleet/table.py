@@ -1,0 +1,151 @@
+"""The results of a fleet, beside what is published about the same molecules."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bnce_dist.generator.verdict import Verdict
+from bnce_dist.runs.fleet.members import Outcome
+
+PUBLISHED_MD_DELTA_F_KT: Mapping[str, float] = {
+    "AC": 3.6648,
+    "ET": 4.1130,
+    "GN": 4.5604,
+    "IM": 3.7278,
+    "KS": 3.0814,
+    "NY": 3.3597,
+    "NF": 3.5702,
+}
+"""One microsecond of molecular dynamics each, amber14-all with OBC1 at 310 K, phi in (0, 2)
+against the rest, without an error bar [kT]. Source: arXiv 2507.00846."""
+
+PUBLISHED_EXACT_ERROR_KT: Mapping[str, float] = {
+    "AC": 0.090,
+    "ET": 0.187,
+    "GN": 0.355,
+    "IM": 0.026,
+    "KS": 0.133,
+    "NY": 0.034,
+    "NF": 0.102,
+}
+"""Error of exact likelihoods against that simulation [kT]. Source: arXiv 2406.14426, as reported
+in arXiv 2507.00846."""
+
+PUBLISHED_MEANS: Mapping[str, float] = {"error_kT": 0.434, "energy_w2": 1.089, "torsion_w2": 0.443}
+"""Means of learned likelihoods over these seven. Source: arXiv 2507.00846; its torsion distance
+wraps angles modulo pi instead of two pi."""
+
+_COLUMNS = (
+    "molecule",
+    "delta_f (kT)",
+    "95 % interval",
+    "reference (kT)",
+    "error",
+    "published MD",
+    "published error, exact",
+    "energy W2 (kT)",
+    "torsion W2 (baseline)",
+    "ESS fraction",
+    "Pareto k",
+    "mapped",
+    "rejected",
+    "verdict",
+    "minutes",
+)
+
+
+def fleet_record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the whole result as plain data: one entry per run, and means over those alike.
+
+    Where runs have variants, the names of the means begin with theirs.
+    """
+    summary = {
+        f"{variant}_{name}" if variant else name: value
+        for variant, runs in _finished(outcomes).items()
+        for name, value in _summary(runs).items()
+    }
+    return {
+        "molecules": {o.name: dict(o.metrics or {"error": o.error}) for o in outcomes},
+        "summary": summary,
+    }
+
+
+def fleet_table(outcomes: Sequence[Outcome]) -> str:
+    """Return the result as a Markdown table with lines of means and the failures below it."""
+    rows = [_COLUMNS, tuple("---" for _ in _COLUMNS)]
+    rows += [_row(o, o.metrics) for o in outcomes if o.metrics is not None]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    for variant, runs in _finished(outcomes).items():
+        lines += ["", (f"{variant}: " if variant else "") + _means(_summary(runs))]
+    lines += [f"{o.name}: FAILED: {o.error}" for o in outcomes if o.error]
+    return "\n".join(lines)
+
+
+def _finished(outcomes: Sequence[Outcome]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the metrics of the finished runs of each variant."""
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for outcome in outcomes:
+        if outcome.metrics is not None:
+            runs.setdefault(outcome.variant, []).append(outcome.metrics)
+    return runs
+
+
+def _means(summary: Mapping[str, float]) -> str:
+    return (
+        f"mean |error| {summary['abs_error_mean_kT']:.3f} kT "
+        f"(published: {PUBLISHED_MEANS['error_kT']:.2f} learned), "
+        f"mean energy W2 {summary['energy_w2_mean_kT']:.2f} kT "
+        f"({PUBLISHED_MEANS['energy_w2']:.2f}), "
+        f"mean torsion W2 {summary['torsion_w2_mean_rad']:.2f} rad "
+        f"({PUBLISHED_MEANS['torsion_w2']:.2f}, angles modulo pi)"
+    )
+
+
+def _row(outcome: Outcome, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    low, high = metrics["delta_f_interval_kT"]
+    return (
+        outcome.name,
+        f"{metrics['delta_f_kT']:.2f} +- {metrics['delta_f_stderr_kT']:.2f}",
+        f"{low:.2f} to {high:.2f}",
+        f"{metrics['delta_f_reference_kT']:.2f} +- {metrics['delta_f_reference_stderr_kT']:.2f}"
+        + (" (not converged)" if _is_unconverged(metrics) else ""),
+        f"{_error(metrics):+.2f}",
+        _known(PUBLISHED_MD_DELTA_F_KT, outcome.sequence),
+        _known(PUBLISHED_EXACT_ERROR_KT, outcome.sequence),
+        f"{metrics['energy_w2_kT']:.2f}",
+        f"{metrics['torsion_w2_rad']:.2f} ({metrics['torsion_w2_baseline_rad']:.2f})",
+        f"{metrics['ess_fraction']:.2f}",
+        f"{metrics['pareto_k']:.2f}",
+        f"{metrics['num_mirrored']}",
+        f"{metrics['num_rejected']} of {metrics['ess_num_samples']}",
+        Verdict.from_record(metrics["verdict"]).label,
+        f"{sum(metrics['seconds'].values()) / 60:.1f}",
+    )
+
+
+def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    def mean(values: Sequence[float]) -> float:
+        return math.fsum(values) / len(values)
+
+    return {
+        "num_finished": len(runs),
+        "abs_error_mean_kT": mean([abs(_error(run)) for run in runs]),
+        "abs_error_max_kT": max(abs(_error(run)) for run in runs),
+        "energy_w2_mean_kT": mean([run["energy_w2_kT"] for run in runs]),
+        "torsion_w2_mean_rad": mean([run["torsion_w2_rad"] for run in runs]),
+        "num_reliable": sum(run["reliable"] for run in runs),
+        "ess_fraction_min": min(run["ess_fraction"] for run in runs),
+    }
+
+
+def _is_unconverged(metrics: Mapping[str, Any]) -> bool:
+    own = metrics["delta_f_reference_source"] == "this run"
+    return own and not metrics["delta_f_reference_run_converged"]
+
+
+def _error(metrics: Mapping[str, Any]) -> float:
+    return metrics["delta_f_kT"] - metrics["delta_f_reference_kT"]
+
+
+def _known(values: Mapping[str, float], name: str) -> str:
+    return f"{values[name]:.2f}" if name in values else "-"

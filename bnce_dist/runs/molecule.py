@@ -1,0 +1,140 @@
+"""One molecule from its checks to its report; fleets are made of these."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bnce_dist.data.atomic import write_json
+from bnce_dist.generator.boltzmann_generator import FILE_NAME, BoltzmannGenerator
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.target import Target
+from bnce_dist.generator.verdict import Verdict
+from bnce_dist.pipeline.config import Config, TrackingConfig
+from bnce_dist.pipeline.executor import Executor
+from bnce_dist.pipeline.plan import Plan
+from bnce_dist.pipeline.provenance import commit
+from bnce_dist.pipeline.run import PER_MOLECULE, Pipeline, Recipe
+from bnce_dist.runs.report import REPORT_NAME, report_run
+from bnce_dist.tracking.create import create_tracker
+from bnce_dist.tracking.tracker import Quality, Status, Tracker
+
+
+@contextlib.contextmanager
+def tracked(config: TrackingConfig, folder: Path, params: Mapping[str, Any]) -> Iterator[Tracker]:
+    """Track what is done in the block as one run, named as the folder.
+
+    Args:
+        config: Where it is recorded.
+        folder: Of the run.
+        params: Its settings.
+
+    Raises: InputError: the store does not answer.
+    """
+    tracker = create_tracker(
+        config.backend, folder, experiment=config.experiment, store=config.store
+    )
+    tracker.start_run(folder.name, params, {"commit": str(commit())})
+    status: Status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+
+
+def check_run(
+    config: Config, folder: RunFolder, *, resume: bool, recipe: Recipe = PER_MOLECULE
+) -> Target:
+    """Check everything that can be known before anything expensive.
+
+    Args:
+        config: Of the run.
+        folder: Of the run.
+        resume: Whether the folder may hold a run of another configuration.
+        recipe: Of the run.
+
+    Raises: InputError: unusable settings, another run's folder, or too little space.
+    """
+    if not resume:
+        folder.require_same_run(config)
+    target = Target.from_config(config.target)
+    plan = Plan.of(config, target, is_cartesian=recipe.is_cartesian)
+    folder.require_space(plan.storage_bytes)
+    return target
+
+
+def run_molecule(
+    config: Config,
+    folder: RunFolder,
+    executor: Executor,
+    *,
+    last_stage: str,
+    resume: bool = False,
+    recipe: Recipe = PER_MOLECULE,
+) -> dict[str, Any] | None:
+    """Run the pipeline of one molecule with its tracking and its figures.
+
+    Args:
+        config: Of the run.
+        folder: Of the run; work that is finished there is not repeated.
+        executor: Does the work.
+        last_stage: Where to stop.
+        resume: Whether the folder may hold a run of another configuration.
+        recipe: The stages.
+
+    Returns: The content of ``metrics.json``; nothing if the last stage of all was not reached.
+    Raises: InputError: as `check_run`, or a tracking store that does not answer.
+    """
+    target = check_run(config, folder, resume=resume, recipe=recipe)
+    with folder.lock():
+        params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
+        with tracked(config.tracking, folder.path, params) as tracker:
+            metrics = Pipeline(config, target, folder, executor, tracker, recipe).run(last_stage)
+            if metrics is not None:
+                BoltzmannGenerator.load(folder.path).save(folder.path / FILE_NAME)
+                _record(config, target, folder, tracker, metrics)
+    return metrics
+
+
+def with_common_store(config: Config, folder: Path) -> Config:
+    """Return the configuration with its MLflow store named, for runs on other machines too."""
+    if config.tracking.backend != "mlflow" or config.tracking.store:
+        return config
+    from bnce_dist.tracking.mlflow_tracker import store_address
+
+    tracking = config.tracking.model_copy(update={"store": store_address(folder)})
+    return config.model_copy(update={"tracking": tracking})
+
+
+def _record(
+    config: Config, target: Target, folder: RunFolder, tracker: Tracker, metrics: dict[str, Any]
+) -> None:
+    """Compare the run with the one before, draw the figures and record everything."""
+    model_name = target.molecule.name.lower()
+    quality = Quality.of(folder.path.name, metrics)
+    metrics |= _comparison(quality, tracker.predecessor(model_name))
+    write_json(folder.path / "metrics.json", metrics)
+    for figure in report_run(config, target, folder, metrics):
+        tracker.log_figure(figure)
+    tracker.log_artifact(folder.path / REPORT_NAME)
+    tracker.log_artifact(folder.path / "metrics.json")
+    tracker.log_metrics({k: float(v) for k, v in metrics.items() if isinstance(v, int | float)})
+    tracker.set_tags({"verdict": Verdict.from_record(metrics["verdict"]).lines()[0]})
+    example_nm = target.molecule.positions_nm[None]
+    tracker.log_generator(model_name, folder.path / FILE_NAME, example_nm, quality)
+
+
+def _comparison(quality: Quality, predecessor: Quality | None) -> dict[str, Any]:
+    """Return what ``metrics.json`` says about the model that was registered before."""
+    if predecessor is None:
+        return {}
+    return {
+        "predecessor": asdict(predecessor),
+        "delta_f_error_change_kT": quality.delta_f_error_kT - predecessor.delta_f_error_kT,
+        "ess_fraction_change": quality.ess_fraction - predecessor.ess_fraction,
+    }

@@ -1,0 +1,130 @@
+"""Everything a run on a two-dimensional system can be told; the defaults are our recipe."""
+
+import math
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from bnce_dist.config.section import Count, NonNegative, Positive, Section
+from bnce_dist.core.systems import system_from_name
+from bnce_dist.generator.architectures import EnergyConfig
+from bnce_dist.pipeline.config import TrackingConfig
+
+Objective = Literal["infonce", "score", "hybrid"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+
+
+class ToyEnergyConfig(EnergyConfig):
+    """The energy model and its training with the hybrid objective."""
+
+    num_steps: Count = 3000
+    """Optimiser steps of the hybrid objective."""
+    learning_rate: Positive = 6e-3
+    """Peak of the schedule."""
+    width: Count = 128
+    """Hidden features."""
+    depth: Count = 3
+    """Residual blocks."""
+    num_fourier: Annotated[int, Field(ge=0)] = 64
+    """Random Fourier features of a point."""
+    fourier_scale: Positive = 6.0
+    """Standard deviation of their frequencies."""
+    score_weight: NonNegative = 1.0
+    """Weight of the score-matching loss, a mean over coordinates."""
+
+
+class StepsConfig(Section):
+    """Steps that one objective alone makes in the time of one step of the hybrid."""
+
+    infonce: Positive = 1.7
+    """It needs no second derivatives."""
+    score: Positive = 1.07
+    """It evaluates no negatives."""
+
+
+class DataConfig(Section):
+    """The training set: exact samples."""
+
+    num_samples: Count = 1_000_000
+    """Its size; a million is as good as fresh samples, ten thousand can be learned by heart."""
+
+
+class GridConfig(Section):
+    """The grid that learned densities are judged on."""
+
+    cells_per_side: Annotated[int, Field(ge=10)] = 100
+    """Cells along each side of the square [-2, 2]^2."""
+
+
+class ToyClusterConfig(Section):
+    """How the work is spread; results do not depend on it beyond rounding."""
+
+    executor: Literal["ray", "local"] | None = None
+    """Ray, or the calling process; null is the process for one run and Ray for a table."""
+    num_workers: Count | None = None
+    """Workers of one training on Ray; null is as many as the cluster holds."""
+    require_gpus: bool = False
+    """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
+
+
+class ToyTrackingConfig(TrackingConfig):
+    """Where one run is recorded besides its folder."""
+
+    backend: Literal["mlflow", "jsonl", "none"] = "none"
+    """Where records go: an MLflow store, a file in the run's folder, or nowhere."""
+    experiment: str = "bnce_dist_toy"
+    """Name of the experiment."""
+
+
+class ToyConfig(Section):
+    """One system, one objective, one energy model."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random draw."""
+    system: str = "gaussians8"
+    """Which distribution is learned: gaussians8, checkerboard, two_moons or rings."""
+    objective: Objective = "hybrid"
+    """Score matching, InfoNCE over times, or the weighted sum of both."""
+    recipe: str = "ours"
+    """What the rest of the settings is called in tables."""
+    data: DataConfig = DataConfig()
+    energy: ToyEnergyConfig = ToyEnergyConfig()
+    steps: StepsConfig = StepsConfig()
+    evaluate: GridConfig = GridConfig()
+    cluster: ToyClusterConfig = ToyClusterConfig()
+    tracking: ToyTrackingConfig = ToyTrackingConfig()
+
+    @field_validator("system")
+    @classmethod
+    def _check_system(cls, name: str) -> str:
+        return system_from_name(name).name
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> "ToyConfig":
+        for name in ("score", "infonce"):
+            is_used = self.objective in (name, "hybrid")
+            is_weighted = getattr(self.energy, f"{name}_weight") > 0
+            self.require(not is_used or is_weighted, f"energy.{name}_weight above 0", "objective")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What tells runs of one table apart."""
+        return f"{self.system}-{self.objective}-{self.recipe}-seed{self.seed}"
+
+    @property
+    def energy_of_objective(self) -> ToyEnergyConfig:
+        """The training with the weights and the number of steps that the objective implies."""
+        if self.objective == "hybrid":
+            return self.energy
+        unused = {"infonce": "score_weight", "score": "infonce_weight"}[self.objective]
+        num_steps = math.ceil(self.energy.num_steps * getattr(self.steps, self.objective))
+        return self.energy.model_copy(update={unused: 0.0, "num_steps": num_steps})
+
+    def shortened(self, factor: int) -> "ToyConfig":
+        """Return the same run with a fraction of the steps and a recipe name that says so."""
+        num_steps = max(self.energy.num_steps // factor, 2)
+        warmup_steps = min(self.energy.warmup_steps, num_steps // 2)
+        fewer = {"num_steps": num_steps, "warmup_steps": warmup_steps}
+        energy = self.energy.model_copy(update=fewer)
+        return self.model_copy(update={"energy": energy, "recipe": f"{self.recipe}-quick"})

@@ -1,0 +1,1 @@
+"""Velocity fields that others trained and released."""

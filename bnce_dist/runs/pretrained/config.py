@@ -1,0 +1,77 @@
+"""Everything a run on a published field can be told; the defaults are alanine dipeptide."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from bnce_dist.config.section import Count, Fraction, Positive, Section
+from bnce_dist.generator.architectures import EnergyConfig
+from bnce_dist.generator.target import TargetConfig
+from bnce_dist.runs.pretrained.field import TIME_EXPONENT
+
+
+class PublishedTargetConfig(TargetConfig):
+    """The molecule, and the Boltzmann distribution that samples are weighted to."""
+
+    potential: Literal["xtb", "force_field"] = "xtb"
+    """GFN2-xTB in implicit water (needs tblite), or the force field."""
+
+
+class PublishedSamplesConfig(Section):
+    """The field's samples."""
+
+    num_steps: Count = 10
+    """Midpoint steps from noise to data."""
+    time_exponent: Positive = TIME_EXPONENT
+    """Above 1 the steps shorten towards the data."""
+    batch_size: Count = 64
+    """Samples at a time; it does not alter them."""
+    num_training: Count = 60_000
+    """Samples the energy model learns from; with a fifth of them it learns them by heart."""
+    num_relabelled: Count = 8
+    """Copies of each in the training data, with other labels of equivalent hydrogens."""
+    num_held_out: Annotated[int, Field(ge=100)] = 5_000
+    """Samples that are weighted."""
+    shard_size: Count = 500
+    """Samples per shard."""
+
+
+class PublishedEnergyConfig(EnergyConfig):
+    """The energy model that gives the samples' density, in internal coordinates."""
+
+    num_steps: Count = 3000
+    """Optimiser steps."""
+
+
+class PublishedEvaluateConfig(Section):
+    """What the weights are turned into."""
+
+    num_exact: Annotated[int, Field(ge=0)] = 0
+    """Samples that get an exact likelihood, seconds each: half in the state, half outside."""
+    clip_fraction: Fraction = 0.002
+    """Share of the largest weights that is clipped."""
+    num_bootstrap: Annotated[int, Field(ge=20)] = 500
+    """Bootstrap resamples."""
+
+
+class PublishedClusterConfig(Section):
+    """How the work is spread; results do not depend on it beyond rounding."""
+
+    executor: Literal["ray", "local"] = "ray"
+    """Where the work runs: on Ray, or all of it in the calling process."""
+    num_workers: Count | None = None
+    """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
+
+
+class PublishedConfig(Section):
+    """One published field, one molecule, one target."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of every random draw."""
+    weights: str = "unweighted_ot_ema.pt"
+    """Path of the field's file, under its published name."""
+    target: PublishedTargetConfig = PublishedTargetConfig()
+    samples: PublishedSamplesConfig = PublishedSamplesConfig()
+    energy: PublishedEnergyConfig = PublishedEnergyConfig()
+    evaluate: PublishedEvaluateConfig = PublishedEvaluateConfig()
+    cluster: PublishedClusterConfig = PublishedClusterConfig()

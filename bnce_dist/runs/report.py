@@ -1,0 +1,81 @@
+"""The figures and the HTML report of a finished run or fleet."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bnce_dist.config.load import dotted_values, load_config
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import read_json
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.results import load_figure_data, load_positions
+
+REPORT_NAME = "report.html"
+
+
+def write_report(folder: Path) -> Path:
+    """Draw the figures of a finished run again and write its HTML report.
+
+    Args:
+        folder: Of the run, or of a fleet, whose members' reports are left as they are.
+
+    Returns: The report's path.
+    Raises: InputError: no finished run or fleet is there.
+    """
+    if (folder / "fleet.json").exists():
+        return write_fleet_page(folder, read_json(folder / "fleet.json")["molecules"])
+    metrics = read_json(folder / "metrics.json")
+    if "verdict" not in metrics:
+        raise InputError(
+            f"metrics of {folder}",
+            expected="those of this version",
+            got="older ones, without a verdict",
+            remedy="run the command of the run again, which computes them anew",
+        )
+    run = RunFolder(folder)
+    config = load_config(Config, run.config_path)
+    report_run(config, Target.from_config(config.target), run, metrics)
+    return folder / REPORT_NAME
+
+
+def report_run(
+    config: Config, target: Target, folder: RunFolder, metrics: Mapping[str, Any]
+) -> list[Path]:
+    """Draw the figures of a finished run, write its HTML report, and return the figures."""
+    from bnce_dist.report.conformations import basins, structures
+    from bnce_dist.report.figures import write_figures
+    from bnce_dist.report.html import RunReport, write_run_report
+    from bnce_dist.report.results import RunResults
+
+    results = RunResults(**load_figure_data(folder, config, target, metrics))
+    figures = write_figures(folder.path / "figures", results)
+    chosen = basins(results.phi, results.psi, results.log_weights)
+    positions = load_positions(folder, [basin.sample for basin in chosen])
+    report = RunReport(
+        name=folder.path.name,
+        molecule=target.molecule.name,
+        metrics=metrics,
+        settings=dotted_values(config),
+        figures=figures,
+        structures=structures(target.molecule, results, chosen, positions),
+    )
+    write_run_report(folder.path / REPORT_NAME, report)
+    return figures
+
+
+def write_fleet_page(folder: Path, molecules: Mapping[str, Mapping[str, Any]]) -> Path:
+    """Write the report of a fleet, with links to those of its members.
+
+    Args:
+        folder: Of the fleet.
+        molecules: What ``fleet.json`` says of every run.
+
+    Returns: The report's path.
+    """
+    from bnce_dist.report.html import write_fleet_report
+
+    failures = {name: run["error"] for name, run in molecules.items() if "error" in run}
+    finished = {name: run for name, run in molecules.items() if name not in failures}
+    return write_fleet_report(folder / REPORT_NAME, finished, failures, folder / "fleet.png")

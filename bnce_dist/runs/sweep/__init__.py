@@ -1,0 +1,1 @@
+"""Searches over spaces of settings: many trials of one kind of run."""

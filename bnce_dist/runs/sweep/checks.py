@@ -1,0 +1,128 @@
+"""What can be known to be wrong with a study before a trial starts."""
+
+import difflib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from bnce_dist.config.load import load_config, with_values
+from bnce_dist.core.errors import InputError
+from bnce_dist.generator.architectures import train_settings
+from bnce_dist.generator.folder import FREE_SECTIONS
+from bnce_dist.runs.sweep.config import StudyConfig, dotted
+from bnce_dist.runs.sweep.jobs import JOBS, JobConfig
+from bnce_dist.runs.sweep.space import corners
+from bnce_dist.training.checkpoint import SCHEDULABLE_SETTINGS
+from bnce_dist.training.loop import per_rank_batch_size
+
+# Of the energy model's objective; they are no part of a checkpoint.
+_SCHEDULABLE_OBJECTIVE = ("score_weight", "infonce_weight", "num_negatives")
+SCHEDULABLE = tuple(f"energy.{name}" for name in (*SCHEDULABLE_SETTINGS, *_SCHEDULABLE_OBJECTIVE))
+
+
+def base_config(study: StudyConfig) -> JobConfig:
+    """Return the job's configuration without the settings of a trial.
+
+    Raises: InputError: an unreadable file, an unknown key or an impossible value.
+    """
+    path = None if study.config is None else Path(study.config)
+    return with_values(load_config(JOBS[study.job].schema, path), dotted(study.base))
+
+
+def workers_per_trial(base: JobConfig) -> int:
+    """Return how many Ray Train workers a trial has; none if it runs in one process."""
+    cluster = base.cluster
+    return (cluster.num_workers or 0) if cluster.executor == "ray" else 0
+
+
+def resolve(study: StudyConfig) -> tuple[StudyConfig, JobConfig]:
+    """Check a study and return it with every setting of its job, which it then depends on alone.
+
+    Returns: The study and the job's configuration.
+    Raises: InputError: anything that would make trials fail or be pointless.
+    """
+    base = base_config(study)
+    _check_space(study, base)
+    job = JOBS[study.job]
+    _require_known("metric", study.metric, job.metrics, "what the job's metrics.json holds")
+    if study.scheduler != "none":
+        _check_scheduler(study, base)
+    if study.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise InputError(
+            "study key searcher",
+            expected="random, as optuna is not installed",
+            got="optuna",
+            remedy="install it with: pip install 'bnce_dist[sweep]'",
+        )
+    resolved = {"config": None, "base": base.model_dump(mode="json")}
+    return study.model_copy(update=resolved), base
+
+
+def _check_space(study: StudyConfig, base: JobConfig) -> None:
+    if not study.space:
+        raise InputError(
+            "study key space",
+            expected="at least one setting with values to try",
+            got="none",
+            remedy="add one, e.g. energy.learning_rate: {log_uniform: [1e-4, 1e-2]}",
+        )
+    workers = max(workers_per_trial(base), 1)
+    for values in corners(study.space):
+        config = with_values(base, values)
+        per_rank_batch_size(train_settings(JOBS[study.job].energy(config), 0), workers)
+    for key in study.space:
+        if key.partition(".")[0] in FREE_SECTIONS:
+            raise InputError(
+                f"study key space.{key}",
+                expected="a setting that changes results",
+                got="one that changes how they are computed or recorded",
+                remedy="put it under base",
+            )
+
+
+def _check_scheduler(study: StudyConfig, base: JobConfig) -> None:
+    metric, _ = study.judged_by
+    _require_known("scheduler_metric", metric, JOBS[study.job].records, "what training reports")
+    key = "asha.grace_steps" if study.scheduler == "asha" else "pbt.interval_steps"
+    steps = study.asha.grace_steps if study.scheduler == "asha" else study.pbt.interval_steps
+    energy = JOBS[study.job].energy(base)
+    if not energy.checkpoint_interval <= steps < energy.num_steps:
+        raise InputError(
+            f"study key {key}",
+            expected=f"energy.checkpoint_interval ({energy.checkpoint_interval}) or more, "
+            f"below the number of training steps ({energy.num_steps})",
+            got=steps,
+            remedy="change one of them; trials report at checkpoints",
+        )
+    if study.scheduler == "pbt":
+        _check_population(study, base)
+
+
+def _check_population(study: StudyConfig, base: JobConfig) -> None:
+    for key in study.space:
+        if key not in SCHEDULABLE:
+            raise InputError(
+                f"study key space.{key}",
+                expected=f"with pbt one of {', '.join(SCHEDULABLE)}",
+                got="a setting that a trained model cannot change",
+                remedy="take it out of the space, or choose another scheduler",
+            )
+    for key, accepted, expected, got in (
+        ("searcher", study.searcher == "random", "random with pbt", study.searcher),
+        ("num_trials", study.num_trials > 1, "a population of 2 or more", study.num_trials),
+        ("base.cluster", not workers_per_trial(base), "executor: local with pbt", "ray"),
+    ):
+        if not accepted:
+            remedy = "change it, or choose another scheduler"
+            raise InputError(f"study key {key}", expected=expected, got=got, remedy=remedy)
+
+
+def _require_known(key: str, name: str, known: Sequence[str], what: str) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise InputError(
+            f"study key {key}",
+            expected=f"{what}: {', '.join(known)}; the nearest is {nearest}",
+            got=name,
+            remedy="correct the study",
+        )

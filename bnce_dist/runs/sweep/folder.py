@@ -1,0 +1,198 @@
+"""The folder of a study: whose it is, its trials, and what came out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnce_dist.config.load import load_config, to_yaml, with_values
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import atomic_path, write_json
+from bnce_dist.runs.sweep.config import StudyConfig, dotted
+from bnce_dist.runs.sweep.jobs import JobConfig
+from bnce_dist.runs.sweep.trial import Trial, TrialResult
+from bnce_dist.tracking.tracker import Tracker
+
+# They change how a study is executed, and how far it goes.
+_FREE = ("num_trials", "max_concurrent", "tracking.", "base.cluster.", "base.tracking.")
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """``<output>/<name>``: ``study.yaml``, ``trials/<number>``, and ``shared`` by all trials.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration of the study."""
+        return self.path / "study.yaml"
+
+    @property
+    def shared(self) -> Path:
+        """What is computed once for all trials."""
+        return self.path / "shared"
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials begun so far, by number."""
+        return [Trial(state.parent) for state in sorted(self.path.glob("trials/*/trial.json"))]
+
+    @property
+    def results(self) -> list[TrialResult]:
+        """Those of the trials that ended, by number."""
+        return [result for trial in self.trials if (result := trial.result) is not None]
+
+    def trial(self, number: int) -> Trial:
+        """Return a trial, begun or not."""
+        return Trial(self.path / "trials" / f"{number:04d}")
+
+    def require_same_study(self, study: StudyConfig, *, resume: bool) -> None:
+        """Check that the folder is new, or holds this study and it is to be resumed.
+
+        Args:
+            study: Resolved, as `write_config` got it.
+            resume: Whether the user asked to continue.
+
+        Raises: InputError: it holds a study already, or another one.
+        """
+        if not self.config_path.exists():
+            return
+        if not resume:
+            raise InputError(
+                f"study folder {self.path}",
+                expected="a new folder",
+                got=f"a study with {len(self.results)} of {study.num_trials} trials ended",
+                remedy="give --resume to continue it, or choose another --name",
+            )
+        old = _decisive(load_config(StudyConfig, self.config_path))
+        new = _decisive(study)
+        keys = sorted(old.keys() | new.keys())
+        changed = [f"{key}={old.get(key)}" for key in keys if old.get(key) != new.get(key)]
+        if changed:
+            raise InputError(
+                f"study folder {self.path}",
+                expected="the study it was begun with",
+                got=f"a study that there has {', '.join(changed)}",
+                remedy="go back to these settings, or choose another --name for a new study",
+            )
+
+    def write_config(self, study: StudyConfig) -> None:
+        """Record the configuration as the study's."""
+        with atomic_path(self.config_path) as temporary:
+            temporary.write_text(to_yaml(study))
+
+
+def _decisive(study: StudyConfig) -> dict[str, object]:
+    """Return the settings that a study keeps for good."""
+    settings = dotted(study.model_dump(mode="json"))
+    return {key: value for key, value in settings.items() if not key.startswith(_FREE)}
+
+
+OUTCOME = ("table.md", "table.json", "best.yaml", "schedule.json")
+"""Files that `write_outcome` leaves; the last only for a population."""
+
+
+def track(trial: Trial, tracker: Tracker) -> None:
+    """Record a trial that ended as a child run; repeating it changes nothing.
+
+    The final numbers have names of their own, so that each is there once.
+    """
+    result = trial.result
+    if result is None:
+        return
+    with tracker.stage(f"trial {trial.name}", {"status": result.status, **result.values}):
+        for record in trial.history:
+            numbers = {name: value for name, value in record.items() if name != "step"}
+            tracker.log_metrics(numbers, step=int(record["step"]))
+        if result.metric is not None:
+            tracker.log_metrics({f"final_{name}": x for name, x in result.metrics.items()})
+
+
+def ranked(results: Sequence[TrialResult], study: StudyConfig) -> list[TrialResult]:
+    """Return the results from the best metric to the worst; finished trials come first.
+
+    The metric of a trial that was stopped belongs to an earlier step, so it does not compete.
+    """
+    sign = 1 if study.mode == "min" else -1
+
+    def order(result: TrialResult) -> tuple[bool, bool, float]:
+        metric = result.metric
+        return result.status != "finished", metric is None, sign * (metric or 0.0)
+
+    return sorted(results, key=order)
+
+
+def write_outcome(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> TrialResult:
+    """Write ``table.md``, ``table.json``, ``best.yaml`` and, of a population, ``schedule.json``.
+
+    Args:
+        study: Resolved.
+        base: Settings all trials share.
+        folder: Of the study, with all trials ended.
+
+    Returns: The best trial.
+    Raises: InputError: no trial finished.
+    """
+    results = ranked(folder.results, study)
+    write_json(folder.path / "table.json", [asdict(result) for result in results])
+    with atomic_path(folder.path / "table.md") as temporary:
+        temporary.write_text("\n".join(table_lines(results, study)) + "\n")
+    best = results[0]
+    if best.status != "finished" or best.metric is None:
+        reasons = [result.reason for result in results if result.reason]
+        raise InputError(
+            f"study {folder.path}",
+            expected="a trial that ran to its end",
+            got=f"{len(results)} that did not; {reasons[0] if reasons else 'all were stopped'}",
+            remedy="change the space or the base and start a new study",
+        )
+    with atomic_path(folder.path / "best.yaml") as temporary:
+        temporary.write_text(to_yaml(with_values(base, best.values)))
+    if study.scheduler == "pbt":
+        schedule = folder.trial(int(best.name)).schedule
+        write_json(folder.path / "schedule.json", [asdict(phase) for phase in schedule])
+    return best
+
+
+def table_lines(results: Sequence[TrialResult], study: StudyConfig) -> Iterator[str]:
+    """Yield the lines of a Markdown table of the trials, in the order they come in."""
+    header = ["trial", "status", study.metric, "step", *study.space]
+    rows = [
+        [
+            result.name,
+            result.status,
+            _text(result.metric),
+            str(result.step),
+            *(_text(result.values[key]) for key in study.space),
+        ]
+        for result in results
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, ["-" * width for width in widths], *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"| {' | '.join(cells)} |"
+
+
+def study_columns(study: StudyConfig, folder: StudyFolder) -> dict[str, Any]:
+    """Return the fields of ``report.study.StudyResults``: the trials that have a metric."""
+    results = [result for result in ranked(folder.results, study) if result.metric is not None]
+    return {
+        "metric": np.array([result.metric for result in results], float),
+        "metric_name": study.metric,
+        "finished": np.array([result.status == "finished" for result in results]),
+        "settings": {key: [result.values[key] for result in results] for key in study.space},
+        "logarithmic": {key for key, dimension in study.space.items() if dimension.log_uniform},
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,137 @@
+"""The trained pair as one object: its numbers against OpenMM and closed forms, its file."""
+
+import dataclasses
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bnce_dist.chem.potentials.force_field import build_system
+from bnce_dist.chem.potentials.openmm import OpenMMPotential
+from bnce_dist.core.errors import InputError
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.ensemble import Ensemble
+
+
+@pytest.fixture(scope="module")
+def generator(finished_run: Path) -> BoltzmannGenerator:
+    return BoltzmannGenerator.load(finished_run)
+
+
+@pytest.fixture(scope="module")
+def ensemble(generator: BoltzmannGenerator) -> Ensemble:
+    return generator.sample(1100, seed=3, progress=False)
+
+
+def test_energies_are_those_of_openmm(generator: BoltzmannGenerator, ensemble: Ensemble) -> None:
+    usable = np.isfinite(ensemble.log_weights)
+    positions = ensemble.positions_nm[usable][:20]
+    system = build_system(generator.molecule, generator.target_config.force_field)
+    openmm = OpenMMPotential(system, generator.target_config.temperature_kelvin)
+    expected = openmm.reduced_potential(torch.from_numpy(positions)).numpy()
+    np.testing.assert_allclose(ensemble.reduced_potential[usable][:20], expected, atol=1e-4)
+    np.testing.assert_allclose(generator.reduced_potential(positions), expected, atol=1e-4)
+
+
+def test_samples_know_the_density_of_their_positions(
+    generator: BoltzmannGenerator, ensemble: Ensemble
+) -> None:
+    usable = np.isfinite(ensemble.log_weights)
+    positions = ensemble.positions_nm[usable][:50]
+    np.testing.assert_allclose(
+        generator.log_density(positions), ensemble.log_density[usable][:50], atol=1e-3
+    )
+    log_weights = -ensemble.reduced_potential - ensemble.log_density
+    np.testing.assert_allclose(ensemble.log_weights[usable], log_weights[usable])
+    np.testing.assert_allclose(
+        generator.log_weights(torch.from_numpy(positions)), log_weights[usable][:50], atol=1e-3
+    )
+
+
+def test_mirror_images_have_no_weight(generator: BoltzmannGenerator, ensemble: Ensemble) -> None:
+    usable = np.isfinite(ensemble.log_weights)
+    assert np.isneginf(generator.log_weights(-ensemble.positions_nm[usable][:5])).all()
+
+
+def test_the_first_samples_do_not_depend_on_how_many_follow(
+    generator: BoltzmannGenerator, ensemble: Ensemble
+) -> None:
+    more = generator.sample(1001, seed=3, progress=False)
+    np.testing.assert_array_equal(more.positions_nm[:1000], ensemble.positions_nm[:1000])
+    other = generator.sample(5, seed=4, progress=False)
+    assert not np.allclose(other.positions_nm, ensemble.positions_nm[:5])
+
+
+def test_free_energy_of_two_halves(ensemble: Ensemble) -> None:
+    """Equal weights, a third of the samples in the state: delta_f is ln 2."""
+    equal = dataclasses.replace(ensemble, log_weights=np.zeros(900))
+    inside = np.arange(900) % 3 == 0
+    estimate = equal.delta_f(inside, num_bootstrap=400)
+    assert estimate.value_kT == pytest.approx(math.log(2))
+    # The standard error of a log odds ratio.
+    assert estimate.stderr_kT == pytest.approx(math.sqrt(1 / 300 + 1 / 600), rel=0.2)
+    assert equal.ess_fraction == pytest.approx(1)
+
+
+def test_the_state_is_an_interval_of_phi(ensemble: Ensemble) -> None:
+    lower, upper = ensemble.target.state_phi
+    np.testing.assert_array_equal(
+        ensemble.in_state, (ensemble.phi > lower) & (ensemble.phi < upper)
+    )
+    assert 0 < ensemble.in_state.mean() < 1
+
+
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_a_file_gives_the_same_samples(
+    generator: BoltzmannGenerator, ensemble: Ensemble, tmp_path: Path, half_precision: bool
+) -> None:
+    path = tmp_path / "generator.pt"
+    generator.save(path, half_precision=half_precision)
+    again = BoltzmannGenerator.load(path)
+    assert again.molecule == generator.molecule
+    assert again.metrics == generator.metrics
+    samples = again.sample(20, seed=3, progress=False)
+    tolerance = 5e-3 if half_precision else 1e-12
+    first = generator.sample(20, seed=3, progress=False)
+    np.testing.assert_allclose(samples.positions_nm, first.positions_nm, atol=tolerance)
+    np.testing.assert_allclose(
+        again.log_density(first.positions_nm), first.log_density, atol=40 * tolerance
+    )
+
+
+def test_a_run_leaves_its_file(finished_run: Path, generator: BoltzmannGenerator) -> None:
+    left = BoltzmannGenerator.load(finished_run / "generator.pt")
+    assert left.metrics == generator.metrics
+    assert left.target_config.temperature_kelvin == 300.0
+
+
+def test_positions_that_cannot_be_used(generator: BoltzmannGenerator) -> None:
+    positions = np.repeat(generator.molecule.positions_nm[None], 3, axis=0)
+    not_finite = positions.copy()
+    not_finite[1, 2, 0] = np.nan
+    for bad, message in (
+        (10 * positions, "which are angstrom; divide by 10"),
+        (1000 * positions, "check the unit"),
+        (positions[:, :-1], r"shape \(batch, 22, 3\), got shape \(3, 21, 3\)"),
+        (positions[0], r"got shape \(22, 3\)"),
+        (not_finite, "1 conformations with NaN"),
+    ):
+        for evaluate in (generator.log_density, generator.reduced_potential, generator.log_weights):
+            with pytest.raises(InputError, match=message):
+                evaluate(bad)
+
+
+def test_files_that_cannot_be_used(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copy(finished_run / "train_energy" / "energy.pt", tmp_path)
+    (tmp_path / "torn.pt").write_bytes((finished_run / "generator.pt").read_bytes()[:5000])
+    for name, message in (
+        ("energy.pt", "kind generator"),
+        ("torn.pt", "a complete generator file"),
+        ("absent.pt", "a complete generator file"),
+        ("", "a run's folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            BoltzmannGenerator.load(tmp_path / name)

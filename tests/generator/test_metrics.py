@@ -1,0 +1,176 @@
+"""The numbers of an evaluation, against closed forms.
+
+Samples x ~ N(0, 1) stand for the emulator, the target is N(0, s^2) without its normalisation,
+and a "learned" density that is the true one plus a constant and noise of known size.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.generator.metrics import (
+    EvaluateConfig,
+    ReferenceEnsemble,
+    Samples,
+    distances_to_reference,
+    evaluation_metrics,
+)
+
+NUM_SAMPLES, NUM_EXACT = 40_000, 10_000
+TARGET_SD, OFFSET, NOISE = 0.8, 1.5, 0.2
+SPREAD = 0.5
+CONFIG = EvaluateConfig(num_samples=NUM_SAMPLES, num_exact=NUM_EXACT, num_bootstrap=50)
+
+
+def make_samples(**changes: np.ndarray) -> Samples:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=NUM_SAMPLES)
+    log_density = -0.5 * x**2 - 0.5 * math.log(2 * math.pi)
+    arrays = {
+        "reduced_potential": 0.5 * (x / TARGET_SD) ** 2,
+        "log_density": log_density + OFFSET + NOISE * rng.normal(size=NUM_SAMPLES),
+        "log_density_exact": log_density[:NUM_EXACT],
+        "top": np.arange(0),
+        "log_density_top": np.zeros(0),
+        "in_state": x > 1.0,
+        "valid": np.ones(NUM_SAMPLES, dtype=bool),
+        "native_chirality": np.ones(NUM_SAMPLES, dtype=bool),
+        "mirrored": np.zeros(NUM_SAMPLES, dtype=bool),
+        "cpu_seconds": np.full(NUM_SAMPLES, 1e-5),
+        "cpu_seconds_exact": np.full(NUM_EXACT, 2e-2),
+    }
+    return Samples(**(arrays | changes))
+
+
+@pytest.fixture(scope="module")
+def metrics() -> dict:
+    return evaluation_metrics(make_samples(), CONFIG, seed=0)
+
+
+def test_free_energy(metrics: dict) -> None:
+    in_state = 0.5 * math.erfc(1.0 / TARGET_SD / math.sqrt(2))
+    expected = -math.log(in_state / (1 - in_state))
+    assert metrics["delta_f_kT"] == pytest.approx(expected, abs=4 * metrics["delta_f_stderr_kT"])
+    assert metrics["delta_f_exact_kT"] == pytest.approx(
+        expected, abs=4 * metrics["delta_f_exact_stderr_kT"]
+    )
+    assert metrics["delta_f_stderr_kT"] < 0.05
+    low, high = metrics["delta_f_interval_kT"]
+    assert low < metrics["delta_f_kT"] < high
+
+
+def test_normalisation_constant(metrics: dict) -> None:
+    log_z = math.log(TARGET_SD * math.sqrt(2 * math.pi))
+    assert metrics["log_z_exact"] == pytest.approx(log_z, abs=0.02)
+    # Noise in the log density raises the mean weight by half its variance.
+    assert metrics["log_z"] == pytest.approx(log_z - OFFSET + NOISE**2 / 2, abs=0.03)
+
+
+def test_error_of_the_learned_density(metrics: dict) -> None:
+    assert metrics["log_density_offset_kT"] == pytest.approx(OFFSET, abs=0.01)
+    assert metrics["log_density_error_sd_kT"] == pytest.approx(NOISE, rel=0.05)
+    assert metrics["log_density_rmse_kT"] == pytest.approx(math.hypot(NOISE, OFFSET), rel=0.05)
+    assert metrics["log_density_num_samples"] == NUM_EXACT
+
+
+def test_effective_sample_size(metrics: dict) -> None:
+    # E[w]^2 / E[w^2] of a Gaussian reweighted to a narrower one.
+    precision = 1 / TARGET_SD**2
+    exact = math.sqrt(2 * precision - 1) / precision
+    assert metrics["ess_fraction_exact"] == pytest.approx(exact, rel=0.02)
+    assert metrics["ess_fraction"] == pytest.approx(exact * math.exp(-(NOISE**2)), rel=0.02)
+    assert metrics["ess_num_samples"] == NUM_SAMPLES
+    assert metrics["pareto_k"] < 0.5
+
+
+def test_exact_densities_of_the_largest_weights_repair_what_the_model_got_wrong(
+    metrics: dict,
+) -> None:
+    x = np.random.default_rng(0).normal(size=NUM_SAMPLES)  # as in make_samples
+    truth = -0.5 * x**2 - 0.5 * math.log(2 * math.pi)
+    spoilt = make_samples().log_density.copy()
+    lost = np.r_[3:6, NUM_EXACT + 7 : NUM_EXACT + 17]  # some of them among the first samples
+    spoilt[lost] -= 10.0
+    worse = evaluation_metrics(make_samples(log_density=spoilt), CONFIG, seed=0)
+    assert worse["ess_fraction"] < 0.01
+
+    learned = make_samples(log_density=spoilt).log_weights_learned
+    top = np.argsort(-learned)[:2_000]
+    top = top[top >= NUM_EXACT]
+    samples = make_samples(log_density=spoilt, top=top, log_density_top=truth[top])
+    repaired = evaluation_metrics(samples, CONFIG, seed=0)
+    assert repaired["ess_fraction_learned"] == worse["ess_fraction"]
+    assert repaired["ess_fraction"] == pytest.approx(metrics["ess_fraction"], rel=0.05)
+    assert repaired["pareto_k"] < 0.5 < worse["pareto_k"]
+    difference = repaired["delta_f_kT"] - metrics["delta_f_kT"]
+    assert abs(difference) < 3 * metrics["delta_f_stderr_kT"]
+    assert repaired["delta_f_stderr_kT"] < 1.5 * metrics["delta_f_stderr_kT"]
+
+
+def test_speedup_is_per_sample(metrics: dict) -> None:
+    assert metrics["speedup_over_exact"] == pytest.approx(2000)
+
+
+def test_impossible_samples_have_no_weight_and_are_counted() -> None:
+    potential = make_samples().reduced_potential.copy()
+    valid, native = np.ones((2, NUM_SAMPLES), dtype=bool)
+    potential[:10], valid[:10], native[5:30] = np.inf, False, False
+    mirrored = np.arange(NUM_SAMPLES) < 100
+    samples = make_samples(
+        reduced_potential=potential, valid=valid, native_chirality=native, mirrored=mirrored
+    )
+    metrics = evaluation_metrics(samples, CONFIG, seed=0)
+    assert np.isneginf(samples.log_weights[:30]).all()
+    assert np.isneginf(samples.log_weights_exact[:30]).all()
+    assert np.isfinite(samples.log_weights[30:]).all()
+    assert metrics["num_rejected"] == 30
+    assert metrics["num_invalid"] == 10
+    assert metrics["num_wrong_chirality"] == 20
+    assert metrics["num_mirrored"] == 70
+
+
+def test_samples_without_a_molecule_are_refused_with_their_counts() -> None:
+    broken = np.arange(NUM_SAMPLES) < NUM_SAMPLES - 7
+    samples = make_samples(valid=~broken, native_chirality=broken)
+    with pytest.raises(InputError, match="got 39993 broken, 7 of the wrong chirality"):
+        evaluation_metrics(samples, CONFIG, seed=0)
+
+
+def test_distances_to_the_reference_vanish_by_reweighting() -> None:
+    rng = np.random.default_rng(1)
+    y = TARGET_SD * rng.normal(size=NUM_SAMPLES)
+    x = np.random.default_rng(0).normal(size=NUM_SAMPLES)  # as in make_samples
+    ones = np.ones(NUM_SAMPLES)
+    reference = ReferenceEnsemble(_across_the_cut(y), ones, 0.5 * (y / TARGET_SD) ** 2, ones)
+    samples = make_samples()
+    potential = samples.reduced_potential.copy()
+    potential[5] = np.inf
+    distances = distances_to_reference(
+        make_samples(reduced_potential=potential), _across_the_cut(x), reference, seed=0
+    )
+    # Both energies are chi-squared variables times a factor, both angles Gaussians times one.
+    energy_w2 = 0.5 * (1 / TARGET_SD**2 - 1) * math.sqrt(3)
+    assert distances["energy_w2_emulator_kT"] == pytest.approx(energy_w2, rel=0.05)
+    assert distances["energy_w2_kT"] < 0.1 * energy_w2
+    baseline = distances["torsion_w2_baseline_rad"]
+    assert distances["torsion_w2_emulator_rad"] == pytest.approx(SPREAD * (1 - TARGET_SD), rel=0.2)
+    assert distances["torsion_w2_rad"] < 2 * baseline < 0.5 * SPREAD * (1 - TARGET_SD)
+
+
+def _across_the_cut(x: np.ndarray) -> np.ndarray:
+    angle = math.pi + SPREAD * x
+    return np.stack([(angle + math.pi) % (2 * math.pi) - math.pi, np.zeros_like(x)], axis=1)
+
+
+def test_no_sample_in_the_state_is_an_error_and_not_a_number() -> None:
+    with pytest.raises(InputError, match="both sides"):
+        evaluation_metrics(make_samples(in_state=np.zeros(NUM_SAMPLES, dtype=bool)), CONFIG, seed=0)
+
+
+def test_not_a_number_is_never_silent() -> None:
+    log_density = make_samples().log_density.copy()
+    log_density[3] = np.nan
+    with pytest.raises(InputError, match="finite"):
+        evaluation_metrics(make_samples(log_density=log_density), CONFIG, seed=0)

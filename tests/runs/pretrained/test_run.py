@@ -1,0 +1,174 @@
+"""The density of published samples, and comparisons with closed forms."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import i0, modstruve
+from typer.testing import CliRunner, Result
+
+from bnce_dist.cli.evaluate_published import app
+from bnce_dist.core.errors import InputError
+from bnce_dist.generator.target import Target
+from bnce_dist.runs.pretrained.config import PublishedConfig
+from bnce_dist.runs.pretrained.metrics import (
+    load_energies,
+    load_umbrella,
+    profile_delta_f,
+    published_metrics,
+)
+from bnce_dist.runs.pretrained.run import rows_for_exact
+
+WEIGHTS = Path(__file__).parents[3].parent / "shared/reference/published/unweighted_ot_ema.pt"
+needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason="published weights are not here")
+SMALL = (
+    "target.potential=force_field",
+    "target.state_phi_min=-2.0",
+    "target.state_phi_max=-1.2",
+    "samples.num_training=100",
+    "samples.num_held_out=100",
+    "samples.shard_size=50",
+    "samples.num_steps=6",
+    "energy.num_steps=20",
+    "energy.warmup_steps=2",
+    "energy.width=16",
+    "evaluate.num_exact=8",
+    "evaluate.num_bootstrap=20",
+    "cluster.executor=local",
+)
+
+
+def evaluate(output: Path, *arguments: str | Path) -> Result:
+    command = ["--output", output, "--name", "run", *arguments]
+    return CliRunner().invoke(app, [str(part) for part in command])
+
+
+def umbrella_file(path: Path, num_bins: int, left_out: int) -> Path:
+    """Write exp(cos(phi)), with one bin left out and a standard deviation of 0.2 kT."""
+    centres = (np.arange(num_bins) + 0.5) * 2 * math.pi / num_bins - math.pi
+    kept = np.delete(centres, left_out)
+    np.savez(path, xs=kept, f_i_mean=7.0 - np.cos(kept), f_i_std=np.full(len(kept), 0.2))
+    return path
+
+
+def test_a_profile_is_read_onto_all_bins_and_normalised(tmp_path: Path) -> None:
+    profile = load_umbrella(umbrella_file(tmp_path / "umbrella.npz", 999, left_out=3))
+    assert len(profile.centres) == 999
+    assert np.isinf(profile.value_kT[3])
+    # The von Mises distribution: p(phi) = exp(cos phi) / (2 pi I0(1)).
+    exact = np.log(2 * math.pi * i0(1.0)) - np.cos(profile.centres)
+    others = np.arange(999) != 3
+    np.testing.assert_allclose(profile.value_kT[others], exact[others], atol=1e-3)
+    value, error = profile_delta_f(profile, (-math.pi / 2, math.pi / 2))
+    # The share beyond a right angle is 1/2 - L0(1) / (2 I0(1)), L0 the modified Struve function.
+    share = 0.5 - modstruve(0, 1.0) / (2 * i0(1.0))
+    assert value == pytest.approx(math.log(share / (1 - share)), abs=5e-3)
+    assert error == pytest.approx(0.2)
+
+
+def test_weights_undo_a_known_bias() -> None:
+    """Samples of one von Mises distribution, weighted to another, have the other's delta_f."""
+    rng = np.random.default_rng(0)
+    phi = rng.vonmises(0.0, 1.0, 20_000)
+    arrays = {
+        "phi": phi,
+        "reduced_potential": np.cos(phi) + 3.0,
+        "log_density": np.cos(phi),
+        "intact": np.ones(len(phi), dtype=bool),
+        "mirrored": np.zeros(len(phi), dtype=bool),
+        "mixed": np.zeros(len(phi), dtype=bool),
+        "valid": np.ones(len(phi), dtype=bool),
+        "exact_row": np.zeros(0, dtype=int),
+        "log_density_exact": np.zeros(0),
+        "log_density_training": np.cos(rng.vonmises(0.0, 1.0, 20_000)) + 0.5,
+    }
+    arrays["intact"][:100] = arrays["valid"][:100] = False
+    arrays["reduced_potential"][:103] = np.inf
+    config = PublishedConfig()
+    target = Target(None, None, (0.0, math.pi / 2))  # type: ignore[arg-type]
+    far = rng.vonmises(math.pi, 1.0, 50_000)
+    metrics = published_metrics(
+        config, target, arrays, md_energies_kt=np.cos(far) + 13.0, md_offset_kt=10.0
+    )
+    inside = ((far > 0) & (far < math.pi / 2)).mean()
+    expected = math.log((1 - inside) / inside)
+    assert abs(metrics["delta_f_kT"] - expected) < 3 * metrics["delta_f_stderr_kT"] + 0.03
+    assert metrics["delta_f_unweighted_kT"] < expected - 0.5
+    assert metrics["energy_w2_reweighted_kT"] < 0.05 < 0.5 < metrics["energy_w2_unweighted_kT"]
+    assert (metrics["num_broken"], metrics["num_without_energy"]) == (100, 3)
+    assert "delta_f_exact_kT" not in metrics
+    assert metrics["log_density_overfit_kT"] == pytest.approx(0.5, abs=0.02)
+
+    # The learned density turns wrong; exact ones of a few samples, most of them in the state, help.
+    rows = rows_for_exact(target.in_state(phi), arrays["valid"], 3000)
+    assert arrays["valid"][rows].all()
+    arrays |= {"exact_row": rows, "log_density_exact": arrays["log_density"][rows]}
+    arrays["log_density"] = 2.0 * np.cos(phi) + 1.0
+    metrics = published_metrics(
+        config, target, arrays, md_energies_kt=np.cos(far) + 13.0, md_offset_kt=10.0
+    )
+    assert metrics["num_exact_in_state"] == 1500
+    assert metrics["delta_f_kT"] > expected + 0.5
+    error = abs(metrics["delta_f_exact_kT"] - expected)
+    assert error < 3 * metrics["delta_f_exact_stderr_kT"] < 0.5
+    assert metrics["energy_w2_exact_kT"] < 0.1
+    outside = phi[rows[1500:]]
+    assert metrics["log_density_error_sd_kT"] == pytest.approx(np.cos(outside).std())
+    assert metrics["log_density_offset_kT"] == pytest.approx(np.cos(outside).mean() + 1.0)
+
+
+@needs_weights
+def test_a_run_goes_from_weights_to_a_free_energy_and_is_not_repeated(tmp_path: Path) -> None:
+    umbrella = umbrella_file(tmp_path / "umbrella.npz", 36, left_out=17)
+    np.save(tmp_path / "energies.npy", np.random.default_rng(0).normal(size=1000))
+    comparison = ("--umbrella", umbrella, "--md-energies", tmp_path / "energies.npy")
+    first = evaluate(tmp_path, f"weights={WEIGHTS}", *SMALL, *comparison)
+    assert first.exit_code == 0, first.output
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["num_samples"] == 100
+    assert 20 < metrics["num_mirrored"] < 80
+    assert metrics["num_exact_in_state"] == 4
+    assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {
+        "free_energy_profile.png",
+        "energies.png",
+    }
+    trained = (tmp_path / "run" / "energy" / "energy.pt").stat().st_mtime_ns
+    second = evaluate(tmp_path, f"weights={WEIGHTS}", *SMALL, *comparison)
+    assert second.stdout == first.stdout
+    assert (tmp_path / "run" / "energy" / "energy.pt").stat().st_mtime_ns == trained
+    other = evaluate(tmp_path, f"weights={WEIGHTS}", *SMALL, "seed=1")
+    assert_refused(other, "a run with seed=0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["target.potential=xbt"], ["'force_field'", "nearest is xtb"]),
+        (["weights=unweighted_ot_emma.pt", *SMALL], ["unweighted_ot_ema.pt"]),
+        (["weights=unweighted_ot_ema.pt", *SMALL], ["got nothing", "check the path"]),
+        (["--umbrella", "absent.npz"], ["absent.npz", "xs, f_i_mean"]),
+    ],
+)
+def test_bad_input(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    assert_refused(evaluate(tmp_path, *arguments), *parts)
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    assert result.exit_code == 2, result.output
+    line = result.stderr.splitlines()[-1]
+    for part in ("error: ", *parts):
+        assert part in line
+
+
+def test_files_to_compare_with(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", xs=np.array([0.0, 0.1, 0.25]), f_i_mean=np.zeros(3), f_i_std=[0])
+    np.save(tmp_path / "b.npy", np.array([1.0, math.nan]))
+    (tmp_path / "c.npy").write_text("energies")
+    with pytest.raises(InputError, match="equal bins"):
+        load_umbrella(tmp_path / "a.npz")
+    with pytest.raises(InputError, match="expected finite energies"):
+        load_energies(tmp_path / "b.npy")
+    with pytest.raises(InputError, match=r"a \.npy file of energies"):
+        load_energies(tmp_path / "c.npy")

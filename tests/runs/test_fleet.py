@@ -1,0 +1,148 @@
+"""Many molecules: what goes in, what comes out of those that work and those that do not."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.executor import Executor, LocalExecutor
+from bnce_dist.runs.fleet.members import Outcome, members_of
+from bnce_dist.runs.fleet.run import run_fleet
+from bnce_dist.runs.fleet.table import fleet_record, fleet_table
+
+
+def fake_run(config: Config, folder: RunFolder, executor: Executor) -> dict[str, Any]:
+    if config.target.sequence == "ET":
+        raise InputError("ET", expected="luck", got="none", remedy="try again")
+    return {"sequence": config.target.sequence, "folder": folder.path.name}
+
+
+def make_metrics(delta_f: float, reference: float, *, converged: bool = True) -> dict[str, Any]:
+    return {
+        "delta_f_kT": delta_f,
+        "delta_f_stderr_kT": 0.05,
+        "delta_f_interval_kT": [delta_f - 0.1, delta_f + 0.1],
+        "delta_f_reference_kT": reference,
+        "delta_f_reference_stderr_kT": 0.06,
+        "delta_f_reference_source": "this run",
+        "delta_f_reference_run_converged": converged,
+        "energy_w2_kT": 0.5,
+        "torsion_w2_rad": 0.3,
+        "torsion_w2_baseline_rad": 0.1,
+        "ess_fraction": 0.4,
+        "pareto_k": 0.3,
+        "num_mirrored": 11,
+        "num_rejected": 7,
+        "ess_num_samples": 100,
+        "reliable": converged,
+        "verdict": {"reliable": converged, "reasons": [], "advice": []},
+        "seconds": {"simulate": 60.0, "evaluate": 30.0},
+    }
+
+
+def test_a_failing_molecule_does_not_stop_the_others(tmp_path: Path) -> None:
+    members = members_of("AC, ET,GN", Config(), tmp_path)
+    outcomes = run_fleet(members, fake_run, LocalExecutor(), ["simulate"])
+    assert [outcome.name for outcome in outcomes] == ["AC", "ET", "GN"]
+    assert outcomes[0].metrics == {"sequence": "AC", "folder": "AC"}
+    assert outcomes[2].metrics == {"sequence": "GN", "folder": "GN"}
+    assert outcomes[1].metrics is None
+    assert outcomes[1].error == "ET: expected luck, got none; try again"
+
+
+def test_the_largest_molecules_start_first(tmp_path: Path) -> None:
+    started: list[str | None] = []
+
+    def note(config: Config, folder: RunFolder, executor: Executor) -> dict[str, Any]:
+        started.append(config.target.sequence)
+        return {"sequence": config.target.sequence}
+
+    outcomes = run_fleet(
+        members_of("GG,WW,AA", Config(), tmp_path), note, LocalExecutor(), ["simulate"]
+    )
+    assert started == ["WW", "AA", "GG"]
+    assert [outcome.metrics for outcome in outcomes] == [
+        {"sequence": name} for name in ("GG", "WW", "AA")
+    ]
+
+
+def test_members_differ_in_the_molecule_alone(tmp_path: Path) -> None:
+    first, second = members_of("AC,ET", Config(seed=7), tmp_path)
+    of_first = first.config.model_dump()
+    of_second = second.config.model_dump()
+    assert of_first["target"].pop("sequence") == "AC"
+    assert of_second["target"].pop("sequence") == "ET"
+    assert of_first == of_second == Config(seed=7).model_dump() | {"target": of_first["target"]}
+
+
+@pytest.mark.parametrize("sequences", ["", "AC,,ET", "AC,AC", ","])
+def test_a_list_that_makes_no_sense_is_refused(tmp_path: Path, sequences: str) -> None:
+    with pytest.raises(InputError, match="--molecules: expected different sequences"):
+        members_of(sequences, Config(), tmp_path)
+
+
+def test_the_table_says_what_failed_and_averages_the_rest() -> None:
+    outcomes = [
+        Outcome("AC", make_metrics(3.5, 3.7)),
+        Outcome("ET", error="no luck"),
+        Outcome("GN", make_metrics(4.6, 4.5, converged=False)),
+    ]
+    summary = fleet_record(outcomes)["summary"]
+    assert summary["abs_error_mean_kT"] == pytest.approx((0.2 + 0.1) / 2)
+    assert summary["abs_error_max_kT"] == pytest.approx(0.2)
+    assert summary["num_finished"] == 2
+    lines = fleet_table(outcomes).splitlines()
+    assert lines[-1] == "ET: FAILED: no luck"
+    ac, gn = lines[2:4]
+    assert "3.50 +- 0.05" in ac
+    assert "-0.20" in ac
+    assert "3.66" in ac  # the published simulation
+    assert "not converged" not in ac
+    assert "4.50 +- 0.06 (not converged)" in gn
+    assert "| reliable |" in ac
+    assert "| UNRELIABLE |" in gn
+    assert summary["num_reliable"] == 1
+
+
+def test_variants_of_a_molecule_have_rows_and_means_of_their_own() -> None:
+    outcomes = [
+        Outcome("AC_zero_shot", make_metrics(3.5, 3.7), variant="zero_shot"),
+        Outcome("AC_fine_tuned", make_metrics(3.6, 3.7), variant="fine_tuned"),
+        Outcome("ET_zero_shot", error="no luck", variant="zero_shot"),
+    ]
+    record = fleet_record(outcomes)
+    assert list(record["molecules"]) == ["AC_zero_shot", "AC_fine_tuned", "ET_zero_shot"]
+    assert record["summary"]["zero_shot_abs_error_mean_kT"] == pytest.approx(0.2)
+    assert record["summary"]["fine_tuned_abs_error_mean_kT"] == pytest.approx(0.1)
+    lines = fleet_table(outcomes).splitlines()
+    for line in lines[2:4]:
+        assert "| 3.66 | 0.09 |" in line  # published values of AC
+        assert "| 11 | 7 of 100 |" in line
+    assert lines[5].startswith("zero_shot: mean |error| 0.200 kT")
+    assert lines[-1] == "ET_zero_shot: FAILED: no luck"
+
+
+@pytest.mark.slow
+def test_the_job_runs_a_fleet(run_job: Any, finished_run: Path, tmp_path: Path) -> None:
+    # The finished run stands for one member, so that only its report is made again.
+    shutil.copytree(finished_run, tmp_path / "fleet" / "ACE-ALA-NME")
+    arguments = ["--output", tmp_path, "--name", "fleet", "--molecules", "ACE-ALA-NME,XX"]
+    refused = run_job(*arguments)
+    assert refused.exit_code == 2
+    assert "'X'" in refused.stderr
+    assert not (tmp_path / "fleet" / "fleet.json").exists()
+
+    result = run_job(*arguments[:-1], "ACE-ALA-NME")
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "fleet" / "fleet.json").read_text())
+    expected = json.loads((finished_run / "metrics.json").read_text())
+    assert record["molecules"]["ACE-ALA-NME"]["delta_f_kT"] == expected["delta_f_kT"]
+    assert math.isfinite(record["summary"]["energy_w2_mean_kT"])
+    assert (tmp_path / "fleet" / "fleet.png").stat().st_size > 10_000
+    assert "ACE-ALA-NME" in (tmp_path / "fleet" / "fleet.md").read_text()
