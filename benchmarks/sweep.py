@@ -1,6 +1,6 @@
-"""A 12-trial study, its driver killed half-way and resumed: is every final metric there once?
+"""A 12-trial sweep, its driver killed half-way and resumed: is every final metric there once?
 
-The study is `jobs/configs/sweeps/toy_weights.yaml`: successive halving on two cores, recorded in
+The sweep is `jobs/configs/sweeps/planar_weights.yaml`: successive halving on two cores, recorded in
 MLflow. The driver gets SIGKILL when half of the trials have ended; then the same command runs
 again with ``--resume``.
 
@@ -22,34 +22,34 @@ from record import publish
 
 from bnce_dist.data.atomic import read_json
 from bnce_dist.pipeline.config import TrackingConfig
-from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.trial import TrialResult
 
 ROOT = Path(__file__).parents[1]
-STUDY = ROOT / "jobs" / "configs" / "sweeps" / "toy_weights.yaml"
+SWEEP = ROOT / "jobs" / "configs" / "sweeps" / "planar_weights.yaml"
 NUM_TRIALS = 12
 
 
-def start(folder: StudyFolder, *arguments: str) -> subprocess.Popen[bytes]:
+def start(folder: SweepFolder, *arguments: str) -> subprocess.Popen[bytes]:
     """Start the driver."""
     place = ["--output", folder.path.parent, "--name", folder.path.name]
     count = f"num_trials={NUM_TRIALS}"
-    command = [sys.executable, "jobs/sweep.py", STUDY, *place, *arguments, count]
+    command = [sys.executable, "jobs/sweep.py", SWEEP, *place, *arguments, count]
     return subprocess.Popen(command, cwd=ROOT)
 
 
-def kill_half_way(folder: StudyFolder) -> list[TrialResult]:
-    """Run the study until half of its trials have ended and return their results."""
+def kill_half_way(folder: SweepFolder) -> list[TrialResult]:
+    """Run the sweep until half of its trials have ended and return their results."""
     with start(folder) as driver:
         while driver.poll() is None and len(folder.results) < NUM_TRIALS // 2:
             time.sleep(0.1)
         driver.send_signal(signal.SIGKILL)
         if driver.wait() != -signal.SIGKILL:
-            raise SystemExit("the study ended before it could be killed")
+            raise SystemExit("the sweep ended before it could be killed")
     return folder.results
 
 
-def final_metrics_in_mlflow(folder: StudyFolder, metric: str) -> dict[str, list[float]]:
+def final_metrics_in_mlflow(folder: SweepFolder, metric: str) -> dict[str, list[float]]:
     """Return every value the store holds of each trial's final metric, over all its child runs."""
     client = MlflowClient(f"sqlite:///{folder.path.parent / 'mlflow.db'}")
     experiment = client.get_experiment_by_name(TrackingConfig().experiment)
@@ -61,7 +61,7 @@ def final_metrics_in_mlflow(folder: StudyFolder, metric: str) -> dict[str, list[
     return values
 
 
-def measure(folder: StudyFolder) -> dict[str, Any]:
+def measure(folder: SweepFolder) -> dict[str, Any]:
     """Kill, resume, and compare the folder, the table and MLflow."""
     started = time.monotonic()
     ended_before = kill_half_way(folder)
@@ -69,7 +69,7 @@ def measure(folder: StudyFolder) -> dict[str, Any]:
     killed = time.monotonic()
     with start(folder, "--resume") as driver:
         if driver.wait():
-            raise SystemExit("the resumed study failed")
+            raise SystemExit("the resumed sweep failed")
     done = time.monotonic()
     results = {result.name: result for result in folder.results}
     table = Counter(row["name"] for row in read_json(folder.path / "table.json"))
@@ -98,7 +98,7 @@ def main(
 ) -> None:
     """Measure, print one JSON line and write it if asked."""
     with tempfile.TemporaryDirectory() as directory:
-        numbers = measure(StudyFolder(Path(directory) / "study"))
+        numbers = measure(SweepFolder(Path(directory) / "sweep"))
     publish("sweep", numbers, ["ray", "mlflow", "torch", "bnce_dist"], write=write)
 
 

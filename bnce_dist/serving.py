@@ -22,8 +22,8 @@ MAX_SAMPLES = 100_000
 
 
 @dataclass(frozen=True)
-class WeighingModel:
-    """Weighs conformations.
+class ReweightingModel:
+    """Reweights conformations.
 
     Args:
         generator: The trained pair.
@@ -56,7 +56,7 @@ class SamplingModel:
 
     @refusing
     def predict(self, request: "pd.DataFrame") -> dict[str, list[Any]]:
-        """Return samples with the same numbers as `WeighingModel`.
+        """Return samples with the same numbers as `ReweightingModel`.
 
         Args:
             request: One row with ``num_samples`` and ``seed``.
@@ -78,7 +78,7 @@ class SamplingModel:
         return {"positions_nm": ensemble.positions_nm.tolist(), **_numbers(ensemble)}
 
 
-def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> WeighingModel | SamplingModel:
+def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> ReweightingModel | SamplingModel:
     """Return the model that MLflow serves.
 
     Args:
@@ -86,8 +86,8 @@ def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> WeighingModel | 
         model_config: ``task`` says which of the two it is.
     """
     generator = BoltzmannGenerator.load(Path(path))
-    weighs = model_config["task"] == "weigh"
-    return WeighingModel(generator) if weighs else SamplingModel(generator)
+    reweights = model_config["task"] in ("reweight", "weigh")  # version 0.1 said weigh
+    return ReweightingModel(generator) if reweights else SamplingModel(generator)
 
 
 def _numbers(ensemble: Ensemble) -> dict[str, list[float | None]]:

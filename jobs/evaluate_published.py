@@ -1,6 +1,6 @@
-"""Weigh samples of a published field: ``python jobs/evaluate_published.py --help``."""
+"""The earlier name of ``jobs/evaluate_pretrained.py``."""
 
-from bnce_dist.cli.evaluate_published import app
+import sys
 
-if __name__ == "__main__":
-    app()
+print("error: evaluate_published.py is called jobs/evaluate_pretrained.py now", file=sys.stderr)
+sys.exit(2)

@@ -1,6 +1,6 @@
-"""Sample a published velocity field: ``python jobs/sample_published.py --help``."""
+"""The earlier name of ``jobs/sample_pretrained.py``."""
 
-from bnce_dist.cli.published import app
+import sys
 
-if __name__ == "__main__":
-    app()
+print("error: sample_published.py is called jobs/sample_pretrained.py now", file=sys.stderr)
+sys.exit(2)

@@ -1,6 +1,6 @@
-"""Two-dimensional systems: ``python jobs/toy.py --help``."""
+"""The earlier name of ``jobs/planar.py``."""
 
-from bnce_dist.cli.toy import app
+import sys
 
-if __name__ == "__main__":
-    app()
+print("error: toy.py is called jobs/planar.py now", file=sys.stderr)
+sys.exit(2)

@@ -124,10 +124,12 @@ def test_the_server_weighs_positions_and_refuses_with_one_line(
 ) -> None:
     status, answer = post(json.dumps({"inputs": positions.tolist()}))
     assert status == 200
-    weighed = answer["predictions"]
-    np.testing.assert_allclose(weighed["log_density"], generator.log_density(positions))
-    np.testing.assert_allclose(weighed["reduced_potential"], generator.reduced_potential(positions))
-    np.testing.assert_allclose(weighed["log_weight"], generator.log_weights(positions))
+    reweighted = answer["predictions"]
+    np.testing.assert_allclose(reweighted["log_density"], generator.log_density(positions))
+    np.testing.assert_allclose(
+        reweighted["reduced_potential"], generator.reduced_potential(positions)
+    )
+    np.testing.assert_allclose(reweighted["log_weight"], generator.log_weights(positions))
 
     mirrored = json.dumps({"inputs": (positions * [-1, 1, 1]).tolist()})
     assert post(mirrored)[1]["predictions"]["log_weight"] == [None] * len(positions)

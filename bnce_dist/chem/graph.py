@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 Quadruple = tuple[int, int, int, int]
 
 
-def find_rotors(
+def find_rotatable_torsions(
     elements: Sequence[str], bonds: Iterable[tuple[int, int]], rigid: Iterable[Quadruple]
 ) -> tuple[Quadruple, ...]:
     """Return one torsion for every bond that heavy atoms can turn about, in order of atoms.
@@ -19,15 +19,15 @@ def find_rotors(
     """
     neighbours = _heavy_neighbours(elements, bonds)
     excluded = {frozenset(quadruple[1:3]) for quadruple in rigid}
-    rotors = []
+    torsions = []
     for b in sorted(neighbours):
         for c in sorted(neighbours[b]):
             before = [atom for atom in neighbours[b] if atom != c]
             after = [atom for atom in neighbours[c] if atom != b]
             turns = before and after and not _is_ring_bond(neighbours, b, c)
             if b < c and turns and frozenset((b, c)) not in excluded:
-                rotors.append((min(before), b, c, min(after)))
-    return tuple(rotors)
+                torsions.append((min(before), b, c, min(after)))
+    return tuple(torsions)
 
 
 def find_ring_atoms(elements: Sequence[str], bonds: Iterable[tuple[int, int]]) -> set[int]:

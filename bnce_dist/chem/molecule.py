@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from openmm import app
 
 from bnce_dist.chem.geometry import signed_volume
-from bnce_dist.chem.graph import find_rotors, formal_charges
+from bnce_dist.chem.graph import find_rotatable_torsions, formal_charges
+from bnce_dist.chem.initial_structure import build_positions, minimise
 from bnce_dist.chem.pdb_file import match_atoms, read_residues
-from bnce_dist.chem.start_structure import build_positions, relax
 from bnce_dist.chem.templates import Template, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 
@@ -74,7 +74,7 @@ class Molecule:
 
     @classmethod
     def from_pdb(cls, path: str | Path) -> Self:
-        """Read a peptide from a PDB file and relax it; the atoms take the force field's order.
+        """Read a peptide from a PDB file and minimise it; the atoms take the force field's order.
 
         Args:
             path: A file with one chain of known residues, complete with hydrogens.
@@ -95,7 +95,7 @@ class Molecule:
                     got=f"{label} with {graph.atom_names[centre[0]]} of the other hand",
                     remedy="mirror or correct the structure",
                 )  # fmt: skip
-        return dataclasses.replace(graph, positions_nm=relax(graph.topology, positions))
+        return dataclasses.replace(graph, positions_nm=minimise(graph.topology, positions))
 
     @classmethod
     def _from_templates(cls, name: str, templates: Sequence[Template]) -> Self:
@@ -201,9 +201,11 @@ class Molecule:
         )
 
     @property
-    def rotors(self) -> tuple[Quadruple, ...]:
+    def rotatable_torsions(self) -> tuple[Quadruple, ...]:
         """Torsions about all bonds that turn slowly, but for `phi`, `psi` and peptide bonds."""
-        return find_rotors(self.elements, self.bonds, (self.phi, self.psi, *self.omegas))
+        return find_rotatable_torsions(
+            self.elements, self.bonds, (self.phi, self.psi, *self.omegas)
+        )
 
     def _first(self, torsion: str, atoms: list[tuple[int, str]]) -> Quadruple:
         for index in range(len(self.residue_names)):

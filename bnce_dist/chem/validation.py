@@ -21,11 +21,11 @@ _TYPICAL_BOND_NM = (0.05, 0.3)
 
 
 @dataclass(frozen=True)
-class Validation:
+class ValidatedPositions:
     """What is known of every sample; none is dropped.
 
     Args:
-        positions_nm: The samples, those of the wrong hand inverted, ``(batch, atoms, 3)`` [nm].
+        positions_nm: The samples, mirror images inverted, ``(batch, atoms, 3)`` [nm].
         intact: The bonds are the molecule's, no more and no fewer, ``(batch,)``.
         mirrored: All stereocentres were D: the sample was inverted, ``(batch,)``.
         mixed: Some stereocentres are D and some L, another molecule, ``(batch,)``.
@@ -52,7 +52,7 @@ class Validation:
         }
 
 
-def validate(molecule: Molecule, positions_nm: Tensor) -> Validation:
+def validate(molecule: Molecule, positions_nm: Tensor) -> ValidatedPositions:
     """Check every sample's bonds and handedness, and map D to L.
 
     Args:
@@ -65,7 +65,7 @@ def validate(molecule: Molecule, positions_nm: Tensor) -> Validation:
     else:
         is_l = torch.ones(len(positions_nm), 1, dtype=torch.bool, device=positions_nm.device)
     mirrored = ~is_l.any(1)
-    return Validation(
+    return ValidatedPositions(
         positions_nm=torch.where(mirrored[:, None, None], -positions_nm, positions_nm),
         intact=has_the_bonds_of(molecule, positions_nm),
         mirrored=mirrored,

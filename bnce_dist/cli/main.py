@@ -6,6 +6,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from bnce_dist.cli.common import USER_ERROR
+
 COMMANDS = {
     "simulate": ("simulate", "Simulate a molecule: its reference free energy and training data."),
     "train": (
@@ -28,14 +30,17 @@ COMMANDS = {
         "sweep",
         "Many trials of a job over a space of settings; the best becomes a configuration.",
     ),
-    "toy": ("toy", "Learn a density in the plane, and measure how far it is from the true one."),
-    "import-weights": (
-        "published",
-        "Sample a published velocity field: positions in nm, our order of atoms, D mapped to L.",
+    "planar": (
+        "planar",
+        "Learn a density in the plane, and measure how far it is from the true one.",
     ),
-    "evaluate-weights": (
-        "evaluate_published",
-        "Sample a published field, learn the samples' density, weigh them to a potential.",
+    "sample-pretrained": (
+        "sample_pretrained",
+        "Sample a pretrained velocity field: positions in nm, our order of atoms, D mapped to L.",
+    ),
+    "evaluate-pretrained": (
+        "evaluate_pretrained",
+        "Sample a pretrained field, learn the samples' density, reweight them to a potential.",
     ),
     "preflight": (
         "preflight",
@@ -43,6 +48,13 @@ COMMANDS = {
     ),
 }
 """Module in this package and one line of help, by name."""
+
+RENAMED = {
+    "toy": "planar",
+    "import-weights": "sample-pretrained",
+    "evaluate-weights": "evaluate-pretrained",
+}
+"""What commands of earlier versions are called now."""
 
 
 class LazyGroup(TyperGroup):
@@ -55,6 +67,9 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Put the command itself in the place of its entry in the list."""
+        if args and args[0] in RENAMED:
+            typer.echo(f"error: bnce {args[0]} is called bnce {RENAMED[args[0]]} now", err=True)
+            raise typer.Exit(USER_ERROR)
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             module = import_module(f"bnce_dist.cli.{COMMANDS[name][0]}")

@@ -1,4 +1,4 @@
-"""The command line of studies: checks first, then trials on a cluster, then the winner."""
+"""The command line of sweeps: checks first, then trials on a cluster, then the winner."""
 
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,12 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.runs.molecule import tracked
 from bnce_dist.runs.sweep.checks import resolve, workers_per_trial
-from bnce_dist.runs.sweep.config import StudyConfig
+from bnce_dist.runs.sweep.config import SweepConfig
 from bnce_dist.runs.sweep.folder import (
     OUTCOME,
-    StudyFolder,
+    SweepFolder,
     ranked,
-    study_columns,
+    sweep_columns,
     table_lines,
     track,
     write_outcome,
@@ -33,9 +33,9 @@ from bnce_dist.training.progress import Progress
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(epilog="Example: bnce sweep jobs/configs/sweeps/toy_weights.yaml")
+@app.command(epilog="Example: bnce sweep jobs/configs/sweeps/planar_weights.yaml")
 def sweep(
-    study: Annotated[Path, typer.Argument(help="YAML file; jobs/configs/sweeps holds examples.")],
+    sweep: Annotated[Path, typer.Argument(help="YAML file; jobs/configs/sweeps holds examples.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -44,11 +44,11 @@ def sweep(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the study; by default that of the file.")
+        str | None, typer.Option(help="Name of the sweep; by default that of the file.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the studies' folders.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder of the sweeps' folders.")] = Path("runs"),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the study in the folder, if there is one.")
+        bool, typer.Option("--resume", help="Continue the sweep in the folder, if there is one.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done and start nothing.")
@@ -60,25 +60,25 @@ def sweep(
     repeated, the others continue from their checkpoints.
     """
     with errors_as_one_line("the same command with --resume"):
-        config = load_config(StudyConfig, study, overrides or [])
-        folder = StudyFolder(run_path(output, name or study.stem))
+        config = load_config(SweepConfig, sweep, overrides or [])
+        folder = SweepFolder(run_path(output, name or sweep.stem))
         resolved, base = resolve(config)
-        folder.require_same_study(resolved, resume=resume)
+        folder.require_same_sweep(resolved, resume=resume)
         if dry_run:
             _print_plan(resolved, base, folder)
             return
         _run(resolved, base, folder)
 
 
-def _print_plan(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> None:
+def _print_plan(sweep: SweepConfig, base: JobConfig, folder: SweepFolder) -> None:
     workers = workers_per_trial(base)
     each = f"{workers} Ray Train workers" if workers else "one core"
-    typer.echo(to_yaml(study))
-    typer.echo(f"# {study.num_trials} trials, each on {each}; {len(folder.results)} ended before")
+    typer.echo(to_yaml(sweep))
+    typer.echo(f"# {sweep.num_trials} trials, each on {each}; {len(folder.results)} ended before")
     typer.echo(f"# output: {folder.path}")
 
 
-def _run(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> None:
+def _run(sweep: SweepConfig, base: JobConfig, folder: SweepFolder) -> None:
     # Ray takes seconds to import, which neither --help nor an error should wait for.
     from bnce_dist.distributed.sweep import concurrent_trials
 
@@ -86,39 +86,39 @@ def _run(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> None:
     run_folder = RunFolder(folder.path)
     run_folder.require_space(0)
     with run_folder.lock():
-        concurrent_trials(study, base)
-        params = study.model_dump(mode="json", include={"job", "metric", "searcher", "scheduler"})
-        with tracked(study.tracking, folder.path, params) as tracker:
-            folder.write_config(study)
-            _run_trials(study, base, folder, tracker)
-            _report(study, base, folder, tracker)
+        concurrent_trials(sweep, base)
+        params = sweep.model_dump(mode="json", include={"job", "metric", "searcher", "scheduler"})
+        with tracked(sweep.tracking, folder.path, params) as tracker:
+            folder.write_config(sweep)
+            _run_trials(sweep, base, folder, tracker)
+            _report(sweep, base, folder, tracker)
 
 
-def _run_trials(study: StudyConfig, base: JobConfig, folder: StudyFolder, tracker: Tracker) -> None:
+def _run_trials(sweep: SweepConfig, base: JobConfig, folder: SweepFolder, tracker: Tracker) -> None:
     """Compute what trials share, then the trials that have not ended."""
-    from bnce_dist.distributed.sweep import run_study
+    from bnce_dist.distributed.sweep import run_sweep
 
     cluster = base.cluster
     create = partial(
         create_executor, parallelism=_parallelism(base), require_gpus=cluster.require_gpus
     )
     together = create(cluster.executor or "local", cluster.num_workers)
-    JOBS[study.job].prepare(base, study.space, folder.shared, together, tracker)
+    JOBS[sweep.job].prepare(base, sweep.space, folder.shared, together, tracker)
     workers = workers_per_trial(base)
     kind: Literal["ray", "local"] = "ray" if workers else "local"
     alone = partial(create, kind, workers or None)
     results = folder.results
     for result in results:  # a driver that was killed may have recorded them on disk alone
         track(folder.trial(int(result.name)), tracker)
-    with Progress("trials", total=study.num_trials, unit="trial", done=len(results)) as progress:
+    with Progress("trials", total=sweep.num_trials, unit="trial", done=len(results)) as progress:
 
         def on_end(result: TrialResult) -> None:
             track(folder.trial(int(result.name)), tracker)
             results.append(result)
-            best = ranked(results, study)[0].metric
+            best = ranked(results, sweep)[0].metric
             progress.update(len(results), note="" if best is None else f"best {best:.4g}")
 
-        run_study(study, base, folder, alone, on_end)
+        run_sweep(sweep, base, folder, alone, on_end)
 
 
 def _parallelism(base: JobConfig) -> Parallelism:
@@ -126,20 +126,20 @@ def _parallelism(base: JobConfig) -> Parallelism:
     return parallelism_of(base, STAGE_NAMES[-1]) if isinstance(base, Config) else DATA_PARALLEL
 
 
-def _report(study: StudyConfig, base: JobConfig, folder: StudyFolder, tracker: Tracker) -> None:
+def _report(sweep: SweepConfig, base: JobConfig, folder: SweepFolder, tracker: Tracker) -> None:
     """Write the winner, draw the figures, record everything and print the table."""
-    from bnce_dist.report.study import StudyResults, write_study_figures
+    from bnce_dist.report.sweep import SweepResults, write_sweep_figures
 
-    best = write_outcome(study, base, folder)
-    for line in table_lines(ranked(folder.results, study), study):
+    best = write_outcome(sweep, base, folder)
+    for line in table_lines(ranked(folder.results, sweep), sweep):
         typer.echo(line)
-    columns = StudyResults(**study_columns(study, folder))
-    for figure in write_study_figures(folder.path / "figures", columns):
+    columns = SweepResults(**sweep_columns(sweep, folder))
+    for figure in write_sweep_figures(folder.path / "figures", columns):
         tracker.log_figure(figure)
     for name in OUTCOME:
         if (folder.path / name).exists():
             tracker.log_artifact(folder.path / name)
-    typer.echo(f"best: trial {best.name}, {study.metric} = {best.metric:.4g}")
+    typer.echo(f"best: trial {best.name}, {sweep.metric} = {best.metric:.4g}")
     typer.echo(
-        f"its configuration: python jobs/{study.job}.py --config {folder.path / 'best.yaml'}"
+        f"its configuration: python jobs/{sweep.job}.py --config {folder.path / 'best.yaml'}"
     )

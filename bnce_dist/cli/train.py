@@ -157,7 +157,7 @@ def _run_transferable(config: Config, sequences: str, folder: Path, resume: bool
     members = members_of(sequences, config, folder)
     check_molecules(config, [member.name for member in members])
     for member in runs_of(config, members, folder):
-        check_run(member.config, member.folder, resume=resume, recipe=TRAINING_DATA)
+        check_run(member.config, member.folder, resume=resume, kind=TRAINING_DATA)
     executor = executor_of(members[0].config, STAGE_NAMES[-1], folder, is_cartesian=True)
     with tracked_fleet(config, folder) as tracker:
         run = partial(run_molecule, resume=resume)

@@ -1,9 +1,13 @@
 """The base of every group of settings, and the types settings have."""
 
-from typing import Annotated, Literal
+import logging
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+logger = logging.getLogger(__name__)
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -25,6 +29,18 @@ class Section(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """What keys of earlier versions are called now; they are read, with a line that says so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for name in values.keys() & cls.renamed.keys():
+            logger.warning("configuration key %s is now called %s", name, cls.renamed[name])
+        return {cls.renamed.get(name, name): value for name, value in values.items()}
 
     def require(self, condition: bool, expected: str, *names: str) -> None:
         """Raise if settings that are fine one by one contradict each other."""

@@ -180,7 +180,7 @@ class IndependentNegatives:
         number: How many per point.
         exponent: Times are ``u**exponent`` with ``u`` uniform.
 
-    Source: BoltzNCE, arXiv:2507.00846, two-dimensional systems (one uniform negative).
+    Source: BoltzNCE, arXiv:2507.00846, planar systems (one uniform negative).
     """
 
     number: int

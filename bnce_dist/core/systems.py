@@ -1,4 +1,4 @@
-r"""Two-dimensional distributions with exact densities and exact samplers.
+r"""Planar distributions with exact densities and exact samplers.
 
 All of them live in the square :math:`[-2, 2]^2`: what little of their mass lies outside is far
 below any divergence that a learned density resolves (each class says how much).

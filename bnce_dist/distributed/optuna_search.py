@@ -1,7 +1,7 @@
 """Optuna's tree-structured Parzen estimator as a searcher of Ray Tune.
 
 Tune has one of its own, which knows trials by random names; this one numbers them and begins
-their folders, so that a study whose driver was killed goes on with the same trials.
+their folders, so that a sweep whose driver was killed goes on with the same trials.
 """
 
 from typing import Any
@@ -18,8 +18,8 @@ from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
 from bnce_dist.core.random import seed_from
-from bnce_dist.runs.sweep.config import StudyConfig
-from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.config import SweepConfig
+from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.space import Dimension
 from bnce_dist.runs.sweep.trial import Trial
 
@@ -28,19 +28,19 @@ class OptunaSearch(Searcher):
     """Proposes first the trials that were begun and did not end, then new ones.
 
     Args:
-        study: Gives space, metric and seed.
-        folder: Of the study; its results are what Optuna starts from.
+        sweep: Gives space, metric and seed.
+        folder: Of the sweep; its results are what Optuna starts from.
     """
 
-    def __init__(self, study: StudyConfig, folder: StudyFolder) -> None:
+    def __init__(self, sweep: SweepConfig, folder: SweepFolder) -> None:
         super().__init__()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         trials = folder.trials
-        self._metric_name, self._folder = study.metric, folder
-        self._distributions = {key: _distribution(d) for key, d in study.space.items()}
+        self._metric_name, self._folder = sweep.metric, folder
+        self._distributions = {key: _distribution(d) for key, d in sweep.space.items()}
         # The stream depends on where it goes on: a restart must not repeat its draws.
-        sampler = optuna.samplers.TPESampler(seed=seed_from(study.seed, len(trials)) % 2**32)
-        direction = StudyDirection.MINIMIZE if study.mode == "min" else StudyDirection.MAXIMIZE
+        sampler = optuna.samplers.TPESampler(seed=seed_from(sweep.seed, len(trials)) % 2**32)
+        direction = StudyDirection.MINIMIZE if sweep.mode == "min" else StudyDirection.MAXIMIZE
         self._optuna = optuna.create_study(sampler=sampler, direction=direction)
         self._asked: dict[str, optuna.Trial] = {}
         self._num_begun = len(trials)
@@ -63,7 +63,7 @@ class OptunaSearch(Searcher):
         return {"trial": {"name": trial.name, "values": trial.values}}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Tell Optuna an intermediate value, if training reports the study's metric."""
+        """Tell Optuna an intermediate value, if training reports the sweep's metric."""
         if self._metric_name in result:
             self._asked[trial_id].report(result[self._metric_name], result["step"])
 

@@ -75,9 +75,9 @@ def map_shards(
             Progress(label, total=num_shards, unit="shard", done=done) as progress,
             one_line_errors(),
         ):
-            recipe = ray.put(make_worker)
+            factory = ray.put(make_worker)
             written = ActorPool(actors).map_unordered(
-                lambda a, i: a.write.remote(recipe, i), missing
+                lambda a, i: a.write.remote(factory, i), missing
             )
             for count, _ in enumerate(written, start=done + 1):
                 progress.update(count)

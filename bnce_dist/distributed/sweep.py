@@ -1,6 +1,6 @@
-"""Studies with Ray Tune: many trials at once, stopped early or bred.
+"""Sweeps with Ray Tune: many trials at once, stopped early or bred.
 
-The study's folder holds the truth, Tune is only the engine: a driver that was killed is
+The sweep's folder holds the truth, Tune is only the engine: a driver that was killed is
 continued by a new Tune run over the trials that have not ended, each from its own checkpoint.
 """
 
@@ -30,8 +30,8 @@ from bnce_dist.distributed.cluster import (
 )
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.runs.sweep.checks import workers_per_trial
-from bnce_dist.runs.sweep.config import StudyConfig
-from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.config import SweepConfig
+from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.jobs import JOBS, JobConfig
 from bnce_dist.runs.sweep.space import Dimension, corners, random_point
 from bnce_dist.runs.sweep.trial import TrialResult
@@ -41,7 +41,7 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # silent at verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths of a configuration are relative to the driver's folder
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a study like every other job
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a sweep like every other job
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the last report says how a trial ended
 }
 # How long a process waits for the trial it leaves before it takes the next one; Ray's default of
@@ -54,19 +54,19 @@ MAX_FAILURES = 2
 DRIVER_BYTES = 500_000_000
 
 
-def run_study(
-    study: StudyConfig,
+def run_sweep(
+    sweep: SweepConfig,
     base: JobConfig,
-    folder: StudyFolder,
+    folder: SweepFolder,
     make_executor: Callable[[], Executor],
     on_end: Callable[[TrialResult], None],
 ) -> None:
     """Run the trials that have not ended, as many at a time as the cluster holds.
 
     Args:
-        study: Resolved and checked.
+        sweep: Resolved and checked.
         base: Settings all trials share.
-        folder: Of the study.
+        folder: Of the sweep.
         make_executor: Makes what does a trial's work, in the trial's process; picklable.
         on_end: Called in this thread when a trial has ended and its result is on disk.
 
@@ -74,21 +74,21 @@ def run_study(
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    num_left = study.num_trials - len(folder.results)
-    max_concurrent = concurrent_trials(study, base)
+    num_left = sweep.num_trials - len(folder.results)
+    max_concurrent = concurrent_trials(sweep, base)
     if num_left <= 0:
         return
     shutil.rmtree(folder.path / RUN_NAME, ignore_errors=True)
-    random.seed(seed_from(study.seed, "population"))  # Tune draws perturbations from it
-    searcher, param_space = _proposals(study, folder)
+    random.seed(seed_from(sweep.seed, "population"))  # Tune draws perturbations from it
+    searcher, param_space = _proposals(sweep, folder)
     trainable = tune.with_parameters(
-        run_trial, study=study, base=base, folder=folder, make_executor=make_executor
+        run_trial, sweep=sweep, base=base, folder=folder, make_executor=make_executor
     )
     tune.Tuner(
         tune.with_resources(trainable, _resources(base)),
         param_space=param_space,
         tune_config=tune.TuneConfig(
-            scheduler=_scheduler(study, base, folder),
+            scheduler=_scheduler(sweep, base, folder),
             search_alg=searcher,
             num_samples=num_left if searcher else 1,
             max_concurrent_trials=max_concurrent,
@@ -101,16 +101,16 @@ def run_study(
             name=RUN_NAME,
             storage_path=str(folder.path),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[_Ends(study, folder, on_end)],
+            callbacks=[_Ends(sweep, folder, on_end)],
             verbose=0,
         ),
     ).fit()
     shutil.rmtree(folder.path / RUN_NAME)
-    if len(folder.results) < study.num_trials:
+    if len(folder.results) < sweep.num_trials:
         raise RuntimeError(f"Tune ended before all trials of {folder.path}; see Ray's log files")
 
 
-def concurrent_trials(study: StudyConfig, base: JobConfig) -> int:
+def concurrent_trials(sweep: SweepConfig, base: JobConfig) -> int:
     """Return how many trials run at a time on the cluster, which is started if need be.
 
     Raises: InputError: the cluster can never hold a trial.
@@ -120,24 +120,24 @@ def concurrent_trials(study: StudyConfig, base: JobConfig) -> int:
     ensure_ray(dashboard=workers > 0)
     require_workers(max(workers, 1))
     fitting = available_workers() // max(workers, 1)
-    return min(fitting, study.max_concurrent or fitting)
+    return min(fitting, sweep.max_concurrent or fitting)
 
 
 def run_trial(
     config: dict[str, Any],
     *,
-    study: StudyConfig,
+    sweep: SweepConfig,
     base: JobConfig,
-    folder: StudyFolder,
+    folder: SweepFolder,
     make_executor: Callable[[], Executor],
 ) -> dict[str, Any]:
     """Run one trial in a process of its own; Tune may stop it at any report.
 
     Args:
         config: ``trial`` with its ``name`` and ``values``.
-        study: Whose trial it is.
+        sweep: Whose trial it is.
         base: Settings all trials share.
-        folder: Of the study.
+        folder: Of the sweep.
         make_executor: Makes what does the work.
 
     Returns: ``status``; ``metric`` if it finished, ``reason`` if it failed.
@@ -152,7 +152,7 @@ def run_trial(
             trial.branch(Path(shared), values)
 
     def report(record: Record, checkpoint: Path) -> None:
-        if study.scheduler != "pbt":
+        if sweep.scheduler != "pbt":
             tune.report(record)
             return
         with tempfile.TemporaryDirectory() as shared:
@@ -160,19 +160,19 @@ def run_trial(
             tune.report(record, checkpoint=tune.Checkpoint.from_directory(shared))
 
     try:
-        metrics = trial.run(JOBS[study.job], base, folder.shared, make_executor(), report)
+        metrics = trial.run(JOBS[sweep.job], base, folder.shared, make_executor(), report)
     except InputError as error:
         return {"status": "failed", "reason": str(error)}
-    return {"status": "finished", "metric": metrics.get(study.metric)}
+    return {"status": "finished", "metric": metrics.get(sweep.metric)}
 
 
 class _Ends(tune.Callback):
     """Records how trials end, in the driver."""
 
     def __init__(
-        self, study: StudyConfig, folder: StudyFolder, on_end: Callable[[TrialResult], None]
+        self, sweep: SweepConfig, folder: SweepFolder, on_end: Callable[[TrialResult], None]
     ) -> None:
-        self._study, self._folder, self._on_end = study, folder, on_end
+        self._sweep, self._folder, self._on_end = sweep, folder, on_end
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave trackers behind: Tune pickles its callbacks for a restart of its own."""
@@ -189,7 +189,7 @@ class _Ends(tune.Callback):
 
     def _end(self, trial: Any, status: Any, reason: str | None) -> None:
         ended = self._folder.trial(int(str(trial)))
-        self._on_end(ended.end(self._study.metric, status, reason))
+        self._on_end(ended.end(self._sweep.metric, status, reason))
 
 
 def _resources(base: JobConfig) -> dict[str, float]:
@@ -199,41 +199,41 @@ def _resources(base: JobConfig) -> dict[str, float]:
     return {"CPU": 1, "GPU": 1} if num_gpus() else {"CPU": 1}
 
 
-def _proposals(study: StudyConfig, folder: StudyFolder) -> tuple[Searcher | None, dict[str, Any]]:
+def _proposals(sweep: SweepConfig, folder: SweepFolder) -> tuple[Searcher | None, dict[str, Any]]:
     """Return who proposes the trials, or all trials that have not ended."""
-    if study.searcher == "optuna":
+    if sweep.searcher == "optuna":
         from bnce_dist.distributed.optuna_search import OptunaSearch
 
-        return OptunaSearch(study, folder), {}
+        return OptunaSearch(sweep, folder), {}
     configs = []
-    for number in range(study.num_trials):
+    for number in range(sweep.num_trials):
         trial = folder.trial(number)
         if trial.result is None:
-            trial.begin(random_point(study.space, study.seed, number))
+            trial.begin(random_point(sweep.space, sweep.seed, number))
             configs.append({"name": trial.name, "values": trial.values})
     return None, {"trial": tune.grid_search(configs)}
 
 
-def _scheduler(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> TrialScheduler | None:
-    if study.scheduler == "asha":
-        return asha_scheduler(study, base, folder)
-    if study.scheduler == "pbt":
-        return _population(study)
+def _scheduler(sweep: SweepConfig, base: JobConfig, folder: SweepFolder) -> TrialScheduler | None:
+    if sweep.scheduler == "asha":
+        return asha_scheduler(sweep, base, folder)
+    if sweep.scheduler == "pbt":
+        return _population(sweep)
     return None
 
 
-def asha_scheduler(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> ASHAScheduler:
+def asha_scheduler(sweep: SweepConfig, base: JobConfig, folder: SweepFolder) -> ASHAScheduler:
     """Return the scheduler as it was when the trials that ended had reported."""
-    metric, mode = study.judged_by
-    job = JOBS[study.job]
-    configs = (with_values(base, values) for values in corners(study.space))
+    metric, mode = sweep.judged_by
+    job = JOBS[sweep.job]
+    configs = (with_values(base, values) for values in corners(sweep.space))
     scheduler = ASHAScheduler(
         time_attr="step",
         metric=metric,
         mode=mode,
         max_t=max(job.energy(config).num_steps for config in configs),
-        grace_period=study.asha.grace_steps,
-        reduction_factor=study.asha.reduction_factor,
+        grace_period=sweep.asha.grace_steps,
+        reduction_factor=sweep.asha.reduction_factor,
         stop_last_trials=False,
     )
     for trial in folder.trials:
@@ -245,19 +245,19 @@ def asha_scheduler(study: StudyConfig, base: JobConfig, folder: StudyFolder) -> 
     return scheduler
 
 
-def _population(study: StudyConfig) -> PopulationBasedTraining:
-    metric, mode = study.judged_by
-    rng = np.random.default_rng(seed_from(study.seed, "resampled"))
-    mutations = {key: _mutation(dimension, rng) for key, dimension in study.space.items()}
+def _population(sweep: SweepConfig) -> PopulationBasedTraining:
+    metric, mode = sweep.judged_by
+    rng = np.random.default_rng(seed_from(sweep.seed, "resampled"))
+    mutations = {key: _mutation(dimension, rng) for key, dimension in sweep.space.items()}
     return PopulationBasedTraining(
         time_attr="step",
         metric=metric,
         mode=mode,
-        perturbation_interval=study.pbt.interval_steps,
-        quantile_fraction=study.pbt.quantile_fraction,
-        resample_probability=study.pbt.resample_probability,
+        perturbation_interval=sweep.pbt.interval_steps,
+        quantile_fraction=sweep.pbt.quantile_fraction,
+        resample_probability=sweep.pbt.resample_probability,
         hyperparam_mutations={"trial": {"values": mutations}},
-        custom_explore_fn=partial(_clip, study.space),
+        custom_explore_fn=partial(_clip, sweep.space),
         require_attrs=False,
         log_config=False,
     )

@@ -177,11 +177,13 @@ class BoltzmannGenerator:
         target = Target.from_config(target_config)
         identity = target.molecule.identity
         metrics = folder.path / "metrics.json"
+        emulator = folder.stage("train_emulator") / "emulator.pt"
+        energy = folder.stage("train_energy") / "energy.pt"
         return cls(
             target_config,
             target,
-            Emulator.load(folder.stage("train_emulator") / "emulator.pt", molecule=identity),
-            LearnedDensity.load(folder.stage("train_energy") / "energy.pt", molecule=identity),
+            Emulator.load(emulator, molecule_identity=identity),
+            LearnedDensity.load(energy, molecule_identity=identity),
             read_json(metrics) if metrics.exists() else {},
         )
 

@@ -28,7 +28,7 @@ class Emulator(ModelFile):
     """Draws molecules that are approximately Boltzmann distributed.
 
     Args:
-        molecule: Identity of the molecule (``Molecule.identity``).
+        molecule_identity: Identity of the molecule (``Molecule.identity``).
         coordinates: Between positions and model space; float64.
         velocity_field: The trained flow.
         num_ode_steps: Midpoint steps from noise to data.
@@ -38,7 +38,7 @@ class Emulator(ModelFile):
 
     kind: ClassVar[str] = "emulator"
 
-    molecule: str
+    molecule_identity: str
     coordinates: Coordinates
     velocity_field: VelocityModel
     num_ode_steps: int
@@ -60,7 +60,7 @@ class Emulator(ModelFile):
         field, scale_nm = self.cartesian_field()
         return replace(
             self,
-            molecule=molecule.identity,
+            molecule_identity=molecule.identity,
             coordinates=CenteredCartesian(molecule.num_atoms, scale_nm),
             velocity_field=MeanFreeVelocity(field, dipeptide_features(molecule)),
         )
@@ -119,7 +119,7 @@ class Emulator(ModelFile):
             "interpolant": self.interpolant,
         }
         return model_state(
-            self.kind, self.molecule, self.coordinates, self.velocity_field, settings
+            self.kind, self.molecule_identity, self.coordinates, self.velocity_field, settings
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from torch import Tensor
 from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import Validation, has_native_chirality, validate
+from bnce_dist.chem.validation import ValidatedPositions, has_native_chirality, validate
 from bnce_dist.generator.target import Target
 
 
@@ -59,13 +59,13 @@ def log_num_images(molecule: Molecule, coordinates: Coordinates) -> float:
 
 def _validated(
     molecule: Molecule, coordinates: Coordinates, z: Tensor
-) -> tuple[Validation, Tensor]:
+) -> tuple[ValidatedPositions, Tensor]:
     """Return the molecules that samples stand for, and the log-determinant of the way there."""
     positions, log_det = coordinates.decode(z)
     if isinstance(coordinates, CenteredCartesian):
         log_det = log_det - log_num_images(molecule, coordinates)
         return validate(molecule, positions), log_det
-    # Internal coordinates tell the hands apart: the wrong one is another molecule.
+    # Internal coordinates tell mirror images apart: the wrong one is another molecule.
     native = has_native_chirality(molecule, positions)
     intact = coordinates.validity(z)
-    return Validation(positions, intact, torch.zeros_like(native), ~native), log_det
+    return ValidatedPositions(positions, intact, torch.zeros_like(native), ~native), log_det

@@ -20,7 +20,7 @@ class LearnedDensity(ModelFile):
     """The emulator's density, from one pass through the energy model.
 
     Args:
-        molecule: Identity of the molecule (``Molecule.identity``).
+        molecule_identity: Identity of the molecule (``Molecule.identity``).
         coordinates: Between positions and model space; float64.
         energy_model: The trained model.
         interpolant: Name of the path's Euclidean interpolant.
@@ -28,7 +28,7 @@ class LearnedDensity(ModelFile):
 
     kind: ClassVar[str] = "energy"
 
-    molecule: str
+    molecule_identity: str
     coordinates: Coordinates
     energy_model: EnergyModel
     interpolant: str = "trigonometric"
@@ -57,7 +57,9 @@ class LearnedDensity(ModelFile):
             "architecture": self.energy_model.architecture,
             "interpolant": self.interpolant,
         }
-        return model_state(self.kind, self.molecule, self.coordinates, self.energy_model, settings)
+        return model_state(
+            self.kind, self.molecule_identity, self.coordinates, self.energy_model, settings
+        )
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:

@@ -170,14 +170,14 @@ class ReferenceEnsemble:
     Args:
         torsions: phi and psi, ``(frames, 2)`` [rad].
         weights: Non-negative, ``(frames,)``.
-        energies_kt: Reduced potentials, ``(energies,)`` [kT].
-        energy_weights: Of those frames, non-negative, ``(energies,)``.
+        reduced_potential: Reduced potentials, ``(energies,)`` [kT].
+        potential_weights: Of those frames, non-negative, ``(energies,)``.
     """
 
     torsions: FloatArray
     weights: FloatArray
-    energies_kt: FloatArray
-    energy_weights: FloatArray
+    reduced_potential: FloatArray
+    potential_weights: FloatArray
 
 
 def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
@@ -264,7 +264,7 @@ def distances_to_reference(
     """
     finite = np.isfinite(samples.reduced_potential)
     energies, weights = samples.reduced_potential[finite], Weights(samples.log_weights).normalised
-    reference_energies = reference.energies_kt, reference.energy_weights
+    reference_energies = reference.reduced_potential, reference.potential_weights
 
     def energy_w2(own_weights: FloatArray | None) -> float:
         return wasserstein_2(energies, reference_energies[0], own_weights, reference_energies[1])

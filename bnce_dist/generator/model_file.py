@@ -50,21 +50,21 @@ class ModelFile(ABC):
         write_torch(path, self.to_state())
 
     @classmethod
-    def load(cls, path: Path, *, molecule: str | None = None) -> Self:
+    def load(cls, path: Path, *, molecule_identity: str | None = None) -> Self:
         """Read a file that ``save`` wrote.
 
         Args:
             path: The file.
-            molecule: If given, the identity it must have.
+            molecule_identity: If given, the identity it must have.
 
         Raises: InputError: absent, torn, or of something else.
         """
-        return cls.from_state(load_state(path, cls.kind, molecule))
+        return cls.from_state(load_state(path, cls.kind, molecule_identity))
 
 
 def model_state(
     kind: str,
-    molecule: str,
+    molecule_identity: str,
     coordinates: Coordinates,
     model: VelocityModel | EnergyModel,
     settings: dict[str, Any],
@@ -73,7 +73,7 @@ def model_state(
 
     Args:
         kind: Label of the file.
-        molecule: Identity of the molecule.
+        molecule_identity: Identity of the molecule.
         coordinates: Between positions and model space.
         model: The network.
         settings: Everything else that the model's class takes.
@@ -81,7 +81,7 @@ def model_state(
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
-        "molecule": molecule,
+        "molecule": molecule_identity,
         "coordinates": coordinates.to_state(),
         "model": model.config(),
         "weights": model.state_dict(),
@@ -89,13 +89,13 @@ def model_state(
     }
 
 
-def load_state(path: Path, kind: str, molecule: str | None = None) -> dict[str, Any]:
+def load_state(path: Path, kind: str, molecule_identity: str | None = None) -> dict[str, Any]:
     """Read a model file.
 
     Args:
         path: A model file.
         kind: What it must be of.
-        molecule: If given, the identity it must have.
+        molecule_identity: If given, the identity it must have.
 
     Raises: InputError: absent, torn, or of something else.
     """
@@ -109,7 +109,7 @@ def load_state(path: Path, kind: str, molecule: str | None = None) -> dict[str, 
             got=(str(error) or type(error).__name__).splitlines()[0],
             remedy="delete it and run the stage that writes it again",
         ) from error
-    expected = (SCHEMA_VERSION, kind, molecule or found[2])
+    expected = (SCHEMA_VERSION, kind, molecule_identity or found[2])
     if found != expected:
         raise InputError(
             f"model {path}",

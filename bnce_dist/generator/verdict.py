@@ -124,7 +124,7 @@ def _rejected(metrics: Mapping[str, Any]) -> _Check:
     share = metrics["num_rejected"] / metrics["ess_num_samples"]
     return _Check(
         share <= MAX_REJECTED,
-        f"{share:.1%} of the samples are broken or of the wrong hand and have no weight",
+        f"{share:.1%} of the samples are broken or of the wrong chirality and have no weight",
         f"more than {MAX_REJECTED:.0%}",
         "Train the emulator longer, or with more integration steps (emulator.num_ode_steps)",
     )

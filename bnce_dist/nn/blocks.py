@@ -20,7 +20,7 @@ class LearnableSwish(nn.Module):
         return x * torch.sigmoid(self.beta * x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        # The published files, and ours of earlier versions, hold a number.
+        # The pretrained files, and ours of earlier versions, hold a number.
         if f"{prefix}beta" in state_dict:
             state_dict[f"{prefix}beta"] = state_dict[f"{prefix}beta"].view(1)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -28,7 +28,7 @@ class ConcatenatedEnergy(EarlyFusion):
         num_fourier: Random Fourier features of the Euclidean block.
         fourier_scale: Standard deviation of their frequencies.
 
-    Source: BoltzNCE, arXiv:2507.00846, two-dimensional systems (width 256, depth 6).
+    Source: BoltzNCE, arXiv:2507.00846, planar systems (width 256, depth 6).
     """
 
     architecture: ClassVar[str] = "concatenated"

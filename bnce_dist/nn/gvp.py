@@ -246,7 +246,7 @@ class GVPVectorField(Recomputing):
     r"""Equivariant field over the atoms of any molecule.
 
     Rotations and reflections of the positions rotate and reflect the output, translations do not
-    change it, and atoms may come in any order. With the defaults this is the published field of
+    change it, and atoms may come in any order. With the defaults this is the pretrained field of
     alanine dipeptide, in angstrom.
 
     Args:

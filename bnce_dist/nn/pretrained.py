@@ -30,7 +30,7 @@ _IGNORED = re.compile(r"\.dropout\.vector_dropout\.dummy_param$")
 """An empty tensor in every layer."""
 
 
-def load_published(
+def load_pretrained(
     path: str | Path, parametrisation: Literal["velocity", "endpoint"] = "velocity"
 ) -> GVPVectorField:
     """Load a velocity field of the BoltzNCE repository; its size is read from the file.

@@ -73,8 +73,8 @@ def _ensemble(reference: Reference) -> ReferenceEnsemble:
     return ReferenceEnsemble(
         np.stack([reference.phi, reference.psi], axis=1),
         np.exp(reference.log_weights),
-        reference.energies_kt,
-        np.exp(reference.energies_log_weights),
+        reference.reduced_potential,
+        np.exp(reference.potential_log_weights),
     )
 
 
@@ -95,13 +95,13 @@ def load_figure_data(
         "phi": evaluated["phi"],
         "psi": evaluated["psi"],
         "log_weights": samples.log_weights,
-        "energies_kT": samples.reduced_potential,
+        "reduced_potential": samples.reduced_potential,
         "reference_phi": reference.phi,
         "reference_psi": reference.psi,
         "reference_log_weights": reference.log_weights,
         "reference_replica": reference.replica,
-        "md_energies_kT": reference.energies_kt,
-        "md_log_weights": reference.energies_log_weights,
+        "md_energies_kT": reference.reduced_potential,
+        "md_log_weights": reference.potential_log_weights,
         "losses": {
             "emulator": _history(folder, "train_emulator"),
             "energy": _history(folder, "train_energy"),

@@ -60,7 +60,7 @@ STAGE_NAMES = tuple(spec.name for spec in STAGES)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RunKind:
     """What kind of run it is.
 
     Args:
@@ -74,7 +74,7 @@ class Recipe:
     is_cartesian: bool = False
 
 
-PER_MOLECULE = Recipe(STAGES)
+PER_MOLECULE = RunKind(STAGES)
 """From nothing to a free energy, in the internal coordinates of one molecule."""
 
 
@@ -88,7 +88,7 @@ class Pipeline:
         folder: Of the run; the caller holds its lock.
         executor: Does the work.
         tracker: With the parent run started.
-        recipe: The stages.
+        kind: The stages.
     """
 
     config: Config
@@ -96,7 +96,7 @@ class Pipeline:
     folder: RunFolder
     executor: Executor
     tracker: Tracker
-    recipe: Recipe = PER_MOLECULE
+    kind: RunKind = PER_MOLECULE
 
     def run(self, last_stage: str = STAGE_NAMES[-1]) -> dict[str, Any] | None:
         """Run up to a stage, each stage only if its folder is not finished already.
@@ -107,10 +107,10 @@ class Pipeline:
         Returns: The content of ``metrics.json``; nothing if the last stage was not reached.
         """
         self.folder.write_config(self.config)
-        given = {name: Artifact.finished(folder) for name, folder in self.recipe.given.items()}
+        given = {name: Artifact.finished(folder) for name, folder in self.kind.given.items()}
         artifacts: dict[str, Artifact] = {}
-        names = [spec.name for spec in self.recipe.stages]
-        for spec in self.recipe.stages[: names.index(last_stage) + 1]:
+        names = [spec.name for spec in self.kind.stages]
+        for spec in self.kind.stages[: names.index(last_stage) + 1]:
             inputs = {name: (given | artifacts)[name] for name in spec.inputs}
             artifact = Artifact(self.folder.stage(spec.name), self._key(spec, inputs))
             if artifact.is_finished():

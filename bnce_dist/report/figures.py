@@ -60,8 +60,8 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
         "free_energy_profile": _profile(results),
         "energies": energy_figure(
             {
-                "Emulator": (results.energies_kT, unweighted),
-                "Reweighted": (results.energies_kT, results.log_weights),
+                "Emulator": (results.reduced_potential, unweighted),
+                "Reweighted": (results.reduced_potential, results.log_weights),
                 "Molecular dynamics": (results.md_energies_kT, results.md_log_weights),
             }
         ),

@@ -17,7 +17,7 @@ class RunResults:
         phi: Backbone dihedral of the held-out emulator samples, ``(samples,)``.
         psi: The other one, ``(samples,)``.
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
-        energies_kT: Reduced potentials of these samples, ``(samples,)``.
+        reduced_potential: Reduced potentials of these samples, ``(samples,)``.
         reference_phi: Dihedral of the reference's frames, ``(frames,)``.
         reference_psi: The other one, ``(frames,)``.
         reference_log_weights: MBAR log weights of these frames, ``(frames,)``.
@@ -39,7 +39,7 @@ class RunResults:
     phi: Array
     psi: Array
     log_weights: Array
-    energies_kT: Array
+    reduced_potential: Array
     reference_phi: Array
     reference_psi: Array
     reference_log_weights: Array

@@ -15,7 +15,7 @@ from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
-from bnce_dist.pipeline.run import PER_MOLECULE, Pipeline, Recipe
+from bnce_dist.pipeline.run import PER_MOLECULE, Pipeline, RunKind
 from bnce_dist.runs.report import REPORT_NAME, report_run
 from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Quality, Status, Tracker
@@ -48,7 +48,7 @@ def tracked(config: TrackingConfig, folder: Path, params: Mapping[str, Any]) -> 
 
 
 def check_run(
-    config: Config, folder: RunFolder, *, resume: bool, recipe: Recipe = PER_MOLECULE
+    config: Config, folder: RunFolder, *, resume: bool, kind: RunKind = PER_MOLECULE
 ) -> Target:
     """Check everything that can be known before anything expensive.
 
@@ -56,14 +56,14 @@ def check_run(
         config: Of the run.
         folder: Of the run.
         resume: Whether the folder may hold a run of another configuration.
-        recipe: Of the run.
+        kind: Of the run.
 
     Raises: InputError: unusable settings, another run's folder, or too little space.
     """
     if not resume:
         folder.require_same_run(config)
     target = Target.from_config(config.target)
-    plan = Plan.of(config, target, is_cartesian=recipe.is_cartesian)
+    plan = Plan.of(config, target, is_cartesian=kind.is_cartesian)
     folder.require_space(plan.storage_bytes)
     return target
 
@@ -75,7 +75,7 @@ def run_molecule(
     *,
     last_stage: str,
     resume: bool = False,
-    recipe: Recipe = PER_MOLECULE,
+    kind: RunKind = PER_MOLECULE,
 ) -> dict[str, Any] | None:
     """Run the pipeline of one molecule with its tracking and its figures.
 
@@ -85,16 +85,16 @@ def run_molecule(
         executor: Does the work.
         last_stage: Where to stop.
         resume: Whether the folder may hold a run of another configuration.
-        recipe: The stages.
+        kind: The stages.
 
     Returns: The content of ``metrics.json``; nothing if the last stage of all was not reached.
     Raises: InputError: as `check_run`, or a tracking store that does not answer.
     """
-    target = check_run(config, folder, resume=resume, recipe=recipe)
+    target = check_run(config, folder, resume=resume, kind=kind)
     with folder.lock():
         params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
         with tracked(config.tracking, folder.path, params) as tracker:
-            metrics = Pipeline(config, target, folder, executor, tracker, recipe).run(last_stage)
+            metrics = Pipeline(config, target, folder, executor, tracker, kind).run(last_stage)
             if metrics is not None:
                 BoltzmannGenerator.load(folder.path).save(folder.path / FILE_NAME)
                 _record(config, target, folder, tracker, metrics)

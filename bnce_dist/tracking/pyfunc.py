@@ -19,12 +19,12 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.tracking.models import find_model
 from bnce_dist.tracking.tracker import Positions
 
-Task = Literal["weigh", "sample"]
+Task = Literal["reweight", "sample"]
 Predict = Callable[..., dict[str, list[Any]]]
 
 LOADER = "bnce_dist.serving"
 """The module that loads a folder; nothing in it is code."""
-SUFFIXES: dict[Task, str] = {"weigh": "", "sample": "-sampler"}
+SUFFIXES: dict[Task, str] = {"reweight": "", "sample": "-sampler"}
 """What the names of the registered models end with."""
 
 
@@ -57,7 +57,7 @@ def refusing(predict: Predict) -> Predict:
 
 
 def write_served_models(folder: Path, generator: Path, example_nm: Positions) -> dict[str, Path]:
-    """Write a generator as two models: one weighs given positions, one samples.
+    """Write a generator as two models: one reweights given positions, one samples.
 
     They load with ``mlflow.pyfunc.load_model`` wherever this package is installed.
 
@@ -70,7 +70,7 @@ def write_served_models(folder: Path, generator: Path, example_nm: Positions) ->
     """
     import pandas as pd
 
-    weighed: list[ColSpec | TensorSpec] = [
+    reweighted: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.double, name)
         for name in ("log_density", "reduced_potential", "log_weight")
     ]
@@ -81,9 +81,9 @@ def write_served_models(folder: Path, generator: Path, example_nm: Positions) ->
         ColSpec(DataType.long, name) for name in ("num_samples", "seed")
     ]
     signatures: dict[Task, tuple[ModelSignature, Any]] = {
-        "weigh": (ModelSignature(Schema([tensor]), Schema(weighed)), example_nm),
+        "reweight": (ModelSignature(Schema([tensor]), Schema(reweighted)), example_nm),
         "sample": (
-            ModelSignature(Schema(asked), Schema([positions, *weighed])),
+            ModelSignature(Schema(asked), Schema([positions, *reweighted])),
             pd.DataFrame({"num_samples": [2], "seed": [0]}),
         ),
     }

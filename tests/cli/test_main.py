@@ -5,13 +5,14 @@ import shlex
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from bnce_dist.cli.main import COMMANDS, app
+from bnce_dist.cli.main import COMMANDS, RENAMED, app
 
 # What the console script does.
 SCRIPT = "import sys; from bnce_dist.cli.main import app; app(prog_name='bnce')"
@@ -42,6 +43,23 @@ def test_a_mistyped_command_is_one_hint() -> None:
     result = CliRunner().invoke(app, ["sampel"])
     assert result.exit_code == 2
     assert "Did you mean 'sample'?" in result.stderr
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_the_earlier_name_of_a_command_names_the_new_one(old: str, new: str) -> None:
+    result = CliRunner().invoke(app, [old, "--help"])
+    assert (result.exit_code, new in COMMANDS) == (2, True)
+    assert result.stderr == f"error: bnce {old} is called bnce {new} now\n"
+
+
+@pytest.mark.parametrize("old", ["toy", "evaluate_published", "sample_published"])
+def test_the_earlier_name_of_a_job_names_the_new_one(old: str) -> None:
+    jobs = Path(__file__).parents[2] / "jobs"
+    done = subprocess.run([sys.executable, jobs / f"{old}.py"], capture_output=True, text=True)
+    assert done.returncode == 2
+    new = done.stderr.split()[-2]
+    assert done.stderr.count("\n") == 1
+    assert (jobs.parent / new).exists()
 
 
 def test_listing_the_commands_imports_nothing_heavy() -> None:

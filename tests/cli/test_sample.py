@@ -67,7 +67,7 @@ def test_an_archive_holds_everything(archive: dict[str, NDArray], molecule: Mole
 
 
 @pytest.mark.parametrize(
-    ("suffix", "lowest_error_kt", "highest_error_kt"),
+    ("suffix", "lowest_error_kT", "highest_error_kT"),
     [(".dcd", 0, 1e-3), (".pdb", 0, 0.2), (".xtc", 0.3, 2)],
 )
 def test_trajectories_are_read_back_by_mdtraj(
@@ -75,8 +75,8 @@ def test_trajectories_are_read_back_by_mdtraj(
     molecule: Molecule,
     tmp_path: Path,
     suffix: str,
-    lowest_error_kt: float,
-    highest_error_kt: float,
+    lowest_error_kT: float,
+    highest_error_kT: float,
 ) -> None:
     """In the right order of atoms: OpenMM's energies are those of before, but for rounding."""
     path = tmp_path / f"s{suffix}"
@@ -91,7 +91,7 @@ def test_trajectories_are_read_back_by_mdtraj(
     with np.load(tmp_path / "s.weights.npz", allow_pickle=False) as beside:
         np.testing.assert_array_equal(beside["log_weights"], archive["log_weights"])
         errors = openmm_energies(molecule, trajectory.xyz) - beside["reduced_potential"]
-    assert lowest_error_kt <= np.sqrt(np.mean(errors**2)) < highest_error_kt
+    assert lowest_error_kT <= np.sqrt(np.mean(errors**2)) < highest_error_kT
     assert ("for viewing only" in result.stderr) == (suffix == ".xtc")
 
 

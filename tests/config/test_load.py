@@ -9,7 +9,8 @@ from bnce_dist.config.section import Section
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.architectures import EnergyConfig
 from bnce_dist.pipeline.config import Config
-from bnce_dist.runs.planar.config import ToyConfig
+from bnce_dist.runs.planar.config import PlanarConfig
+from bnce_dist.runs.sweep.config import SweepConfig
 
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
 
@@ -21,7 +22,7 @@ def sections(section: type[Section]) -> Iterator[type[Section]]:
             yield from sections(field.annotation)
 
 
-@pytest.mark.parametrize("root", [Config, ToyConfig])
+@pytest.mark.parametrize("root", [Config, PlanarConfig])
 def test_every_setting_is_described(root: type[Section]) -> None:
     for section in sections(root):
         assert section.__doc__
@@ -42,11 +43,13 @@ def test_settings_with_a_dimension_name_their_unit() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_configurations_load(path: Path) -> None:
-    schema = ToyConfig if path.stem.startswith("toy") else Config
+    schema = PlanarConfig if path.stem.startswith("planar") else Config
     assert load_config(schema, path).seed == 0
 
 
-@pytest.mark.parametrize(("name", "schema"), [("alanine_dipeptide", Config), ("toy", ToyConfig)])
+@pytest.mark.parametrize(
+    ("name", "schema"), [("alanine_dipeptide", Config), ("planar", PlanarConfig)]
+)
 def test_the_default_file_is_the_default_of_the_code(name: str, schema: type[Section]) -> None:
     default = next(path for path in CONFIGS if path.stem == name)
     assert load_config(schema, default) == schema()
@@ -153,3 +156,15 @@ def test_configuration_is_frozen_and_dumps_to_plain_yaml() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Config().seed = 3
     assert yaml.safe_load(to_yaml(Config()))["target"]["sequence"] == "ACE-ALA-NME"
+
+
+def test_keys_of_earlier_versions_are_read_with_a_line_that_names_the_new_ones(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = load_config(Config, None, ["reference.max_stderr_kt=0.2"])
+    assert config.reference.max_stderr_kT == 0.2
+    assert caplog.messages == [
+        "configuration key max_stderr_kt is now called max_stderr_kT",
+    ]
+    assert load_config(SweepConfig, None, ["job=toy"]).job == "planar"
+    assert "planar" in caplog.messages[-1]

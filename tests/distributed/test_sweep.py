@@ -21,11 +21,11 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.optuna_search import OptunaSearch
-from bnce_dist.distributed.sweep import asha_scheduler, concurrent_trials, run_study
+from bnce_dist.distributed.sweep import asha_scheduler, concurrent_trials, run_sweep
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.sweep.checks import resolve
-from bnce_dist.runs.sweep.config import StudyConfig
-from bnce_dist.runs.sweep.folder import StudyFolder
+from bnce_dist.runs.sweep.config import SweepConfig
+from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.trial import TrialResult
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
@@ -33,7 +33,7 @@ from bnce_dist.training.settings import TrainSettings
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 ROOT = Path(__file__).parents[2]
-STUDY = """
+SWEEP = """
 base:
   data: {num_samples: 500}
   evaluate: {cells_per_side: 20}
@@ -50,17 +50,17 @@ STEPS = list(range(20, 401, 20))
 
 
 @pytest.fixture
-def study_path(tmp_path: Path) -> Path:
-    path = tmp_path / "study.yaml"
-    path.write_text(STUDY)
+def sweep_path(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
     return path
 
 
-def resolved(path: Path, *overrides: str) -> tuple[StudyConfig, Any]:
-    return resolve(load_config(StudyConfig, path, overrides))
+def resolved(path: Path, *overrides: str) -> tuple[SweepConfig, Any]:
+    return resolve(load_config(SweepConfig, path, overrides))
 
 
-def finish(folder: StudyFolder, number: int, values: dict[str, Any], history: list) -> None:
+def finish(folder: SweepFolder, number: int, values: dict[str, Any], history: list) -> None:
     """Leave what a trial with this history leaves."""
     trial = folder.trial(number)
     trial.begin(values)
@@ -71,15 +71,15 @@ def finish(folder: StudyFolder, number: int, values: dict[str, Any], history: li
     trial.end("kl_normalised", "finished")
 
 
-def test_successive_halving_remembers_the_trials_that_ended(study_path: Path) -> None:
-    study, base = resolved(study_path)
-    folder = StudyFolder(study_path.parent / "study")
+def test_successive_halving_remembers_the_trials_that_ended(sweep_path: Path) -> None:
+    sweep, base = resolved(sweep_path)
+    folder = SweepFolder(sweep_path.parent / "sweep")
     for number, metric in enumerate((0.1, 0.2, 0.3, 0.4)):
         record = {"step": 40, "kl_normalised": metric}
         finish(folder, number, {"energy.learning_rate": 1e-3}, [record])
     # Of (0.1, 0.2, 0.3, 0.4) the best third is what lies below 0.2.
     for metric, decision in ((0.19, "CONTINUE"), (0.25, "STOP")):
-        scheduler = asha_scheduler(study, base, folder)
+        scheduler = asha_scheduler(sweep, base, folder)
         trial = SimpleNamespace(trial_id="new")
         scheduler.on_trial_add(None, trial)
         result = {"step": 40, "kl_normalised": metric}
@@ -93,8 +93,8 @@ class TestOptuna:
     def metric(values: dict[str, Any]) -> float:
         return (np.log10(values["energy.learning_rate"]) + 3) ** 2
 
-    def search(self, study: StudyConfig, folder: StudyFolder, count: int) -> list[float]:
-        searcher, metrics = OptunaSearch(study, folder), []
+    def search(self, sweep: SweepConfig, folder: SweepFolder, count: int) -> list[float]:
+        searcher, metrics = OptunaSearch(sweep, folder), []
         for number in range(count):
             config = searcher.suggest(f"tune{number}")["trial"]
             metric = self.metric(config["values"])
@@ -105,36 +105,36 @@ class TestOptuna:
             metrics.append(metric)
         return metrics
 
-    def test_it_learns_also_from_the_trials_before_a_restart(self, study_path: Path) -> None:
-        study, _ = resolved(study_path, "searcher=optuna")
-        folder = StudyFolder(study_path.parent / "study")
-        self.search(study, folder, 40)
-        after = self.search(study, folder, 10)
+    def test_it_learns_also_from_the_trials_before_a_restart(self, sweep_path: Path) -> None:
+        sweep, _ = resolved(sweep_path, "searcher=optuna")
+        folder = SweepFolder(sweep_path.parent / "sweep")
+        self.search(sweep, folder, 40)
+        after = self.search(sweep, folder, 10)
         # Uniform draws of the exponent from [-4, -2] have a mean of 1/3 +- 0.09.
         assert np.mean(after) < 0.1
         assert [trial.name for trial in folder.trials] == [f"{n:04d}" for n in range(50)]
         rates = {trial.values["energy.learning_rate"] for trial in folder.trials}
         assert len(rates) == 50, "a restart repeats no draws"
 
-    def test_trials_that_did_not_end_are_proposed_first(self, study_path: Path) -> None:
-        study, _ = resolved(study_path, "searcher=optuna")
-        folder = StudyFolder(study_path.parent / "study")
-        killed = OptunaSearch(study, folder)
+    def test_trials_that_did_not_end_are_proposed_first(self, sweep_path: Path) -> None:
+        sweep, _ = resolved(sweep_path, "searcher=optuna")
+        folder = SweepFolder(sweep_path.parent / "sweep")
+        killed = OptunaSearch(sweep, folder)
         before = [killed.suggest("a"), killed.suggest("b")]
-        again = OptunaSearch(study, folder)
+        again = OptunaSearch(sweep, folder)
         assert [again.suggest("a"), again.suggest("b")] == before
         assert again.suggest("c")["trial"]["name"] == "0002"
 
 
 @pytest.mark.ray
-def test_a_trial_that_can_never_fit_is_refused(two_cpus: None, study_path: Path) -> None:
-    study, base = resolved(study_path, "base.cluster={executor: ray, num_workers: 4}")
+def test_a_trial_that_can_never_fit_is_refused(two_cpus: None, sweep_path: Path) -> None:
+    sweep, base = resolved(sweep_path, "base.cluster={executor: ray, num_workers: 4}")
     with pytest.raises(InputError, match=r"1 to 2, what the cluster holds, got 4"):
-        concurrent_trials(study, base)
-    study, base = resolved(study_path, "base.cluster={executor: ray, num_workers: 2}")
-    assert concurrent_trials(study, base) == 1
-    study, base = resolved(study_path)
-    assert concurrent_trials(study, base) == 2
+        concurrent_trials(sweep, base)
+    sweep, base = resolved(sweep_path, "base.cluster={executor: ray, num_workers: 2}")
+    assert concurrent_trials(sweep, base) == 1
+    sweep, base = resolved(sweep_path)
+    assert concurrent_trials(sweep, base) == 2
 
 
 class Square:
@@ -163,13 +163,13 @@ def test_what_a_trial_starts_finds_the_cores_of_the_cluster(two_cpus: None, tmp_
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_population_continues_better_trials_with_other_settings(
-    two_cpus: None, study_path: Path
+    two_cpus: None, sweep_path: Path
 ) -> None:
     population = ["scheduler=pbt", "pbt.interval_steps=80", "num_trials=4"]
-    study, base = resolved(study_path, *population)
-    folder = StudyFolder(study_path.parent / "study")
+    sweep, base = resolved(sweep_path, *population)
+    folder = SweepFolder(sweep_path.parent / "sweep")
     ended: list[TrialResult] = []
-    run_study(study, base, folder, LocalExecutor, ended.append)
+    run_sweep(sweep, base, folder, LocalExecutor, ended.append)
     assert sorted(result.name for result in ended) == ["0000", "0001", "0002", "0003"]
     assert {result.status for result in ended} == {"finished"}
     assert any(len(trial.schedule) > 1 for trial in folder.trials)
@@ -185,7 +185,7 @@ def test_a_population_continues_better_trials_with_other_settings(
 
 
 def sweep(path: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "jobs/sweep.py", path, "--output", path.parent, "--name", "study"]
+    command = [sys.executable, "jobs/sweep.py", path, "--output", path.parent, "--name", "sweep"]
     return subprocess.Popen(
         [*command, *arguments],
         cwd=ROOT,
@@ -198,9 +198,9 @@ def sweep(path: Path, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_killed_study_is_continued_without_repeating_anything(study_path: Path) -> None:
-    folder = StudyFolder(study_path.parent / "study")
-    with sweep(study_path) as driver:
+def test_a_killed_sweep_is_continued_without_repeating_anything(sweep_path: Path) -> None:
+    folder = SweepFolder(sweep_path.parent / "sweep")
+    with sweep(sweep_path) as driver:
         while driver.poll() is None and len(folder.results) < 2:
             time.sleep(0.05)
         driver.send_signal(signal.SIGKILL)
@@ -208,7 +208,7 @@ def test_a_killed_study_is_continued_without_repeating_anything(study_path: Path
     ended = {result.name: result for result in folder.results}
     begun = {trial.name: trial.history for trial in folder.trials if trial.result is None}
     assert any(begun.values()), "one was killed on the way"
-    with sweep(study_path, "--resume") as driver:
+    with sweep(sweep_path, "--resume") as driver:
         output, _ = driver.communicate()
     assert driver.returncode == 0, output
     results = {result.name: result for result in folder.results}
@@ -222,7 +222,7 @@ def test_a_killed_study_is_continued_without_repeating_anything(study_path: Path
     assert_final_metrics_once(folder)
 
 
-def assert_final_metrics_once(folder: StudyFolder) -> None:
+def assert_final_metrics_once(folder: SweepFolder) -> None:
     client = MlflowClient(f"sqlite:///{folder.path.parent / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("bnce_dist")
     recorded = [
@@ -236,11 +236,11 @@ def assert_final_metrics_once(folder: StudyFolder) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_trials_of_many_workers_take_turns_on_a_small_cluster(study_path: Path) -> None:
+def test_trials_of_many_workers_take_turns_on_a_small_cluster(sweep_path: Path) -> None:
     arguments = ["num_trials=2", "scheduler=none", "base.cluster={executor: ray, num_workers: 2}"]
-    with sweep(study_path, *arguments) as driver:
+    with sweep(sweep_path, *arguments) as driver:
         output, _ = driver.communicate()
     assert driver.returncode == 0, output
-    results = StudyFolder(study_path.parent / "study").results
+    results = SweepFolder(sweep_path.parent / "sweep").results
     assert [result.status for result in results] == ["finished", "finished"]
     assert [result.step for result in results] == [400, 400]

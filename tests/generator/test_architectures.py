@@ -94,7 +94,7 @@ def test_a_cartesian_emulator_keeps_its_samples_and_their_exact_density(tmp_path
     field = GVPVectorField(2, num_layers=2, num_scalars=8, num_vectors=4, max_distance=8.0)
     velocity = MeanFreeVelocity(field, torch.tensor(NODE_FEATURES)).double()
     Emulator("water", COORDINATES, velocity, 3, 1.5, "linear").save(tmp_path / "emulator.pt")
-    emulator = Emulator.load(tmp_path / "emulator.pt", molecule="water")
+    emulator = Emulator.load(tmp_path / "emulator.pt", molecule_identity="water")
     assert emulator.node_features == NODE_FEATURES
     emulator.velocity_field.double()
     z_prior = emulator.path.sample_prior(4, generator("prior"), torch.float64)

@@ -1,4 +1,4 @@
-"""Published weights give the published outputs; the files come from outside the repository."""
+"""Pretrained weights give the published outputs; the files come from outside the repository."""
 
 from pathlib import Path
 
@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.nn.pretrained import load_published
+from bnce_dist.nn.pretrained import load_pretrained
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "reference" / "published"
 ALANINE = FOLDER / "unweighted_ot_ema.pt"
-needs_weights = pytest.mark.skipif(not ALANINE.exists(), reason="published weights are not here")
+needs_weights = pytest.mark.skipif(not ALANINE.exists(), reason="pretrained weights are not here")
 
 
 @needs_weights
 def test_outputs_are_those_of_the_authors_network():
     golden = np.load(FOLDER / "unweighted_ot_ema.golden.npz")
-    model = load_published(ALANINE)
+    model = load_pretrained(ALANINE)
     inputs = (golden[name] for name in ("positions_angstrom", "time", "node_features"))
     with torch.no_grad():
         output = model(*map(torch.from_numpy, inputs))
@@ -35,7 +35,7 @@ def test_outputs_are_those_of_the_authors_network():
     ],
 )
 def test_the_size_is_read_from_the_file(file, num_layers, num_scalars, num_features):
-    model = load_published(FOLDER / file)
+    model = load_pretrained(FOLDER / file)
     assert len(model.layers) == num_layers
     assert model.embedding.out_features == num_scalars
     output = model(torch.randn(2, 24, 3), torch.rand(2), torch.eye(24, num_features))
@@ -56,7 +56,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path, change):
         weights[name] = torch.zeros(7)
     torch.save(weights, tmp_path / "other.pt")
     with pytest.raises(InputError, match=r"layers\.2\..*message") as refusal:
-        load_published(tmp_path / "other.pt")
+        load_pretrained(tmp_path / "other.pt")
     assert "\n" not in str(refusal.value)
 
 
@@ -72,12 +72,12 @@ def test_a_file_of_another_architecture_is_refused(tmp_path, change):
 def test_something_else_is_refused(tmp_path, content, got):
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(InputError, match=f"expected a published GVP velocity field, got {got}"):
-        load_published(tmp_path / "other.pt")
+        load_pretrained(tmp_path / "other.pt")
 
 
 def test_a_file_that_is_absent_or_torn_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"got nothing; check the path"):
-        load_published(tmp_path / "absent.pt")
+        load_pretrained(tmp_path / "absent.pt")
     (tmp_path / "torn.pt").write_bytes(b"PK\x03\x04 half a file")
     with pytest.raises(InputError, match="got no checkpoint"):
-        load_published(tmp_path / "torn.pt")
+        load_pretrained(tmp_path / "torn.pt")

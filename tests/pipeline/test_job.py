@@ -155,7 +155,7 @@ def test_an_interrupted_run_continues_where_it_stopped(
 def test_emulator_samples_the_molecule(finished_run: Path) -> None:
     molecule = Molecule.from_sequence("ACE-ALA-NME")
     emulator = Emulator.load(
-        finished_run / "train_emulator" / "emulator.pt", molecule=molecule.identity
+        finished_run / "train_emulator" / "emulator.pt", molecule_identity=molecule.identity
     )
     positions = emulator.sample(200, generator(1))
     assert positions.shape == (200, molecule.num_atoms, 3)
@@ -187,7 +187,7 @@ def test_a_model_file_of_something_else_is_refused(finished_run: Path, tmp_path:
     with pytest.raises(InputError, match="kind energy"):
         LearnedDensity.load(path)
     with pytest.raises(InputError, match="molecule 123"):
-        Emulator.load(path, molecule="123")
+        Emulator.load(path, molecule_identity="123")
     torn = tmp_path / "torn.pt"
     torn.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="a complete emulator file"):

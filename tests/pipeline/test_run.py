@@ -12,7 +12,7 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline import run as run_module
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.pipeline.run import Pipeline, Recipe, StageSpec
+from bnce_dist.pipeline.run import Pipeline, RunKind, StageSpec
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import NullTracker
 
@@ -50,7 +50,7 @@ class FakeStages:
 @pytest.fixture
 def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
     fake = FakeStages()
-    monkeypatch.setattr(run_module, "PER_MOLECULE", Recipe(fake.specs()))
+    monkeypatch.setattr(run_module, "PER_MOLECULE", RunKind(fake.specs()))
     monkeypatch.setattr(run_module, "STAGE_NAMES", ("a", "b", "c"))
     monkeypatch.setattr(run_module, "load_metrics", lambda *_: {"delta_f_kT": 3.9})
     return fake
@@ -63,8 +63,8 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def execute(folder: RunFolder, *overrides: str, last_stage: str = "c") -> dict | None:
     config = load_config(Config, None, overrides)
-    recipe = run_module.PER_MOLECULE
-    return Pipeline(config, None, folder, LocalExecutor(), NullTracker(), recipe).run(last_stage)
+    kind = run_module.PER_MOLECULE
+    return Pipeline(config, None, folder, LocalExecutor(), NullTracker(), kind).run(last_stage)
 
 
 def test_stages_run_in_order_once(stages: FakeStages, folder: RunFolder) -> None:
@@ -153,10 +153,10 @@ def test_a_stage_reads_what_another_run_left(
 ) -> None:
     other = RunFolder(folder.path.parent / "other")
     reader = StageSpec("d", stages.stage("d", ()), (), {"elsewhere": "emulator"})
-    recipe = Recipe((reader,), {"elsewhere": other.stage("b")})
+    kind = RunKind((reader,), {"elsewhere": other.stage("b")})
 
     def read_other() -> None:
-        Pipeline(Config(), None, folder, LocalExecutor(), NullTracker(), recipe).run("d")
+        Pipeline(Config(), None, folder, LocalExecutor(), NullTracker(), kind).run("d")
 
     with pytest.raises(InputError, match="expected a finished stage, got none"):
         read_other()

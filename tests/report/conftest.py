@@ -87,7 +87,7 @@ def synthetic_run(num_samples: int = 10_000, seed: int = 0) -> RunResults:
         phi=samples[:, 0],
         psi=samples[:, 1],
         log_weights=log_weights,
-        energies_kT=widened - 56.0,
+        reduced_potential=widened - 56.0,
         reference_phi=reference[:, 0],
         reference_psi=reference[:, 1],
         reference_log_weights=log_target - log_proposal,

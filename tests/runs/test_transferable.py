@@ -35,7 +35,7 @@ class KernelFlow:
     """The exact flow from noise to a kernel density of simulated frames and their mirror images.
 
     A field of twenty steps makes no molecules. This one takes its place in the sampler, so that
-    everything after it has molecules to work on, half of them of the wrong hand.
+    everything after it has molecules to work on, half of them of the wrong chirality.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -190,19 +190,19 @@ class RotamerBias:
         """Return a bias of zero."""
         return cls(torch.zeros(num_torsions, 2 * ORDER + 1, dtype=torch.float64))
 
-    def refined(self, angles: np.ndarray, ceiling_kt: float) -> "RotamerBias":
+    def refined(self, angles: np.ndarray, ceiling_kT: float) -> "RotamerBias":
         """Return the bias for the free energies that samples drawn under this one show.
 
         Args:
             angles: ``(samples, torsions)`` [rad].
-            ceiling_kt: Height above the lowest point that is left to barriers [kT].
+            ceiling_kT: Height above the lowest point that is left to barriers [kT].
         """
         centres = window_centres(NUM_BINS)
         values = harmonics(centres, ORDER)[0]
         series = []
         for torsion, present in zip(angles.T, self.coefficients, strict=True):
             free_energy = _free_energy(torsion) - (values @ present).numpy()
-            above = np.maximum(free_energy - free_energy.min() - ceiling_kt, 0)
+            above = np.maximum(free_energy - free_energy.min() - ceiling_kT, 0)
             # On a full circle of points the harmonics are orthogonal.
             projected = values.T @ torch.from_numpy(-above) / values.square().sum(0)
             series.append(projected)

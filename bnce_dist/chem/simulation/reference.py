@@ -176,15 +176,15 @@ def _log_weights(run: UmbrellaSamples, free_energies: np.ndarray) -> np.ndarray:
 
 
 def _verdict(
-    stderr: float, trend: float, agreement: float, max_stderr_kt: float
+    stderr: float, trend: float, agreement: float, max_stderr_kT: float
 ) -> tuple[bool, str]:
     faults = []
     if not trend > SIGNIFICANCE:
         faults.append(f"the blocks trend (p = {trend:.2g}): equilibrate longer")
     if not agreement > SIGNIFICANCE:
         faults.append(f"the replicas disagree (p = {agreement:.2g}): run longer")
-    if not stderr <= max_stderr_kt:
-        faults.append(f"standard error {stderr:.3f} kT above {max_stderr_kt:g}: run longer")
+    if not stderr <= max_stderr_kT:
+        faults.append(f"standard error {stderr:.3f} kT above {max_stderr_kT:g}: run longer")
     if faults:
         return False, "; ".join(faults)
     return True, (

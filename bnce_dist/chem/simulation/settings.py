@@ -1,7 +1,8 @@
 """The grid of umbrella windows in (phi, psi) and how long it is sampled."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from bnce_dist.core.errors import InputError
 
 class ReferenceConfig(Section):
     """The short umbrella sampling that every run makes for itself."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"max_stderr_kt": "max_stderr_kT"}
 
     num_tasks: Count = 2
     """Independent simulations, one task each; each is a replica of the error estimate."""
@@ -49,7 +52,7 @@ class ReferenceConfig(Section):
     """Integration step [fs]."""
     num_blocks: Annotated[int, Field(ge=2)] = 5
     """Blocks in time whose spread gives the standard error."""
-    max_stderr_kt: Positive = 0.10
+    max_stderr_kT: Positive = 0.10
     """Largest standard error that counts as converged [kT]."""
 
 
@@ -98,7 +101,7 @@ class UmbrellaSettings:
         flattening_stages: Times the landscape is measured and levelled.
         flattening_ps: Dynamics per chain before each levelling [ps].
         flattening_order: Highest harmonic of the levelling bias.
-        rotamer_ceiling_kt: Height that is left to the barriers of the other torsions [kT].
+        rotamer_ceiling_kT: Height that is left to the barriers of the other torsions [kT].
         equilibration_ps: Discarded dynamics after the last levelling, per chain [ps].
         production_ps: Recorded dynamics, per chain [ps].
         positions_interval_ps: Time between recorded positions [ps].
@@ -115,7 +118,7 @@ class UmbrellaSettings:
     flattening_stages: int = 4
     flattening_ps: float = 3.0
     flattening_order: int = 6
-    rotamer_ceiling_kt: float = 2.0
+    rotamer_ceiling_kT: float = 2.0
     equilibration_ps: float = 5.0
     production_ps: float = 25.0
     positions_interval_ps: float = 1.0

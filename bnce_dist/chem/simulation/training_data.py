@@ -24,7 +24,7 @@ class TrainingDataSettings:
         frame_interval_ps: Time between kept frames [ps].
         equilibration_ps: Discarded dynamics, per chain [ps].
         state_phi: Interval of phi that is the rare state [rad].
-        state_share: Share of chains that start in it; they stay there if its barrier is high.
+        state_fraction: Share of chains that start in it; they stay there if its barrier is high.
         langevin: Dynamics at the target temperature.
     """
 
@@ -33,7 +33,7 @@ class TrainingDataSettings:
     frame_interval_ps: float = 0.2
     equilibration_ps: float = 1.0
     state_phi: tuple[float, float] = (0.0, 2.0)
-    state_share: float = 0.25
+    state_fraction: float = 0.25
     langevin: LangevinSettings = field(default_factory=LangevinSettings)
 
 
@@ -78,7 +78,7 @@ def make_training_data(
     """
     random = generator(seed, "training data")
     candidates = torch.as_tensor(umbrella_positions_nm, dtype=torch.float32)
-    chosen = draw_starts(
+    chosen = draw_start_frames(
         dihedral(candidates, molecule.phi).numpy(), umbrella_log_weights, settings, random
     )
     positions = candidates[chosen]
@@ -108,7 +108,7 @@ def make_training_data(
     )
 
 
-def draw_starts(
+def draw_start_frames(
     phi: np.ndarray,
     log_weights: np.ndarray,
     settings: TrainingDataSettings,
@@ -126,7 +126,7 @@ def draw_starts(
     """
     weights = torch.from_numpy(np.exp(log_weights - log_weights.max()))
     in_state = torch.from_numpy((phi > settings.state_phi[0]) & (phi < settings.state_phi[1]))
-    num_in_state = round(settings.state_share * settings.num_chains)
+    num_in_state = round(settings.state_fraction * settings.num_chains)
     chosen = []
     for member, count in (
         (in_state, num_in_state), (~in_state, settings.num_chains - num_in_state),

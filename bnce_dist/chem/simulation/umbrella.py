@@ -18,7 +18,7 @@ from bnce_dist.chem.simulation.replica_exchange import WindowGrid
 from bnce_dist.chem.simulation.settings import UmbrellaSettings
 from bnce_dist.core.random import generator
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 """Called with the exchange intervals done and their total."""
 
 MAX_REDRAWS = 10
@@ -82,9 +82,9 @@ class UmbrellaSampler:
             [settings.phi_stiffness_kj_mol, settings.psi_stiffness_kj_mol]
         )
         self.chain_centres = self.centres
-        self.torsions = Torsions((molecule.phi, molecule.psi, *molecule.rotors))
+        self.torsions = Torsions((molecule.phi, molecule.psi, *molecule.rotatable_torsions))
         self.flattening = FlatteningBias.none(settings.flattening_order)
-        self.rotamers = RotamerBias.none(len(molecule.rotors))
+        self.rotamers = RotamerBias.none(len(molecule.rotatable_torsions))
         chain_at = torch.arange(settings.num_windows).view(settings.num_phi, settings.num_psi)
         self.grid = WindowGrid(chain_at, settings.reduced_stiffness)
         self.intervals_done = 0
@@ -109,12 +109,12 @@ class UmbrellaSampler:
 
     def _relaxed_starts(self, random: torch.Generator) -> Tensor:
         """Return one structure for every window, ``(windows, atoms, 3)`` [nm]."""
-        rotors, num_windows = self.molecule.rotors, self.settings.num_windows
-        anywhere = 2 * torch.pi * torch.rand(num_windows, len(rotors), generator=random)
+        rotatable, num_windows = self.molecule.rotatable_torsions, self.settings.num_windows
+        anywhere = 2 * torch.pi * torch.rand(num_windows, len(rotatable), generator=random)
         starts = with_torsions(
             torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
             self.molecule.bonds,
-            (self.molecule.phi, self.molecule.psi, *rotors),
+            (self.molecule.phi, self.molecule.psi, *rotatable),
             torch.cat([self.chain_centres, anywhere], dim=1),
         )
         return relax(self._forces, starts)
@@ -132,13 +132,15 @@ class UmbrellaSampler:
         split its window in two; one along another torsion is held by no window at all.
         """
         for _ in range(self.settings.flattening_stages):
-            samples, rotors = self._advance(self.settings.flattening_ps)
-            self.rotamers = self.rotamers.refined(rotors, self.settings.rotamer_ceiling_kt)
+            samples, rotatable = self._advance(self.settings.flattening_ps)
+            self.rotamers = self.rotamers.refined(rotatable, self.settings.rotamer_ceiling_kT)
             self.flattening = self.flattening.refined(
                 samples.phi.ravel(), samples.psi.ravel(), samples.window.ravel(), self.settings
             )
 
-    def advance(self, duration_ps: float, progress: Progress | None = None) -> UmbrellaSamples:
+    def advance(
+        self, duration_ps: float, progress: ReportProgress | None = None
+    ) -> UmbrellaSamples:
         """Run for a time per chain and return what was recorded on the way.
 
         Args:
@@ -148,9 +150,9 @@ class UmbrellaSampler:
         return self._advance(duration_ps, progress)[0]
 
     def _advance(
-        self, duration_ps: float, progress: Progress | None = None
+        self, duration_ps: float, progress: ReportProgress | None = None
     ) -> tuple[UmbrellaSamples, np.ndarray]:
-        """Do what `advance` does and also return the rotors, ``(samples, torsions)`` [rad]."""
+        """Do what `advance` does and also return the rotatable, ``(samples, torsions)`` [rad]."""
         settings, began = self.settings, time.perf_counter()
         num_intervals = max(1, round(duration_ps / settings.interval_ps))
         stride = max(1, round(settings.positions_interval_ps / settings.interval_ps))
@@ -175,9 +177,9 @@ class UmbrellaSampler:
             if progress is not None:
                 progress(interval + 1, num_intervals)
         atoms = self.positions_nm.shape[1]
-        phi, psi, rotors = angles[..., 0], angles[..., 1], angles[..., 2:]
+        phi, psi, rotatable = angles[..., 0], angles[..., 1], angles[..., 2:]
         common_bias = self.flattening.energy(phi.ravel(), psi.ravel()).reshape(shape)
-        common_bias += self.rotamers.energy(rotors)
+        common_bias += self.rotamers.energy(rotatable)
         samples = UmbrellaSamples(
             settings=settings,
             seed=self.seed,
@@ -190,7 +192,7 @@ class UmbrellaSampler:
             acceptance=self.grid.acceptance,
             seconds=time.perf_counter() - began,
         )
-        return samples, rotors.reshape(phi.size, rotors.shape[-1])
+        return samples, rotatable.reshape(phi.size, rotatable.shape[-1])
 
     def state(self) -> dict[str, Any]:
         """Return plain arrays from which ``restore`` continues bit for bit."""
@@ -222,11 +224,11 @@ class UmbrellaSampler:
     def _forces(self, positions_nm: Tensor) -> Tensor:
         forces = self.force_field.energy_and_forces_kj_mol(positions_nm)[1]
         angles, gradients = self.torsions.angles_and_gradients(positions_nm)
-        biased, rotors = angles.split([2, angles.shape[1] - 2], dim=1)
+        biased, rotatable = angles.split([2, angles.shape[1] - 2], dim=1)
         slopes = self.stiffness * torch.sin(biased - self.chain_centres)
         kt = self.settings.kt_kj_mol
         slopes += kt * self.flattening.slopes(biased)
-        slopes = torch.cat([slopes, kt * self.rotamers.slopes(rotors)], dim=1)
+        slopes = torch.cat([slopes, kt * self.rotamers.slopes(rotatable)], dim=1)
         return self.torsions.add_forces(forces, gradients, slopes)
 
 
@@ -235,7 +237,7 @@ def run_umbrella(
     molecule: Molecule,
     settings: UmbrellaSettings,
     seed: int,
-    progress: Progress | None = None,
+    progress: ReportProgress | None = None,
 ) -> UmbrellaSamples:
     """Run one independent replica of the whole grid, from its own starts, on this thread.
 

@@ -55,7 +55,7 @@ class ChainWorker:
         self.target, self.seed = target, seed
         self.settings = training_data_settings(config, target)
         self.starts = ShardedDataset.open(simulate_folder / "umbrella").load(["positions_nm"])
-        self.log_weights = Reference.load(simulate_folder).energies_log_weights
+        self.log_weights = Reference.load(simulate_folder).potential_log_weights
         self.dynamics = target.dynamics(self.settings.num_chains, compiled)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ def training_data_settings(config: DatasetConfig, target: Target) -> TrainingDat
         frame_interval_ps=config.frame_interval_ps,
         equilibration_ps=config.equilibration_ps,
         state_phi=target.state_phi,
-        state_share=config.state_fraction,
+        state_fraction=config.state_fraction,
         langevin=LangevinSettings(
             temperature_kelvin=target.force_field.temperature_kelvin,
             timestep_fs=config.timestep_fs,

@@ -1,4 +1,4 @@
-"""Weigh held-out samples of the emulator, and judge the energy model by exact likelihoods."""
+"""Reweight held-out samples of the emulator, and judge the energy model by exact likelihoods."""
 
 import time
 from functools import partial
@@ -104,7 +104,7 @@ class Evaluator:
 
     def __init__(self, target: Target, density_path: Path, samples_folder: Path) -> None:
         self.target = target
-        self.density = LearnedDensity.load(density_path, molecule=target.molecule.identity)
+        self.density = LearnedDensity.load(density_path, molecule_identity=target.molecule.identity)
         self.samples = ShardedDataset.open(samples_folder)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The run's own reference: short umbrella simulations on all workers, joined by MBAR."""
+"""The in-run reference: short umbrella simulations on all workers, joined by MBAR."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,6 +22,11 @@ from bnce_dist.pipeline.stages.context import StageContext
 
 EXPLODED_KT = 1_000.0
 """Energy above the median that no molecule in one piece has [kT]."""
+_RENAMED = {
+    "energies_kt": "reduced_potential",
+    "energies_log_weights": "potential_log_weights",
+}
+"""What arrays in the files of version 0.1 are called now."""
 _UNITS = {
     "phi": "rad",
     "psi": "rad",
@@ -53,7 +58,7 @@ def run_reference(context: StageContext) -> None:
         [_samples(run, settings, index) for index, run in enumerate(runs)],
         state_phi=context.target.state_phi,
         num_blocks=config.num_blocks,
-        max_stderr_kT=config.max_stderr_kt,
+        max_stderr_kT=config.max_stderr_kT,
     )
     folder = context.folder / "reference"
     summary = _summary(reference)
@@ -161,8 +166,8 @@ class Reference:
         psi: ``(frames,)`` [rad].
         log_weights: Of the unbiased ensemble, normalised, ``(frames,)``.
         replica: Independent replica of each frame, ``(frames,)``.
-        energies_kt: Reduced potentials of some of the frames, ``(energies,)`` [kT].
-        energies_log_weights: Log weights of those frames, ``(energies,)``.
+        reduced_potential: Reduced potentials of some of the frames, ``(energies,)`` [kT].
+        potential_log_weights: Log weights of those frames, ``(energies,)``.
     """
 
     result: dict[str, Any]
@@ -170,15 +175,16 @@ class Reference:
     psi: np.ndarray
     log_weights: np.ndarray
     replica: np.ndarray
-    energies_kt: np.ndarray
-    energies_log_weights: np.ndarray
+    reduced_potential: np.ndarray
+    potential_log_weights: np.ndarray
 
     @classmethod
     def load(cls, simulate_folder: Path) -> "Reference":
         """Read what `run_reference` left in the stage's folder."""
         folder = simulate_folder / "reference"
         with np.load(folder / "frames.npz", allow_pickle=False) as frames:
-            return cls(read_json(folder / "result.json"), **frames)
+            arrays = {_RENAMED.get(name, name): array for name, array in frames.items()}
+            return cls(read_json(folder / "result.json"), **arrays)
 
 
 def require_finite(summary: Mapping[str, Any]) -> None:
@@ -232,8 +238,8 @@ def _write_frames(path: Path, reference: ReferenceFreeEnergy, runs: ShardedDatas
             psi=reference.psi.astype(np.float32),
             log_weights=reference.log_weights,
             replica=reference.replica.astype(np.int16),
-            energies_kt=potentials.ravel(),
-            energies_log_weights=log_weights.ravel(),
+            reduced_potential=potentials.ravel(),
+            potential_log_weights=log_weights.ravel(),
         )
 
 

@@ -1,4 +1,4 @@
-"""Simulate: the run's own reference, and the data the emulator learns from."""
+"""Simulate: the in-run reference, and the data the emulator learns from."""
 
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.dataset import run_dataset

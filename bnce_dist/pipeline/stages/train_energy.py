@@ -14,7 +14,9 @@ def run(context: StageContext) -> None:
     """Leave ``energy.pt``."""
     config, identity = context.config.energy, context.target.molecule.identity
     samples = ShardedDataset.open(context.inputs["generate"] / "samples", molecule=identity)
-    emulator = Emulator.load(context.inputs["train_emulator"] / "emulator.pt", molecule=identity)
+    emulator = Emulator.load(
+        context.inputs["train_emulator"] / "emulator.pt", molecule_identity=identity
+    )
     coordinates = emulator.coordinates
     space = (coordinates.num_euclidean, coordinates.num_circular, emulator.node_features)
     energy_model = build_energy_model(config, *space)

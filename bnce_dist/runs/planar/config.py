@@ -1,4 +1,4 @@
-"""Everything a run on a two-dimensional system can be told; the defaults are our recipe."""
+"""Everything a run on a planar system can be told; the defaults are our recipe."""
 
 import math
 from typing import Annotated, Literal, get_args
@@ -14,7 +14,7 @@ Objective = Literal["infonce", "score", "hybrid"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 
-class ToyEnergyConfig(EnergyConfig):
+class PlanarEnergyConfig(EnergyConfig):
     """The energy model and its training with the hybrid objective."""
 
     num_steps: Count = 3000
@@ -46,7 +46,7 @@ class DataConfig(Section):
     """The training set: exact samples."""
 
     num_samples: Count = 1_000_000
-    """Its size; a million is as good as fresh samples, ten thousand can be learned by heart."""
+    """Its size; a million is as good as fresh samples, ten thousand can be overfitted."""
 
 
 class GridConfig(Section):
@@ -56,7 +56,7 @@ class GridConfig(Section):
     """Cells along each side of the square [-2, 2]^2."""
 
 
-class ToyClusterConfig(Section):
+class PlanarClusterConfig(Section):
     """How the work is spread; results do not depend on it beyond rounding."""
 
     executor: Literal["ray", "local"] | None = None
@@ -67,16 +67,16 @@ class ToyClusterConfig(Section):
     """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
 
 
-class ToyTrackingConfig(TrackingConfig):
+class PlanarTrackingConfig(TrackingConfig):
     """Where one run is recorded besides its folder."""
 
     backend: Literal["mlflow", "jsonl", "none"] = "none"
     """Where records go: an MLflow store, a file in the run's folder, or nowhere."""
-    experiment: str = "bnce_dist_toy"
+    experiment: str = "bnce_dist_planar"
     """Name of the experiment."""
 
 
-class ToyConfig(Section):
+class PlanarConfig(Section):
     """One system, one objective, one energy model."""
 
     seed: Annotated[int, Field(ge=0)] = 0
@@ -88,11 +88,11 @@ class ToyConfig(Section):
     recipe: str = "ours"
     """What the rest of the settings is called in tables."""
     data: DataConfig = DataConfig()
-    energy: ToyEnergyConfig = ToyEnergyConfig()
+    energy: PlanarEnergyConfig = PlanarEnergyConfig()
     steps: StepsConfig = StepsConfig()
     evaluate: GridConfig = GridConfig()
-    cluster: ToyClusterConfig = ToyClusterConfig()
-    tracking: ToyTrackingConfig = ToyTrackingConfig()
+    cluster: PlanarClusterConfig = PlanarClusterConfig()
+    tracking: PlanarTrackingConfig = PlanarTrackingConfig()
 
     @field_validator("system")
     @classmethod
@@ -100,7 +100,7 @@ class ToyConfig(Section):
         return system_from_name(name).name
 
     @model_validator(mode="after")
-    def _check_weights(self) -> "ToyConfig":
+    def _check_weights(self) -> "PlanarConfig":
         for name in ("score", "infonce"):
             is_used = self.objective in (name, "hybrid")
             is_weighted = getattr(self.energy, f"{name}_weight") > 0
@@ -113,7 +113,7 @@ class ToyConfig(Section):
         return f"{self.system}-{self.objective}-{self.recipe}-seed{self.seed}"
 
     @property
-    def energy_of_objective(self) -> ToyEnergyConfig:
+    def energy_of_objective(self) -> PlanarEnergyConfig:
         """The training with the weights and the number of steps that the objective implies."""
         if self.objective == "hybrid":
             return self.energy
@@ -121,7 +121,7 @@ class ToyConfig(Section):
         num_steps = math.ceil(self.energy.num_steps * getattr(self.steps, self.objective))
         return self.energy.model_copy(update={unused: 0.0, "num_steps": num_steps})
 
-    def shortened(self, factor: int) -> "ToyConfig":
+    def shortened(self, factor: int) -> "PlanarConfig":
         """Return the same run with a fraction of the steps and a recipe name that says so."""
         num_steps = max(self.energy.num_steps // factor, 2)
         warmup_steps = min(self.energy.warmup_steps, num_steps // 2)

@@ -15,7 +15,7 @@ from bnce_dist.core.path import ProductPath
 from bnce_dist.core.systems import grid, system_from_name
 from bnce_dist.generator.architectures import build_energy_matching
 from bnce_dist.nn.energy_model import EnergyModel
-from bnce_dist.runs.planar.config import ToyConfig
+from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.training.checkpoint import load_checkpoint
 
 # The velocity is the score over alpha, which vanishes at t = 1; here the data's share of the
@@ -46,7 +46,7 @@ class PlanarDensity:
 
         Raises: InputError: the folder holds no finished run.
         """
-        config = load_config(ToyConfig, folder / "config.yaml")
+        config = load_config(PlanarConfig, folder / "config.yaml")
         objective = build_energy_matching(config.energy_of_objective, 2, 0)
         objective.load_state_dict(load_checkpoint(folder / "training" / "checkpoint.pt")["ema"])
         return cls.of(objective.eval())

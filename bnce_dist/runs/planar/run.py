@@ -21,15 +21,15 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.artifact import Artifact, digest_of
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.provenance import commit, versions
-from bnce_dist.runs.planar.config import ToyConfig
+from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.density import grid_metrics
 from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 
 OTHER_RUN_REMEDY = "choose another --name or --output"
 
 
-def run_toy(
-    config: ToyConfig,
+def run_planar(
+    config: PlanarConfig,
     folder: Path,
     executor: Executor,
     *,
@@ -68,7 +68,7 @@ def run_toy(
     return metrics
 
 
-def _draw_samples(config: ToyConfig, run: RunFolder) -> Artifact:
+def _draw_samples(config: PlanarConfig, run: RunFolder) -> Artifact:
     """Write ``samples.npy`` unless it is there."""
     settings = config.model_dump(mode="json", include={"seed", "system", "data"})
     artifact = Artifact(run.stage("data"), digest_of(settings))
@@ -86,7 +86,7 @@ def _draw_samples(config: ToyConfig, run: RunFolder) -> Artifact:
     return artifact
 
 
-def _task(config: ToyConfig, data_path: Path) -> TrainingTask:
+def _task(config: PlanarConfig, data_path: Path) -> TrainingTask:
     energy = config.energy_of_objective
     return TrainingTask(
         partial(build_energy_matching, energy, 2, 0),
@@ -97,7 +97,7 @@ def _task(config: ToyConfig, data_path: Path) -> TrainingTask:
     )
 
 
-def _metrics(config: ToyConfig, last: Record, cpu_seconds: float) -> dict[str, Any]:
+def _metrics(config: PlanarConfig, last: Record, cpu_seconds: float) -> dict[str, Any]:
     names = ("system", "objective", "recipe", "seed")
     return {
         **{name: getattr(config, name) for name in names},

@@ -11,9 +11,9 @@ from torch import Tensor
 from bnce_dist.core.random import generator
 from bnce_dist.core.systems import grid, system_from_name
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
-from bnce_dist.runs.planar.config import OBJECTIVES, ToyConfig
+from bnce_dist.runs.planar.config import OBJECTIVES, PlanarConfig
 from bnce_dist.runs.planar.density import PlanarDensity
-from bnce_dist.runs.planar.run import run_toy
+from bnce_dist.runs.planar.run import run_planar
 
 PUBLISHED: Mapping[tuple[str, str], float] = {
     ("gaussians8", "infonce"): 0.2395,
@@ -36,17 +36,17 @@ class Finished:
     Args:
         config: Of the run.
         folder: Of the run.
-        metrics: What `run_toy` returned, if it did.
+        metrics: What `run_planar` returned, if it did.
         error: Else what stopped it, in one line.
     """
 
-    config: ToyConfig
+    config: PlanarConfig
     folder: Path
     metrics: dict[str, Any] | None = None
     error: str = ""
 
 
-def run_all(configs: Iterable[ToyConfig], output: Path, executor: Executor) -> list[Finished]:
+def run_all(configs: Iterable[PlanarConfig], output: Path, executor: Executor) -> list[Finished]:
     """Run what is not finished yet, each run in one process; a failure stops no other run.
 
     Args:
@@ -57,10 +57,10 @@ def run_all(configs: Iterable[ToyConfig], output: Path, executor: Executor) -> l
     return executor.map(_run, [(config, output / config.name) for config in configs], label="runs")
 
 
-def _run(work: tuple[ToyConfig, Path]) -> Finished:
+def _run(work: tuple[PlanarConfig, Path]) -> Finished:
     config, folder = work
     try:
-        return Finished(config, folder, metrics=run_toy(config, folder, LocalExecutor()))
+        return Finished(config, folder, metrics=run_planar(config, folder, LocalExecutor()))
     except Exception as error:
         return Finished(config, folder, error=f"{type(error).__name__}: {error}")
 
@@ -196,7 +196,7 @@ NUM_SAMPLES = 2000
 
 
 def density_row(system: str, runs: Mapping[str, tuple[Path, float]]) -> dict[str, Any]:
-    """Return what ``report.density2d.DensityRow`` shows of a system.
+    """Return what ``report.planar.DensityRow`` shows of a system.
 
     Args:
         system: Its name.

@@ -1,4 +1,4 @@
-"""Everything a run on a published field can be told; the defaults are alanine dipeptide."""
+"""Everything a run on a pretrained field can be told; the defaults are alanine dipeptide."""
 
 from typing import Annotated, Literal
 
@@ -10,14 +10,14 @@ from bnce_dist.generator.target import TargetConfig
 from bnce_dist.runs.pretrained.field import TIME_EXPONENT
 
 
-class PublishedTargetConfig(TargetConfig):
+class PretrainedTargetConfig(TargetConfig):
     """The molecule, and the Boltzmann distribution that samples are weighted to."""
 
     potential: Literal["xtb", "force_field"] = "xtb"
     """GFN2-xTB in implicit water (needs tblite), or the force field."""
 
 
-class PublishedSamplesConfig(Section):
+class PretrainedSamplesConfig(Section):
     """The field's samples."""
 
     num_steps: Count = 10
@@ -27,7 +27,7 @@ class PublishedSamplesConfig(Section):
     batch_size: Count = 64
     """Samples at a time; it does not alter them."""
     num_training: Count = 60_000
-    """Samples the energy model learns from; with a fifth of them it learns them by heart."""
+    """Samples the energy model learns from; with a fifth of them it learns them by overfitting."""
     num_relabelled: Count = 8
     """Copies of each in the training data, with other labels of equivalent hydrogens."""
     num_held_out: Annotated[int, Field(ge=100)] = 5_000
@@ -36,14 +36,14 @@ class PublishedSamplesConfig(Section):
     """Samples per shard."""
 
 
-class PublishedEnergyConfig(EnergyConfig):
+class PretrainedEnergyConfig(EnergyConfig):
     """The energy model that gives the samples' density, in internal coordinates."""
 
     num_steps: Count = 3000
     """Optimiser steps."""
 
 
-class PublishedEvaluateConfig(Section):
+class PretrainedEvaluateConfig(Section):
     """What the weights are turned into."""
 
     num_exact: Annotated[int, Field(ge=0)] = 0
@@ -54,7 +54,7 @@ class PublishedEvaluateConfig(Section):
     """Bootstrap resamples."""
 
 
-class PublishedClusterConfig(Section):
+class PretrainedClusterConfig(Section):
     """How the work is spread; results do not depend on it beyond rounding."""
 
     executor: Literal["ray", "local"] = "ray"
@@ -63,15 +63,15 @@ class PublishedClusterConfig(Section):
     """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
 
 
-class PublishedConfig(Section):
-    """One published field, one molecule, one target."""
+class PretrainedConfig(Section):
+    """One pretrained field, one molecule, one target."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw."""
     weights: str = "unweighted_ot_ema.pt"
     """Path of the field's file, under its published name."""
-    target: PublishedTargetConfig = PublishedTargetConfig()
-    samples: PublishedSamplesConfig = PublishedSamplesConfig()
-    energy: PublishedEnergyConfig = PublishedEnergyConfig()
-    evaluate: PublishedEvaluateConfig = PublishedEvaluateConfig()
-    cluster: PublishedClusterConfig = PublishedClusterConfig()
+    target: PretrainedTargetConfig = PretrainedTargetConfig()
+    samples: PretrainedSamplesConfig = PretrainedSamplesConfig()
+    energy: PretrainedEnergyConfig = PretrainedEnergyConfig()
+    evaluate: PretrainedEvaluateConfig = PretrainedEvaluateConfig()
+    cluster: PretrainedClusterConfig = PretrainedClusterConfig()

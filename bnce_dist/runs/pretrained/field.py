@@ -1,4 +1,4 @@
-"""What the published files do not say of themselves, and samples from them in our conventions."""
+"""What the pretrained files do not say of themselves, and samples from them in our conventions."""
 
 import difflib
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.features import alanine_dipeptide_features, dipeptide_features
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import Validation, exchangeable_hydrogens
+from bnce_dist.chem.validation import ValidatedPositions, exchangeable_hydrogens
 from bnce_dist.core.divergence import reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
@@ -23,7 +23,7 @@ from bnce_dist.data.atomic import atomic_path
 from bnce_dist.generator.architectures import build_path
 from bnce_dist.generator.evaluation import log_num_images
 from bnce_dist.nn.mean_free import MeanFreeVelocity
-from bnce_dist.nn.pretrained import load_published
+from bnce_dist.nn.pretrained import load_pretrained
 
 ALANINE_DIPEPTIDE = "ACE-ALA-NME"
 TIME_EXPONENT = 2.0
@@ -32,8 +32,8 @@ Ten of them make bonds and angles a third too narrow, which no weight can repair
 
 
 @dataclass(frozen=True)
-class PublishedField:
-    """How a published velocity field is meant to be used.
+class PretrainedField:
+    """How a pretrained velocity field is meant to be used.
 
     All of them run on straight lines between data and standard normal noise. The published noise
     is not mean-free, the field is blind to its mean, so the mean-free subspace loses nothing.
@@ -54,11 +54,11 @@ class PublishedField:
 
 
 _ANGSTROM, _THIRTIETH_OF_NM = 0.1, 1 / 30
-_VELOCITY = PublishedField(_ANGSTROM, alanine_dipeptide_features, "velocity", ALANINE_DIPEPTIDE)
-_ENDPOINT = PublishedField(_ANGSTROM, alanine_dipeptide_features, "endpoint", ALANINE_DIPEPTIDE)
-_TRANSFERABLE = PublishedField(_THIRTIETH_OF_NM, dipeptide_features, "velocity", None)
+_VELOCITY = PretrainedField(_ANGSTROM, alanine_dipeptide_features, "velocity", ALANINE_DIPEPTIDE)
+_ENDPOINT = PretrainedField(_ANGSTROM, alanine_dipeptide_features, "endpoint", ALANINE_DIPEPTIDE)
+_TRANSFERABLE = PretrainedField(_THIRTIETH_OF_NM, dipeptide_features, "velocity", None)
 
-PUBLISHED_FIELDS = {
+PRETRAINED_FIELDS = {
     "unweighted_ot.pt": _VELOCITY,
     "unweighted_ot_ema.pt": _VELOCITY,
     "trained_vector_5_layer_ot_ema.pt": _VELOCITY,
@@ -69,8 +69,8 @@ PUBLISHED_FIELDS = {
 
 
 @dataclass(frozen=True)
-class PublishedSampler:
-    """Draws molecules from a published field.
+class PretrainedSampler:
+    """Draws molecules from a pretrained field.
 
     Args:
         molecule: The molecule.
@@ -83,17 +83,17 @@ class PublishedSampler:
     velocity_field: MeanFreeVelocity
 
     @classmethod
-    def load(cls, path: Path, molecule: Molecule | None = None) -> "PublishedSampler":
+    def load(cls, path: Path, molecule: Molecule | None = None) -> "PretrainedSampler":
         """Read weights and bind them to a molecule.
 
         Args:
-            path: A published file under its published name.
+            path: A pretrained file under its published name.
             molecule: May be absent where there is only one.
 
         Raises: InputError: unknown or unusable file, or a molecule it was not trained on.
         """
         entry = _entry(path)
-        field = load_published(path, entry.parametrisation)
+        field = load_pretrained(path, entry.parametrisation)
         if molecule is None:
             molecule = Molecule.from_sequence(entry.sequence or _no_sequence(path))
         coordinates = CenteredCartesian(molecule.num_atoms, entry.unit_nm)
@@ -153,7 +153,7 @@ class PublishedSampler:
         return positions, log_density_z + log_volume + log_images
 
 
-def write_samples(path: Path, molecule: Molecule, validation: Validation) -> None:
+def write_samples(path: Path, molecule: Molecule, validation: ValidatedPositions) -> None:
     """Write samples and what is known of each to one ``.npz`` file, atomically.
 
     Its arrays: ``positions_nm`` (samples, atoms, 3), inverted where they were D; ``intact``,
@@ -171,16 +171,16 @@ def write_samples(path: Path, molecule: Molecule, validation: Validation) -> Non
         )
 
 
-def _entry(path: Path) -> PublishedField:
-    if path.name not in PUBLISHED_FIELDS:
-        near = difflib.get_close_matches(path.name, PUBLISHED_FIELDS, n=1, cutoff=0)[0]
+def _entry(path: Path) -> PretrainedField:
+    if path.name not in PRETRAINED_FIELDS:
+        near = difflib.get_close_matches(path.name, PRETRAINED_FIELDS, n=1, cutoff=0)[0]
         raise InputError(
             f"weights {path}",
-            expected=f"one of {', '.join(PUBLISHED_FIELDS)}",
+            expected=f"one of {', '.join(PRETRAINED_FIELDS)}",
             got=path.name,
             remedy=f"did you mean {near}? Keep the published name of the file",
         )
-    return PUBLISHED_FIELDS[path.name]
+    return PRETRAINED_FIELDS[path.name]
 
 
 def _no_sequence(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The numbers of a run on a published field."""
+"""The numbers of a run on a pretrained field."""
 
 import math
 import zipfile
@@ -16,13 +16,13 @@ from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights, log_weights
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.results import with_error
-from bnce_dist.runs.pretrained.config import PublishedConfig
+from bnce_dist.runs.pretrained.config import PretrainedConfig
 
 FloatArray = NDArray[np.float64]
 
 
 def sample_weights(evaluated: Mapping[str, np.ndarray]) -> Weights:
-    """Return the weights of what `PublishedRun.execute` returns."""
+    """Return the weights of what `PretrainedRun.execute` returns."""
     return Weights(log_weights(evaluated["reduced_potential"], evaluated["log_density"]))
 
 
@@ -33,7 +33,7 @@ def exact_weights(evaluated: Mapping[str, np.ndarray], in_state: np.ndarray) -> 
     estimate sums over all.
 
     Args:
-        evaluated: What `PublishedRun.execute` returns.
+        evaluated: What `PretrainedRun.execute` returns.
         in_state: Of every sample, ``(samples,)`` bool.
     """
     rows, valid = evaluated["exact_row"], evaluated["valid"]
@@ -47,24 +47,24 @@ def exact_weights(evaluated: Mapping[str, np.ndarray], in_state: np.ndarray) -> 
     return Weights(exact + np.log(share))
 
 
-def published_metrics(
-    config: PublishedConfig,
+def pretrained_metrics(
+    config: PretrainedConfig,
     target: Target,
     evaluated: Mapping[str, np.ndarray],
     *,
     umbrella: FreeEnergyProfile | None = None,
-    md_energies_kt: FloatArray | None = None,
-    md_offset_kt: float = 0.0,
+    md_energies_kT: FloatArray | None = None,
+    md_offset_kT: float = 0.0,
 ) -> dict[str, Any]:
     """Return the free energy, what its weights are worth, and the distance from other people's.
 
     Args:
         config: Of the run.
         target: Says what the state is.
-        evaluated: What `PublishedRun.execute` returns.
+        evaluated: What `PretrainedRun.execute` returns.
         umbrella: Profile along phi to compare with.
-        md_energies_kt: Reduced potentials of a simulation to compare with, ``(frames,)``.
-        md_offset_kt: What was added to these energies.
+        md_energies_kT: Reduced potentials of a simulation to compare with, ``(frames,)``.
+        md_offset_kT: What was added to these energies.
 
     Raises: InputError: no weight at all, or none on one side of the state.
     """
@@ -97,26 +97,26 @@ def published_metrics(
         "num_without_energy": int(weights.num_rejected - (~valid).sum()),
     }
     if len(evaluated["exact_row"]):
-        metrics |= _exact_metrics(config, evaluated, in_state, md_energies_kt, md_offset_kt)
+        metrics |= _exact_metrics(config, evaluated, in_state, md_energies_kT, md_offset_kT)
     if umbrella is not None:
         value, error = profile_delta_f(umbrella, target.state_phi)
         metrics |= {"delta_f_umbrella_kT": value, "delta_f_umbrella_stderr_kT": error}
-    if md_energies_kt is not None:
+    if md_energies_kT is not None:
         finite = np.isfinite(evaluated["reduced_potential"])
-        energies = evaluated["reduced_potential"][finite] + md_offset_kt
-        metrics["energy_w2_unweighted_kT"] = wasserstein_2(energies, md_energies_kt)
+        energies = evaluated["reduced_potential"][finite] + md_offset_kT
+        metrics["energy_w2_unweighted_kT"] = wasserstein_2(energies, md_energies_kT)
         metrics["energy_w2_reweighted_kT"] = wasserstein_2(
-            energies, md_energies_kt, weights.normalised[finite]
+            energies, md_energies_kT, weights.normalised[finite]
         )
     return metrics
 
 
 def _exact_metrics(
-    config: PublishedConfig,
+    config: PretrainedConfig,
     evaluated: Mapping[str, np.ndarray],
     in_state: np.ndarray,
-    md_energies_kt: FloatArray | None,
-    md_offset_kt: float,
+    md_energies_kT: FloatArray | None,
+    md_offset_kT: float,
 ) -> dict[str, Any]:
     """Return what exact likelihoods make of the samples, and the learned density's errors."""
     rows = evaluated["exact_row"]
@@ -136,17 +136,17 @@ def _exact_metrics(
         "log_density_error_sd_kT": float(error[outside].std()),
         "log_density_offset_kT": float(error[outside].mean()),
     }
-    if md_energies_kt is not None:
-        energies = evaluated["reduced_potential"][rows] + md_offset_kt
+    if md_energies_kT is not None:
+        energies = evaluated["reduced_potential"][rows] + md_offset_kT
         finite = np.isfinite(energies)
         metrics["energy_w2_exact_kT"] = wasserstein_2(
-            energies[finite], md_energies_kt, weights.normalised[finite]
+            energies[finite], md_energies_kT, weights.normalised[finite]
         )
     return metrics
 
 
 def _delta_f(
-    config: PublishedConfig, log_weights: FloatArray, in_state: np.ndarray
+    config: PretrainedConfig, log_weights: FloatArray, in_state: np.ndarray
 ) -> FreeEnergyDifference:
     return delta_f(
         log_weights,
@@ -157,7 +157,7 @@ def _delta_f(
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
-    """Return a short table of what `published_metrics` returned."""
+    """Return a short table of what `pretrained_metrics` returned."""
     low, high = metrics["delta_f_interval_kT"]
     rows = {
         "delta_f": f"{with_error(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]",

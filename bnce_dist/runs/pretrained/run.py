@@ -1,4 +1,4 @@
-"""One run: samples of a published field, their density learned, their weights to the target."""
+"""One run: samples of a pretrained field, their density learned, their weights to the target."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,8 +28,8 @@ from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.stages.fitting import fit_in_folder
 from bnce_dist.pipeline.stages.generate import num_shards
 from bnce_dist.pipeline.stages.train_emulator import encode
-from bnce_dist.runs.pretrained.config import PublishedConfig
-from bnce_dist.runs.pretrained.field import PublishedSampler
+from bnce_dist.runs.pretrained.config import PretrainedConfig
+from bnce_dist.runs.pretrained.field import PretrainedSampler
 from bnce_dist.runs.pretrained.workers import (
     ENERGY_UNITS,
     LIKELIHOOD_UNITS,
@@ -49,7 +49,7 @@ _EXACT = _SAMPLING | {"num_held_out"}
 OTHER_RUN_REMEDY = "choose another --name or --output"
 
 
-class PublishedRun:
+class PretrainedRun:
     """What a run is made of, checked; nothing has been computed yet.
 
     Args:
@@ -59,12 +59,12 @@ class PublishedRun:
     Raises: InputError: unusable weights, molecule, potential or folder.
     """
 
-    def __init__(self, config: PublishedConfig, folder: Path) -> None:
+    def __init__(self, config: PretrainedConfig, folder: Path) -> None:
         self.config, self.folder = config, RunFolder(folder)
         self.folder.require_same_run(config, OTHER_RUN_REMEDY)
         self.target = Target.from_config(config.target)
         self.weights = Path(config.weights).absolute()
-        PublishedSampler.load(self.weights, self.target.molecule)
+        PretrainedSampler.load(self.weights, self.target.molecule)
         self.potential: ReducedPotential = self.target.force_field
         if config.target.potential == "xtb":
             self.potential = XTBPotential(self.target.molecule, config.target.temperature_kelvin)
@@ -149,7 +149,7 @@ class PublishedRun:
         folder, config = self.folder.stage("energy"), self.config.energy
         path, molecule = folder / "energy.pt", self.target.molecule
         if path.exists():
-            return LearnedDensity.load(path, molecule=molecule.identity)
+            return LearnedDensity.load(path, molecule_identity=molecule.identity)
         positions = self._training_positions(samples)
         coordinates = WhitenedInternal.fit(
             ZMatrix.from_graph(molecule.elements, molecule.bonds), positions

@@ -1,4 +1,4 @@
-"""What computes the shards of a run on a published field; all of it pickles."""
+"""What computes the shards of a run on a pretrained field; all of it pickles."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,8 @@ from bnce_dist.chem.potentials.openmm import ReducedPotential
 from bnce_dist.chem.validation import relabel_hydrogens, validate
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.runs.pretrained.config import PublishedSamplesConfig
-from bnce_dist.runs.pretrained.field import PublishedSampler
+from bnce_dist.runs.pretrained.config import PretrainedSamplesConfig
+from bnce_dist.runs.pretrained.field import PretrainedSampler
 
 SAMPLE_UNITS = {"positions_nm": "nm", "intact": "1", "mirrored": "1", "mixed": "1"}
 LIKELIHOOD_UNITS = {"row": "1", "log_density": "nat"}
@@ -22,7 +22,7 @@ ENERGY_UNITS = {"phi": "rad", "psi": "rad", "reduced_potential": "kT", "valid": 
 
 
 class FieldWorker:
-    """Draws shards of samples from a published field.
+    """Draws shards of samples from a pretrained field.
 
     The field tells neither hand from the other nor equivalent hydrogens apart. Samples are mapped
     to L and to the molecule's own labels, which divides their density by a constant.
@@ -39,11 +39,11 @@ class FieldWorker:
         self,
         weights: Path,
         molecule: Molecule,
-        config: PublishedSamplesConfig,
+        config: PretrainedSamplesConfig,
         num_samples: int,
         stream: tuple[int | str, ...],
     ) -> None:
-        self.sampler = PublishedSampler.load(weights, molecule)
+        self.sampler = PretrainedSampler.load(weights, molecule)
         self.config, self.num_samples, self.stream = config, num_samples, stream
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a study before a trial starts."""
+"""What can be known to be wrong with a sweep before a trial starts."""
 
 import difflib
 import importlib.util
@@ -9,7 +9,7 @@ from bnce_dist.config.load import load_config, with_values
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.architectures import train_settings
 from bnce_dist.generator.folder import FREE_SECTIONS
-from bnce_dist.runs.sweep.config import StudyConfig, dotted
+from bnce_dist.runs.sweep.config import SweepConfig, dotted
 from bnce_dist.runs.sweep.jobs import JOBS, JobConfig
 from bnce_dist.runs.sweep.space import corners
 from bnce_dist.training.checkpoint import SCHEDULABLE_SETTINGS
@@ -20,13 +20,13 @@ _SCHEDULABLE_OBJECTIVE = ("score_weight", "infonce_weight", "num_negatives")
 SCHEDULABLE = tuple(f"energy.{name}" for name in (*SCHEDULABLE_SETTINGS, *_SCHEDULABLE_OBJECTIVE))
 
 
-def base_config(study: StudyConfig) -> JobConfig:
+def base_config(sweep: SweepConfig) -> JobConfig:
     """Return the job's configuration without the settings of a trial.
 
     Raises: InputError: an unreadable file, an unknown key or an impossible value.
     """
-    path = None if study.config is None else Path(study.config)
-    return with_values(load_config(JOBS[study.job].schema, path), dotted(study.base))
+    path = None if sweep.config is None else Path(sweep.config)
+    return with_values(load_config(JOBS[sweep.job].schema, path), dotted(sweep.base))
 
 
 def workers_per_trial(base: JobConfig) -> int:
@@ -35,94 +35,94 @@ def workers_per_trial(base: JobConfig) -> int:
     return (cluster.num_workers or 0) if cluster.executor == "ray" else 0
 
 
-def resolve(study: StudyConfig) -> tuple[StudyConfig, JobConfig]:
-    """Check a study and return it with every setting of its job, which it then depends on alone.
+def resolve(sweep: SweepConfig) -> tuple[SweepConfig, JobConfig]:
+    """Check a sweep and return it with every setting of its job, which it then depends on alone.
 
-    Returns: The study and the job's configuration.
+    Returns: The sweep and the job's configuration.
     Raises: InputError: anything that would make trials fail or be pointless.
     """
-    base = base_config(study)
-    _check_space(study, base)
-    job = JOBS[study.job]
-    _require_known("metric", study.metric, job.metrics, "what the job's metrics.json holds")
-    if study.scheduler != "none":
-        _check_scheduler(study, base)
-    if study.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
+    base = base_config(sweep)
+    _check_space(sweep, base)
+    job = JOBS[sweep.job]
+    _require_known("metric", sweep.metric, job.metrics, "what the job's metrics.json holds")
+    if sweep.scheduler != "none":
+        _check_scheduler(sweep, base)
+    if sweep.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
         raise InputError(
-            "study key searcher",
+            "sweep key searcher",
             expected="random, as optuna is not installed",
             got="optuna",
             remedy="install it with: pip install 'bnce_dist[sweep]'",
         )
     resolved = {"config": None, "base": base.model_dump(mode="json")}
-    return study.model_copy(update=resolved), base
+    return sweep.model_copy(update=resolved), base
 
 
-def _check_space(study: StudyConfig, base: JobConfig) -> None:
-    if not study.space:
+def _check_space(sweep: SweepConfig, base: JobConfig) -> None:
+    if not sweep.space:
         raise InputError(
-            "study key space",
+            "sweep key space",
             expected="at least one setting with values to try",
             got="none",
             remedy="add one, e.g. energy.learning_rate: {log_uniform: [1e-4, 1e-2]}",
         )
     workers = max(workers_per_trial(base), 1)
-    for values in corners(study.space):
+    for values in corners(sweep.space):
         config = with_values(base, values)
-        per_rank_batch_size(train_settings(JOBS[study.job].energy(config), 0), workers)
-    for key in study.space:
+        per_rank_batch_size(train_settings(JOBS[sweep.job].energy(config), 0), workers)
+    for key in sweep.space:
         if key.partition(".")[0] in FREE_SECTIONS:
             raise InputError(
-                f"study key space.{key}",
+                f"sweep key space.{key}",
                 expected="a setting that changes results",
                 got="one that changes how they are computed or recorded",
                 remedy="put it under base",
             )
 
 
-def _check_scheduler(study: StudyConfig, base: JobConfig) -> None:
-    metric, _ = study.judged_by
-    _require_known("scheduler_metric", metric, JOBS[study.job].records, "what training reports")
-    key = "asha.grace_steps" if study.scheduler == "asha" else "pbt.interval_steps"
-    steps = study.asha.grace_steps if study.scheduler == "asha" else study.pbt.interval_steps
-    energy = JOBS[study.job].energy(base)
+def _check_scheduler(sweep: SweepConfig, base: JobConfig) -> None:
+    metric, _ = sweep.judged_by
+    _require_known("scheduler_metric", metric, JOBS[sweep.job].records, "what training reports")
+    key = "asha.grace_steps" if sweep.scheduler == "asha" else "pbt.interval_steps"
+    steps = sweep.asha.grace_steps if sweep.scheduler == "asha" else sweep.pbt.interval_steps
+    energy = JOBS[sweep.job].energy(base)
     if not energy.checkpoint_interval <= steps < energy.num_steps:
         raise InputError(
-            f"study key {key}",
+            f"sweep key {key}",
             expected=f"energy.checkpoint_interval ({energy.checkpoint_interval}) or more, "
             f"below the number of training steps ({energy.num_steps})",
             got=steps,
             remedy="change one of them; trials report at checkpoints",
         )
-    if study.scheduler == "pbt":
-        _check_population(study, base)
+    if sweep.scheduler == "pbt":
+        _check_population(sweep, base)
 
 
-def _check_population(study: StudyConfig, base: JobConfig) -> None:
-    for key in study.space:
+def _check_population(sweep: SweepConfig, base: JobConfig) -> None:
+    for key in sweep.space:
         if key not in SCHEDULABLE:
             raise InputError(
-                f"study key space.{key}",
+                f"sweep key space.{key}",
                 expected=f"with pbt one of {', '.join(SCHEDULABLE)}",
                 got="a setting that a trained model cannot change",
                 remedy="take it out of the space, or choose another scheduler",
             )
     for key, accepted, expected, got in (
-        ("searcher", study.searcher == "random", "random with pbt", study.searcher),
-        ("num_trials", study.num_trials > 1, "a population of 2 or more", study.num_trials),
+        ("searcher", sweep.searcher == "random", "random with pbt", sweep.searcher),
+        ("num_trials", sweep.num_trials > 1, "a population of 2 or more", sweep.num_trials),
         ("base.cluster", not workers_per_trial(base), "executor: local with pbt", "ray"),
     ):
         if not accepted:
             remedy = "change it, or choose another scheduler"
-            raise InputError(f"study key {key}", expected=expected, got=got, remedy=remedy)
+            raise InputError(f"sweep key {key}", expected=expected, got=got, remedy=remedy)
 
 
 def _require_known(key: str, name: str, known: Sequence[str], what: str) -> None:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
         raise InputError(
-            f"study key {key}",
+            f"sweep key {key}",
             expected=f"{what}: {', '.join(known)}; the nearest is {nearest}",
             got=name,
-            remedy="correct the study",
+            remedy="correct the sweep",
         )

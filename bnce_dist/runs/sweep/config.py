@@ -1,5 +1,6 @@
-"""Everything a study can be told."""
+"""Everything a sweep can be told."""
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,8 @@ from bnce_dist.config.section import Count, Fraction, Section
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import TrackingConfig
 from bnce_dist.runs.sweep.space import Dimension
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["min", "max"]
 
@@ -33,11 +36,11 @@ class PbtConfig(Section):
     """Probability that a setting is drawn anew, not moved by a fifth."""
 
 
-class StudyConfig(Section):
+class SweepConfig(Section):
     """Trials of one job whose settings come from a space."""
 
-    job: Literal["toy", "train"] = "toy"
-    """What a trial runs: ``jobs/toy.py`` or ``jobs/train.py``."""
+    job: Literal["planar", "train"] = "planar"
+    """What a trial runs: ``jobs/planar.py`` or ``jobs/train.py``."""
     config: str | None = None
     """Configuration file of the job; null takes the job's defaults."""
     base: dict[str, Any] = Field(default_factory=dict)
@@ -65,6 +68,13 @@ class StudyConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the draws from the space; the job has its own."""
     tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("job", mode="before")
+    @classmethod
+    def _rename_job(cls, job: Any) -> Any:
+        if job == "toy":
+            logger.warning("the job toy of sweeps is now called planar")
+        return "planar" if job == "toy" else job
 
     @field_validator("space", mode="before")
     @classmethod
@@ -106,8 +116,8 @@ def _dotted_dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, 
 
 def _not_a_dimension(key: str, value: Any) -> InputError:
     return InputError(
-        f"study key space.{key}",
+        f"sweep key space.{key}",
         expected=f"one of {', '.join(Dimension.model_fields)} with its values",
         got=repr(value),
-        remedy="correct the study, e.g. energy.learning_rate: {log_uniform: [1e-4, 1e-2]}",
+        remedy="correct the sweep, e.g. energy.learning_rate: {log_uniform: [1e-4, 1e-2]}",
     )

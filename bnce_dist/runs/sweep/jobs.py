@@ -1,4 +1,4 @@
-"""The jobs a study can run: what they report, and how one trial of them is run."""
+"""The jobs a sweep can run: what they report, and how one trial of them is run."""
 
 import os
 from abc import ABC, abstractmethod
@@ -12,15 +12,15 @@ from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, Pipeline
-from bnce_dist.runs.planar.config import ToyConfig
-from bnce_dist.runs.planar.run import run_toy
+from bnce_dist.runs.planar.config import PlanarConfig
+from bnce_dist.runs.planar.run import run_planar
 from bnce_dist.tracking.tracker import NullTracker, Tracker
 
-JobConfig = Config | ToyConfig
+JobConfig = Config | PlanarConfig
 
 
 class Job(ABC):
-    """A job as a study sees it.
+    """A job as a sweep sees it.
 
     Its configuration's ``schema``; numbers that its ``metrics.json`` holds, ``metrics``; and
     those that the energy model's training reports at every checkpoint, ``records``.
@@ -50,7 +50,7 @@ class Job(ABC):
             keys: Settings that differ between them.
             folder: Where it goes.
             executor: Does the work.
-            tracker: With the study's run started.
+            tracker: With the sweep's run started.
         """
 
     @abstractmethod
@@ -65,14 +65,14 @@ class Job(ABC):
         """
 
 
-class ToyJob(Job):
-    """``jobs/toy.py``: a two-dimensional system."""
+class PlanarJob(Job):
+    """``jobs/planar.py``: a planar system."""
 
-    schema = ToyConfig
+    schema = PlanarConfig
     metrics = ("kl_grid", "kl_normalised", "log_z_error", "cpu_seconds", "steps")
     records = ("loss", "score", "infonce", "kl_grid", "kl_normalised")
 
-    def energy(self, config: ToyConfig) -> EnergyConfig:
+    def energy(self, config: PlanarConfig) -> EnergyConfig:
         """Return how the energy model is trained."""
         return config.energy_of_objective
 
@@ -80,10 +80,10 @@ class ToyJob(Job):
         """Do nothing: a trial has a single stage."""
 
     def run(
-        self, config: ToyConfig, shared: Path, folder: Path, executor: Executor
+        self, config: PlanarConfig, shared: Path, folder: Path, executor: Executor
     ) -> dict[str, Any]:
         """Run or continue one trial."""
-        return run_toy(config, folder, executor)
+        return run_planar(config, folder, executor)
 
 
 class TrainJob(Job):
@@ -136,7 +136,7 @@ class TrainJob(Job):
         return metrics
 
 
-JOBS: dict[str, Job] = {"toy": ToyJob(), "train": TrainJob()}
+JOBS: dict[str, Job] = {"planar": PlanarJob(), "train": TrainJob()}
 
 
 def shared_stages(keys: Collection[str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The values a setting may take in a study, and points of the space they span."""
+"""The values a setting may take in a sweep, and points of the space they span."""
 
 import itertools
 import math

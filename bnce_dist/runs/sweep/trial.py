@@ -1,4 +1,4 @@
-"""One trial of a study: its settings over time, its history, and how it is run."""
+"""One trial of a sweep: its settings over time, its history, and how it is run."""
 
 import math
 import shutil
@@ -46,7 +46,7 @@ class TrialResult:
         name: Of the trial.
         status: Whether it ran to its end, was stopped by the scheduler, or failed.
         values: Its settings, in the end.
-        metric: The study's metric: the final one, or the last one before it was stopped.
+        metric: The sweep's metric: the final one, or the last one before it was stopped.
         step: Training steps that a record exists of.
         metrics: All final numbers.
         reason: Why it failed.
@@ -69,7 +69,7 @@ class Trial:
     when a phase begins, so a trial that is killed at any time can be continued.
 
     Args:
-        folder: ``<study>/trials/<name>``.
+        folder: ``<sweep>/trials/<name>``.
     """
 
     folder: Path
@@ -168,7 +168,7 @@ class Trial:
         """Record how the trial ended; if that was recorded before, nothing changes.
 
         Args:
-            metric: Name of the study's metric.
+            metric: Name of the sweep's metric.
             status: How it ended; one that ran to its end has left ``metrics.json``.
             reason: Why it failed.
         """

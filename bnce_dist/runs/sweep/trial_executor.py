@@ -1,4 +1,4 @@
-"""An executor that lets a study follow and branch the training of its trials."""
+"""An executor that lets a sweep follow and branch the training of its trials."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 
 CHECKPOINT = "checkpoint.pt"
-# The training whose settings studies are about, and whose records schedulers judge.
+# The training whose settings sweeps are about, and whose records schedulers judge.
 STAGE = "energy"
 
 

@@ -17,7 +17,7 @@ from bnce_dist.generator.architectures import require_architecture
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, Recipe, StageSpec
+from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, RunKind, StageSpec
 from bnce_dist.pipeline.stages.reference import run_reference
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import run_fleet
@@ -29,12 +29,12 @@ _FROM_SAMPLES_ON = tuple(
     spec for spec in STAGES if spec.name in ("generate", "train_energy", "evaluate")
 )
 
-TRAINING_DATA = Recipe(STAGES[:1], is_cartesian=True)
+TRAINING_DATA = RunKind(STAGES[:1], is_cartesian=True)
 """The simulation of a molecule that the field learns from."""
 
 
-class RunRecipe(Protocol):
-    """Runs one molecule by a recipe with tracking and figures (see ``launch.run_molecule``)."""
+class RunMolecule(Protocol):
+    """Runs one molecule by a kind with tracking and figures (see ``launch.run_molecule``)."""
 
     def __call__(
         self,
@@ -43,14 +43,14 @@ class RunRecipe(Protocol):
         executor: Executor,
         *,
         last_stage: str,
-        recipe: Recipe,
+        kind: RunKind,
     ) -> dict[str, Any] | None:
         """Return the run's metrics."""
         ...
 
 
 def run_transferable(
-    config: Config, members: Sequence[Member], folder: Path, executor: Executor, run: RunRecipe
+    config: Config, members: Sequence[Member], folder: Path, executor: Executor, run: RunMolecule
 ) -> list[Outcome]:
     """Train one field and ask it about molecules it has not seen, as it is and fine-tuned.
 
@@ -64,17 +64,17 @@ def run_transferable(
     Returns: Of every molecule one outcome, and a second if it could be fine-tuned.
     Raises: InputError: a simulation that the field learns from failed.
     """
-    simulate = partial(run, last_stage="simulate", recipe=TRAINING_DATA)
+    simulate = partial(run, last_stage="simulate", kind=TRAINING_DATA)
     _require_all(run_fleet(training_members(config, folder), simulate, executor, ["simulate"]))
 
     field = field_member(config, folder)
-    recipe = field_recipe(config, folder)
-    run(field.config, field.folder, executor, last_stage="train_emulator", recipe=recipe)
+    kind = field_kind(config, folder)
+    run(field.config, field.folder, executor, last_stage="train_emulator", kind=kind)
 
     evaluate = partial(run, last_stage=STAGE_NAMES[-1])
     zero_shot = run_fleet(
         variants_of(members, ZERO_SHOT, folder),
-        partial(evaluate, recipe=zero_shot_recipe(folder)),
+        partial(evaluate, kind=zero_shot_kind(folder)),
         executor,
         STAGE_NAMES,
         ZERO_SHOT,
@@ -145,13 +145,13 @@ def field_member(config: Config, folder: Path) -> Member:
     return Member(first.name, first.config, RunFolder(folder / "field"))
 
 
-def field_recipe(config: Config, folder: Path) -> Recipe:
+def field_kind(config: Config, folder: Path) -> RunKind:
     """Return the training of the field on all data sets together."""
     members = training_members(config, folder)
     inputs = {member.name: "dataset/" for member in members}
     spec = StageSpec("train_emulator", stages.train_field, ("transferable",), inputs)
     given = {member.name: member.folder.stage("simulate") for member in members}
-    return Recipe((spec,), given, is_cartesian=True)
+    return RunKind((spec,), given, is_cartesian=True)
 
 
 def variants_of(members: Sequence[Member], variant: str, folder: Path) -> list[Member]:
@@ -169,7 +169,7 @@ def variants_of(members: Sequence[Member], variant: str, folder: Path) -> list[M
     ]
 
 
-def zero_shot_recipe(folder: Path) -> Recipe:
+def zero_shot_kind(folder: Path) -> RunKind:
     """Return the run of a molecule that the field has never seen.
 
     Its own simulation is for comparison alone.
@@ -180,10 +180,10 @@ def zero_shot_recipe(folder: Path) -> Recipe:
         *_FROM_SAMPLES_ON,
     )
     given = {"field": RunFolder(folder / "field").stage("train_emulator")}
-    return Recipe(specs, given, is_cartesian=True)
+    return RunKind(specs, given, is_cartesian=True)
 
 
-def fine_tuned_recipe(folder: RunFolder) -> Recipe:
+def fine_tuned_kind(folder: RunFolder) -> RunKind:
     """Return the run that goes on from the zero-shot run beside it, on its reweighted samples.
 
     Args:
@@ -203,7 +203,7 @@ def fine_tuned_recipe(folder: RunFolder) -> Recipe:
         "zero_shot_emulator": zero_shot.stage("train_emulator"),
         "zero_shot_evaluation": zero_shot.stage("evaluate"),
     }
-    return Recipe(specs, given, is_cartesian=True)
+    return RunKind(specs, given, is_cartesian=True)
 
 
 def _run_fine_tuned(
@@ -212,7 +212,7 @@ def _run_fine_tuned(
     folder: RunFolder,
     executor: Executor,
 ) -> dict[str, Any] | None:
-    return evaluate(config, folder, executor, recipe=fine_tuned_recipe(folder))
+    return evaluate(config, folder, executor, kind=fine_tuned_kind(folder))
 
 
 def _require_all(outcomes: Sequence[Outcome]) -> None:

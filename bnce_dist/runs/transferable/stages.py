@@ -82,7 +82,7 @@ def fine_tune(context: StageContext) -> None:
     """Train the field on its own samples of the molecule, reweighted; leave ``emulator.pt``."""
     config = context.config
     path = context.inputs["zero_shot_emulator"] / "emulator.pt"
-    emulator = Emulator.load(path, molecule=context.target.molecule.identity)
+    emulator = Emulator.load(path, molecule_identity=context.target.molecule.identity)
     field, scale_nm = emulator.cartesian_field()
     features = dipeptide_features(context.target.molecule).tolist()
     fit_model(

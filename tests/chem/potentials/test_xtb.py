@@ -48,9 +48,9 @@ def test_single_points_clashes_and_what_comes_after_them(
         direct.set("temperature", 300.0 * BOLTZMANN_EV_KELVIN / HARTREE_EV)
         direct.set("verbosity", 0)
         expected.append(direct.singlepoint().get("energy"))
-    in_kt = np.array(expected) * HARTREE_EV / (BOLTZMANN_EV_KELVIN * 300.0)
+    in_kT = np.array(expected) * HARTREE_EV / (BOLTZMANN_EV_KELVIN * 300.0)
     assert energies[1:3].isposinf().all()
-    np.testing.assert_allclose(energies[[0, 3]], in_kt, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(energies[[0, 3]], in_kT, rtol=0, atol=1e-3)
 
 
 def test_it_travels_to_workers(molecule: Molecule, potential: XTBPotential) -> None:

@@ -39,7 +39,10 @@ def draw(num_samples: int, bias: np.ndarray) -> np.ndarray:
 )
 def test_bonds_that_turn(sequence: str, expected: list[str]) -> None:
     molecule = Molecule.from_sequence(sequence)
-    names = ["-".join(molecule.atom_names[atom] for atom in rotor) for rotor in molecule.rotors]
+    names = [
+        "-".join(molecule.atom_names[atom] for atom in rotor)
+        for rotor in molecule.rotatable_torsions
+    ]
     assert sorted(names) == sorted(expected)
 
 

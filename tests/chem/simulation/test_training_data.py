@@ -12,7 +12,7 @@ from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.simulation.langevin import relax
 from bnce_dist.chem.simulation.training_data import (
     TrainingDataSettings,
-    draw_starts,
+    draw_start_frames,
     make_training_data,
     permute_equivalent_hydrogens,
 )
@@ -73,8 +73,8 @@ def test_starts_follow_the_weights_within_the_state_and_within_the_rest():
     random = np.random.default_rng(0)
     phi = random.uniform(-3, 3, 50)
     log_weights = random.normal(size=50) - 100
-    settings = TrainingDataSettings(num_chains=40_000, state_share=0.3)
-    drawn = draw_starts(phi, log_weights, settings, generator(0)).numpy()
+    settings = TrainingDataSettings(num_chains=40_000, state_fraction=0.3)
+    drawn = draw_start_frames(phi, log_weights, settings, generator(0)).numpy()
     in_state = (phi > 0) & (phi < 2)
     assert in_state[drawn].mean() == pytest.approx(0.3)
     for member, share in ((in_state, 0.3), (~in_state, 0.7)):
@@ -87,9 +87,12 @@ def test_starts_follow_the_weights_within_the_state_and_within_the_rest():
 
 def test_no_start_on_one_side_is_refused():
     with pytest.raises(InputError, match="one side empty"):
-        draw_starts(np.array([-1.0, -2.0]), np.zeros(2), SETTINGS, generator(0))
-    everywhere_out = TrainingDataSettings(num_chains=4, state_share=0.0)
-    assert len(draw_starts(np.array([-1.0, -2.0]), np.zeros(2), everywhere_out, generator(0))) == 4
+        draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), SETTINGS, generator(0))
+    everywhere_out = TrainingDataSettings(num_chains=4, state_fraction=0.0)
+    assert (
+        len(draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), everywhere_out, generator(0)))
+        == 4
+    )
 
 
 def test_relabelled_hydrogens_keep_energy_and_handedness_and_take_every_cyclic_order():

@@ -9,8 +9,8 @@ from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.runs.planar.config import ToyConfig
-from bnce_dist.runs.planar.run import run_toy
+from bnce_dist.runs.planar.config import PlanarConfig
+from bnce_dist.runs.planar.run import run_planar
 from bnce_dist.training.task import Record
 
 SMALL = [
@@ -27,14 +27,14 @@ SMALL = [
 ]
 
 
-def small(*overrides: str) -> ToyConfig:
-    return load_config(ToyConfig, None, [*SMALL, *overrides])
+def small(*overrides: str) -> PlanarConfig:
+    return load_config(PlanarConfig, None, [*SMALL, *overrides])
 
 
 def test_a_run_leaves_what_is_promised_and_is_not_repeated(tmp_path: Path) -> None:
     records: list[Record] = []
     started = time.process_time()
-    metrics = run_toy(small(), tmp_path / "run", LocalExecutor(), report=records.append)
+    metrics = run_planar(small(), tmp_path / "run", LocalExecutor(), report=records.append)
     elapsed = time.process_time() - started
     assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["system"] == "gaussians8"
@@ -48,7 +48,7 @@ def test_a_run_leaves_what_is_promised_and_is_not_repeated(tmp_path: Path) -> No
         assert metrics[name] == judged[60][name]
 
     again: list[Record] = []
-    assert run_toy(small(), tmp_path / "run", LocalExecutor(), report=again.append) == metrics
+    assert run_planar(small(), tmp_path / "run", LocalExecutor(), report=again.append) == metrics
     assert again == []
 
 
@@ -64,25 +64,25 @@ def test_an_interrupted_run_goes_on_and_keeps_its_processor_time(tmp_path: Path)
             raise Stopped
 
     with pytest.raises(Stopped):
-        run_toy(small(), tmp_path / "stopped", LocalExecutor(), report=stop_at_40)
+        run_planar(small(), tmp_path / "stopped", LocalExecutor(), report=stop_at_40)
     rest: list[Record] = []
-    resumed = run_toy(small(), tmp_path / "stopped", LocalExecutor(), report=rest.append)
+    resumed = run_planar(small(), tmp_path / "stopped", LocalExecutor(), report=rest.append)
     assert [record["step"] for record in rest] == [50, 60]
     assert resumed["cpu_seconds"] > sum(record["cpu_seconds"] for record in seen + rest)
 
-    undisturbed = run_toy(small(), tmp_path / "undisturbed", LocalExecutor())
+    undisturbed = run_planar(small(), tmp_path / "undisturbed", LocalExecutor())
     assert resumed["kl_normalised"] == undisturbed["kl_normalised"]
 
 
 def test_a_folder_keeps_to_one_configuration(tmp_path: Path) -> None:
-    run_toy(small("energy.num_steps=20"), tmp_path, LocalExecutor())
+    run_planar(small("energy.num_steps=20"), tmp_path, LocalExecutor())
     with pytest.raises(InputError, match=r"energy\.num_steps=20.*another --name or --output"):
-        run_toy(small(), tmp_path, LocalExecutor())
+        run_planar(small(), tmp_path, LocalExecutor())
 
 
 def test_training_improves_on_an_ignorant_density(tmp_path: Path) -> None:
     # The uniform density on the square is at the distance log 16 - entropy of the true one.
-    metrics = run_toy(small("energy.num_steps=300"), tmp_path, LocalExecutor())
+    metrics = run_planar(small("energy.num_steps=300"), tmp_path, LocalExecutor())
     entropy = math.log(8) + math.log(2 * math.pi * math.e * 0.1**2)
     assert metrics["kl_grid"] < 0.5 * (math.log(16) - entropy)
 
@@ -115,12 +115,12 @@ def test_a_shortened_run_says_so() -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_system_has_a_configuration(system: str) -> None:
     assert system in small(f"system={system}").name
-    assert system in str(ToyConfig.model_fields["system"].description)
+    assert system in str(PlanarConfig.model_fields["system"].description)
 
 
 def test_the_published_set_up_is_the_published_one() -> None:
     configs = Path(__file__).parents[3] / "jobs" / "configs"
-    config = load_config(ToyConfig, configs / "toy_paper.yaml")
+    config = load_config(PlanarConfig, configs / "planar_paper.yaml")
     energy = config.energy
     assert (energy.architecture, energy.width, energy.depth) == ("concatenated", 256, 6)
     assert (energy.num_negatives, energy.negatives) == (1, "independent")
@@ -131,7 +131,7 @@ def test_the_published_set_up_is_the_published_one() -> None:
     assert energy.score_weight == energy.infonce_weight == 1.0
     steps = {
         load_config(
-            ToyConfig, configs / "toy_paper.yaml", [f"objective={name}"]
+            PlanarConfig, configs / "planar_paper.yaml", [f"objective={name}"]
         ).energy_of_objective.num_steps
         for name in ("infonce", "score", "hybrid")
     }

@@ -5,7 +5,7 @@ import pytest
 
 from bnce_dist.config.load import load_config
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.runs.planar.config import ToyConfig
+from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.table import markdown, run_all, summarise
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
         "energy.global_batch_size=32",
     ]
     configs = [
-        load_config(ToyConfig, None, [*settings, f"energy.learning_rate={rate}"])
+        load_config(PlanarConfig, None, [*settings, f"energy.learning_rate={rate}"])
         for rate in ("1e30", "1e-3")
     ]
     diverging, good = (

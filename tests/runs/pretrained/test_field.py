@@ -1,4 +1,4 @@
-"""From a published file to molecules in our order of atoms, by one command."""
+"""From a pretrained file to molecules in our order of atoms, by one command."""
 
 import math
 from pathlib import Path
@@ -11,14 +11,14 @@ from typer.testing import CliRunner, Result
 from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import has_the_bonds_of
-from bnce_dist.cli.published import app
-from bnce_dist.runs.pretrained.config import PublishedSamplesConfig
-from bnce_dist.runs.pretrained.field import PUBLISHED_FIELDS, PublishedSampler
+from bnce_dist.cli.sample_pretrained import app
+from bnce_dist.runs.pretrained.config import PretrainedSamplesConfig
+from bnce_dist.runs.pretrained.field import PRETRAINED_FIELDS, PretrainedSampler
 from bnce_dist.runs.pretrained.workers import FieldWorker
 
 FOLDER = Path(__file__).parents[3].parent / "shared" / "reference" / "published"
 TRANSFERABLE = "trained_vector_9_layer_kabsch_aa2_ema.pt"
-needs_weights = pytest.mark.skipif(not FOLDER.exists(), reason="published weights are not here")
+needs_weights = pytest.mark.skipif(not FOLDER.exists(), reason="pretrained weights are not here")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def sample(weights: Path, output: Path, *arguments: str | int) -> Result:
 
 
 @needs_weights
-@pytest.mark.parametrize("file", PUBLISHED_FIELDS)
+@pytest.mark.parametrize("file", PRETRAINED_FIELDS)
 def test_every_published_field_gives_molecules(tmp_path: Path, file: str) -> None:
     """Wrong units, order, features or parametrisation would break every molecule."""
     sequence = "AC" if file == TRANSFERABLE else "ACE-ALA-NME"
@@ -59,7 +59,7 @@ def test_samples_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
 def test_exact_densities_are_of_molecules(molecule: Molecule) -> None:
     """A field that only scales makes Gaussian atoms, of which sixteen images are one molecule."""
     coordinates = CenteredCartesian(molecule.num_atoms, scale_nm=0.1)
-    sampler = PublishedSampler(molecule, coordinates, lambda z, t: 0.5 * z)  # type: ignore[arg-type]
+    sampler = PretrainedSampler(molecule, coordinates, lambda z, t: 0.5 * z)  # type: ignore[arg-type]
     z_prior = sampler.prior(3, seed=0).double()
     positions, log_density = sampler.sample_with_log_density(z_prior, num_steps=4)
     squares = positions.square().sum((1, 2))
@@ -73,7 +73,7 @@ def test_exact_densities_are_of_molecules(molecule: Molecule) -> None:
 
 @needs_weights
 def test_exact_densities_are_of_the_samples_asked_for(molecule: Molecule) -> None:
-    config = PublishedSamplesConfig(num_steps=2, shard_size=3)
+    config = PretrainedSamplesConfig(num_steps=2, shard_size=3)
     worker = FieldWorker(FOLDER / "unweighted_ot.pt", molecule, config, 5, (0, "held out"))
     drawn = np.concatenate([worker(index)["positions_nm"] for index in range(2)])
     again, log_density = worker.with_log_density([4, 1])

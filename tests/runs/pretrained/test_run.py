@@ -1,4 +1,4 @@
-"""The density of published samples, and comparisons with closed forms."""
+"""The density of pretrained samples, and comparisons with closed forms."""
 
 import json
 import math
@@ -9,20 +9,20 @@ import pytest
 from scipy.special import i0, modstruve
 from typer.testing import CliRunner, Result
 
-from bnce_dist.cli.evaluate_published import app
+from bnce_dist.cli.evaluate_pretrained import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.target import Target
-from bnce_dist.runs.pretrained.config import PublishedConfig
+from bnce_dist.runs.pretrained.config import PretrainedConfig
 from bnce_dist.runs.pretrained.metrics import (
     load_energies,
     load_umbrella,
+    pretrained_metrics,
     profile_delta_f,
-    published_metrics,
 )
 from bnce_dist.runs.pretrained.run import rows_for_exact
 
 WEIGHTS = Path(__file__).parents[3].parent / "shared/reference/published/unweighted_ot_ema.pt"
-needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason="published weights are not here")
+needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason="pretrained weights are not here")
 SMALL = (
     "target.potential=force_field",
     "target.state_phi_min=-2.0",
@@ -86,11 +86,11 @@ def test_weights_undo_a_known_bias() -> None:
     }
     arrays["intact"][:100] = arrays["valid"][:100] = False
     arrays["reduced_potential"][:103] = np.inf
-    config = PublishedConfig()
+    config = PretrainedConfig()
     target = Target(None, None, (0.0, math.pi / 2))  # type: ignore[arg-type]
     far = rng.vonmises(math.pi, 1.0, 50_000)
-    metrics = published_metrics(
-        config, target, arrays, md_energies_kt=np.cos(far) + 13.0, md_offset_kt=10.0
+    metrics = pretrained_metrics(
+        config, target, arrays, md_energies_kT=np.cos(far) + 13.0, md_offset_kT=10.0
     )
     inside = ((far > 0) & (far < math.pi / 2)).mean()
     expected = math.log((1 - inside) / inside)
@@ -106,8 +106,8 @@ def test_weights_undo_a_known_bias() -> None:
     assert arrays["valid"][rows].all()
     arrays |= {"exact_row": rows, "log_density_exact": arrays["log_density"][rows]}
     arrays["log_density"] = 2.0 * np.cos(phi) + 1.0
-    metrics = published_metrics(
-        config, target, arrays, md_energies_kt=np.cos(far) + 13.0, md_offset_kt=10.0
+    metrics = pretrained_metrics(
+        config, target, arrays, md_energies_kT=np.cos(far) + 13.0, md_offset_kT=10.0
     )
     assert metrics["num_exact_in_state"] == 1500
     assert metrics["delta_f_kT"] > expected + 0.5

@@ -1,4 +1,4 @@
-"""Studies without Ray: what is refused, how trials go on, and what is left."""
+"""Sweeps without Ray: what is refused, how trials go on, and what is left."""
 
 import math
 import os
@@ -16,10 +16,10 @@ from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.runs.planar.config import ToyConfig
+from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.sweep.checks import resolve
-from bnce_dist.runs.sweep.config import StudyConfig
-from bnce_dist.runs.sweep.folder import StudyFolder, ranked, table_lines, track, write_outcome
+from bnce_dist.runs.sweep.config import SweepConfig
+from bnce_dist.runs.sweep.folder import SweepFolder, ranked, table_lines, track, write_outcome
 from bnce_dist.runs.sweep.jobs import JOBS, shared_stages
 from bnce_dist.runs.sweep.trial import Trial, TrialResult
 from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
@@ -30,7 +30,7 @@ from bnce_dist.training.task import Record, TrainingTask
 
 ROOT = Path(__file__).parents[3]
 SWEEPS = sorted((ROOT / "jobs" / "configs" / "sweeps").glob("*.yaml"))
-STUDY = """
+SWEEP = """
 base:
   data: {num_samples: 200}
   evaluate: {cells_per_side: 10}
@@ -46,9 +46,9 @@ asha: {grace_steps: 4}
 
 
 @pytest.fixture
-def study_path(tmp_path: Path) -> Path:
-    path = tmp_path / "study.yaml"
-    path.write_text(STUDY)
+def sweep_path(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP)
     return path
 
 
@@ -57,26 +57,26 @@ def sweep(path: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, [os.fspath(part) for part in command])
 
 
-def resolved(path: Path, *overrides: str) -> tuple[StudyConfig, Any]:
-    return resolve(load_config(StudyConfig, path, overrides))
+def resolved(path: Path, *overrides: str) -> tuple[SweepConfig, Any]:
+    return resolve(load_config(SweepConfig, path, overrides))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.name)
-def test_shipped_studies_are_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_sweeps_are_accepted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where their paths begin
-    study, _ = resolved(path)
-    assert study.space
+    sweep, _ = resolved(path)
+    assert sweep.space
 
 
-def test_sections_of_the_space_may_be_nested_or_dotted(study_path: Path) -> None:
-    nested = yaml.safe_load(STUDY)
+def test_sections_of_the_space_may_be_nested_or_dotted(sweep_path: Path) -> None:
+    nested = yaml.safe_load(SWEEP)
     bounds = {"log_uniform": [0.001, 0.01]}
     nested["space"] = {"energy": {"learning_rate": bounds}, "seed": {"choice": [1, 2]}}
-    study_path.write_text(yaml.safe_dump(nested))
-    study, _ = resolved(study_path)
-    assert list(study.space) == ["energy.learning_rate", "seed"]
+    sweep_path.write_text(yaml.safe_dump(nested))
+    sweep, _ = resolved(sweep_path)
+    assert list(sweep.space) == ["energy.learning_rate", "seed"]
     override = "space.energy.learning_rate.log_uniform=[1e-3, 2e-3]"
-    assert resolved(study_path, override)[0].space["energy.learning_rate"].bounds == (1e-3, 2e-3)
+    assert resolved(sweep_path, override)[0].space["energy.learning_rate"].bounds == (1e-3, 2e-3)
 
 
 @pytest.mark.parametrize(
@@ -109,40 +109,40 @@ def test_sections_of_the_space_may_be_nested_or_dotted(study_path: Path) -> None
     ],
 )
 def test_mistakes_are_one_line_before_anything_starts(
-    study_path: Path, overrides: list[str], parts: list[str]
+    sweep_path: Path, overrides: list[str], parts: list[str]
 ) -> None:
-    result = sweep(study_path, *overrides)
+    result = sweep(sweep_path, *overrides)
     assert result.exit_code == 2, result.output
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     for part in parts:
         assert part in line
-    assert not (study_path.parent / "runs").exists()
+    assert not (sweep_path.parent / "runs").exists()
 
 
-def test_optuna_must_be_installed(study_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optuna_must_be_installed(sweep_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"bnce_dist\[sweep\]"):
-        resolved(study_path, "searcher=optuna")
+        resolved(sweep_path, "searcher=optuna")
 
 
-def test_a_dry_run_starts_nothing(study_path: Path) -> None:
-    result = sweep(study_path, "--dry-run", "num_trials=7")
+def test_a_dry_run_starts_nothing(sweep_path: Path) -> None:
+    result = sweep(sweep_path, "--dry-run", "num_trials=7")
     assert result.exit_code == 0, result.output
     assert "# 7 trials" in result.stdout
-    assert not (study_path.parent / "runs").exists()
+    assert not (sweep_path.parent / "runs").exists()
 
 
-def test_a_study_is_resumed_on_request_and_only_with_the_same_space(study_path: Path) -> None:
-    folder = StudyFolder(study_path.parent / "runs" / "study")
-    folder.write_config(resolved(study_path)[0])
-    assert "--resume" in sweep(study_path).stderr
-    changed = sweep(study_path, "--resume", "space.energy.score_weight.uniform=[0.1, 3.0]")
+def test_a_sweep_is_resumed_on_request_and_only_with_the_same_space(sweep_path: Path) -> None:
+    folder = SweepFolder(sweep_path.parent / "runs" / "sweep")
+    folder.write_config(resolved(sweep_path)[0])
+    assert "--resume" in sweep(sweep_path).stderr
+    changed = sweep(sweep_path, "--resume", "space.energy.score_weight.uniform=[0.1, 3.0]")
     assert changed.exit_code == 2
     assert "space.energy.score_weight.uniform=[0.1, 2.0]" in changed.stderr
-    changed = sweep(study_path, "--resume", "base.energy.num_steps=20")
+    changed = sweep(sweep_path, "--resume", "base.energy.num_steps=20")
     assert "base.energy.num_steps=12" in changed.stderr
-    free = sweep(study_path, "--resume", "--dry-run", "num_trials=3", "max_concurrent=1")
+    free = sweep(sweep_path, "--resume", "--dry-run", "num_trials=3", "max_concurrent=1")
     assert free.exit_code == 0, free.output
 
 
@@ -158,9 +158,9 @@ def test_stages_before_the_first_setting_searched_are_shared() -> None:
 
 
 @pytest.fixture
-def run(study_path: Path) -> Callable[..., list[Record]]:
+def run(sweep_path: Path) -> Callable[..., list[Record]]:
     """Runs a trial in this process; at the step of an interruption it raises."""
-    study, base = resolved(study_path)
+    sweep, base = resolved(sweep_path)
 
     def run(trial: Trial, share: Path | None = None, interrupt_at: int | None = None):
         records = []
@@ -172,7 +172,7 @@ def run(study_path: Path) -> Callable[..., list[Record]]:
             if record["step"] == interrupt_at:
                 raise KeyboardInterrupt
 
-        trial.run(JOBS[study.job], base, study_path.parent / "shared", LocalExecutor(), report)
+        trial.run(JOBS[sweep.job], base, sweep_path.parent / "shared", LocalExecutor(), report)
         return records
 
     return run
@@ -185,9 +185,9 @@ def test_a_number_that_is_not_finite_fails_the_trial(tmp_path: Path) -> None:
 
     trial = Trial(tmp_path / "0000")
     trial.begin({})
-    base = ToyConfig.model_validate(yaml.safe_load(STUDY)["base"])
+    base = PlanarConfig.model_validate(yaml.safe_load(SWEEP)["base"])
     with pytest.raises(InputError, match="kl_grid at step 4: expected a finite number, got nan"):
-        trial.run(JOBS["toy"], base, tmp_path, Broken(), lambda *_: None)
+        trial.run(JOBS["planar"], base, tmp_path, Broken(), lambda *_: None)
     assert trial.history == []
 
 
@@ -253,15 +253,15 @@ def test_trials_that_ran_to_their_end_come_first_and_are_ordered_by_the_metric()
         result("3", "finished", 0.2),
         result("4", "stopped", 0.3),
     ]
-    study = StudyConfig()
-    assert [r.name for r in ranked(results, study)] == ["3", "0", "1", "4", "2"]
-    largest = study.model_copy(update={"mode": "max"})
+    sweep = SweepConfig()
+    assert [r.name for r in ranked(results, sweep)] == ["3", "0", "1", "4", "2"]
+    largest = sweep.model_copy(update={"mode": "max"})
     assert [r.name for r in ranked(results, largest)] == ["0", "3", "4", "1", "2"]
 
 
-def test_the_winner_is_a_configuration_of_the_job(study_path: Path) -> None:
-    study, base = resolved(study_path)
-    folder = StudyFolder(study_path.parent / "done")
+def test_the_winner_is_a_configuration_of_the_job(sweep_path: Path) -> None:
+    sweep, base = resolved(sweep_path)
+    folder = SweepFolder(sweep_path.parent / "done")
     for number, (values, metric) in enumerate(((VALUES, 0.4), (OTHERS, 0.3))):
         trial = folder.trial(number)
         trial.begin(values)
@@ -270,24 +270,24 @@ def test_the_winner_is_a_configuration_of_the_job(study_path: Path) -> None:
         (work / "metrics.json").write_text(f'{{"kl_normalised": {metric}, "system": "rings"}}')
         trial.end("kl_normalised", "finished")
         trial.end("kl_normalised", "failed", "too late")
-    best = write_outcome(study, base, folder)
+    best = write_outcome(sweep, base, folder)
     assert (best.name, best.metric) == ("0001", 0.3)
-    config = load_config(ToyConfig, folder.path / "best.yaml")
+    config = load_config(PlanarConfig, folder.path / "best.yaml")
     assert config.energy.learning_rate == OTHERS["energy.learning_rate"]
     assert config.energy.num_steps == 12
     lines = (folder.path / "table.md").read_text().splitlines()
-    assert lines == list(table_lines(ranked(folder.results, study), study))
+    assert lines == list(table_lines(ranked(folder.results, sweep), sweep))
     assert [line.split()[1] for line in lines[2:]] == ["0001", "0000"]
 
 
-def test_a_study_without_a_finished_trial_says_why(study_path: Path) -> None:
-    study, base = resolved(study_path)
-    folder = StudyFolder(study_path.parent / "failed")
+def test_a_sweep_without_a_finished_trial_says_why(sweep_path: Path) -> None:
+    sweep, base = resolved(sweep_path)
+    folder = SweepFolder(sweep_path.parent / "failed")
     trial = folder.trial(0)
     trial.begin(VALUES)
     trial.end("kl_normalised", "failed", "the loss became infinite")
     with pytest.raises(InputError, match="the loss became infinite"):
-        write_outcome(study, base, folder)
+        write_outcome(sweep, base, folder)
     assert "failed" in (folder.path / "table.md").read_text()
 
 
@@ -300,7 +300,7 @@ def test_tracking_a_trial_twice_records_its_final_metric_once(
     trial.end("kl_normalised", "finished")
     for _ in range(2):
         tracker = JsonLinesTracker(tmp_path)
-        tracker.start_run("study", {})
+        tracker.start_run("sweep", {})
         track(trial, tracker)
         tracker.finish()
     lines = (tmp_path / "tracking.jsonl").read_text().splitlines()
@@ -339,7 +339,7 @@ class Refused(Exception):
 
 
 def test_gpus_are_required_of_the_executor(
-    study_path: Path, monkeypatch: pytest.MonkeyPatch
+    sweep_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {}
 
@@ -349,6 +349,6 @@ def test_gpus_are_required_of_the_executor(
 
     monkeypatch.setattr("bnce_dist.distributed.sweep.concurrent_trials", lambda *_: 1)
     monkeypatch.setattr("bnce_dist.cli.sweep.create_executor", create)
-    result = sweep(study_path, "tracking.backend=none", "base.cluster.require_gpus=true")
+    result = sweep(sweep_path, "tracking.backend=none", "base.cluster.require_gpus=true")
     assert isinstance(result.exception, Refused)
     assert asked["require_gpus"] is True

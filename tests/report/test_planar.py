@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bnce_dist.report.density2d import DensityRow, density_figure
+from bnce_dist.report.planar import DensityRow, density_figure
 from bnce_dist.report.results import Array
 
 

@@ -1,4 +1,4 @@
-"""The command line that samples from published weights."""
+"""The command line that samples from pretrained weights."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,14 @@ from tqdm import tqdm
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
 from bnce_dist.cli.common import errors_as_one_line
-from bnce_dist.runs.pretrained.field import PublishedSampler, write_samples
+from bnce_dist.runs.pretrained.field import PretrainedSampler, write_samples
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(epilog="Example: bnce import-weights unweighted_ot_ema.pt -n 500 -o samples.npz")
-def sample_published(
-    weights: Annotated[Path, typer.Argument(help="A published file, under its published name.")],
+@app.command(epilog="Example: bnce sample-pretrained unweighted_ot_ema.pt -n 500 -o samples.npz")
+def sample_pretrained(
+    weights: Annotated[Path, typer.Argument(help="A pretrained file, under its published name.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
     sequence: Annotated[
         str | None, typer.Option(help="Molecule of a transferable field, e.g. AC.")
@@ -29,13 +29,13 @@ def sample_published(
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
-    """Sample a published velocity field: positions in nm, our order of atoms, D mapped to L.
+    """Sample a pretrained velocity field: positions in nm, our order of atoms, D mapped to L.
 
     Every sample is written with what is wrong with it, if anything; counts go to the terminal.
     """
     with errors_as_one_line():
         molecule = Molecule.from_sequence(sequence) if sequence is not None else None
-        sampler = PublishedSampler.load(weights, molecule)
+        sampler = PretrainedSampler.load(weights, molecule)
         z_prior = sampler.prior(num_samples, seed)
         batches = sampler.sample(z_prior, num_steps=num_steps, batch_size=batch_size)
         with tqdm(total=num_samples, unit="sample", disable=None) as progress:

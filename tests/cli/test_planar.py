@@ -1,4 +1,4 @@
-"""The command line of the two-dimensional systems, in this process and without Ray."""
+"""The command line of the planar systems, in this process and without Ray."""
 
 import json
 import os
@@ -8,8 +8,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from bnce_dist.cli.toy import app
-from bnce_dist.runs.planar.config import ToyConfig
+from bnce_dist.cli.planar import app
+from bnce_dist.runs.planar.config import PlanarConfig
 
 SMALL = (
     "data.num_samples=2000",
@@ -35,13 +35,13 @@ PROMISED = {
 }
 
 
-def toy(*arguments: str | Path) -> Result:
+def planar(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [os.fspath(part) for part in arguments])
 
 
 def test_one_run_ends_with_one_line_of_json(tmp_path: Path) -> None:
     command = ("--system", "checkerboard", "--objective", "score", "--seed", "3", "--json", *SMALL)
-    result = toy("--output", tmp_path, "tracking.backend=jsonl", *command)
+    result = planar("--output", tmp_path, "tracking.backend=jsonl", *command)
     assert result.exit_code == 0, result.output
     *_, last = result.stdout.splitlines()
     metrics = json.loads(last)
@@ -58,7 +58,7 @@ def test_one_run_ends_with_one_line_of_json(tmp_path: Path) -> None:
 
 def test_a_table_of_all_objectives_is_not_made_twice(tmp_path: Path) -> None:
     command = ("--table", "--seeds", "2", "--system", "gaussians8", "--recipe", "ours", "--json")
-    result = toy("--output", tmp_path, *command, *SMALL)
+    result = planar("--output", tmp_path, *command, *SMALL)
     assert result.exit_code == 0, result.output
     folder = tmp_path / "table"
     content = json.loads(result.stdout.splitlines()[-1])
@@ -70,21 +70,21 @@ def test_a_table_of_all_objectives_is_not_made_twice(tmp_path: Path) -> None:
 
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/training/*")}
     assert len(trained) == 6
-    assert toy("--output", tmp_path, *command, *SMALL).exit_code == 0
+    assert planar("--output", tmp_path, *command, *SMALL).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/training/*")} == trained
 
 
 def test_a_failing_run_is_reported_beside_the_table(tmp_path: Path) -> None:
     command = ("--table", "--system", "gaussians8", "--recipe", "ours", "--objective", "hybrid")
-    result = toy("--output", tmp_path, *command, *SMALL, "energy.learning_rate=1e30")
+    result = planar("--output", tmp_path, *command, *SMALL, "energy.learning_rate=1e30")
     assert result.exit_code == 1
     assert "failed: gaussians8-hybrid-ours-seed0: " in result.stderr
 
 
 def test_a_dry_run_prints_every_configuration_and_writes_nothing(tmp_path: Path) -> None:
-    result = toy("--table", "--quick", "--dry-run", "--output", tmp_path)
+    result = planar("--table", "--quick", "--dry-run", "--output", tmp_path)
     assert result.exit_code == 0, result.output
-    configs = [ToyConfig.model_validate(one) for one in yaml.safe_load_all(result.stdout)]
+    configs = [PlanarConfig.model_validate(one) for one in yaml.safe_load_all(result.stdout)]
     systems = {(one.system, one.recipe) for one in configs}
     assert len(configs) == 3 * len(systems) == 18
     ours = {system for system, recipe in systems if recipe == "ours-quick"}
@@ -117,7 +117,7 @@ def test_a_dry_run_prints_every_configuration_and_writes_nothing(tmp_path: Path)
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
-    result = toy("--output", tmp_path, *arguments)
+    result = planar("--output", tmp_path, *arguments)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -141,7 +141,7 @@ def test_gpus_are_required_of_the_executor(
         asked.update(options)
         raise Refused
 
-    monkeypatch.setattr("bnce_dist.cli.toy.create_executor", create)
-    result = toy("--output", tmp_path, *table, "cluster.require_gpus=true")
+    monkeypatch.setattr("bnce_dist.cli.planar.create_executor", create)
+    result = planar("--output", tmp_path, *table, "cluster.require_gpus=true")
     assert isinstance(result.exception, Refused)
     assert asked["require_gpus"] is True

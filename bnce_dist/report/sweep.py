@@ -1,4 +1,4 @@
-"""Figures of a study: which settings gave which metric."""
+"""Figures of a sweep: which settings gave which metric."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ COLUMNS = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StudyResults:
-    """The trials of a study as columns, the best one first.
+class SweepResults:
+    """The trials of a sweep as columns, the best one first.
 
     Args:
         metric: The metric of every trial, ``(trials,)``.
@@ -50,10 +50,10 @@ class _Axis:
     is_logarithmic: bool
 
     @classmethod
-    def of(cls, name: str, study: StudyResults) -> "_Axis":
-        values = study.settings[name]
+    def of(cls, name: str, sweep: SweepResults) -> "_Axis":
+        values = sweep.settings[name]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            return cls(np.array(values, float), (), name in study.logarithmic)
+            return cls(np.array(values, float), (), name in sweep.logarithmic)
         labels = sorted({str(value) for value in values})
         positions = np.array([labels.index(str(value)) for value in values], float)
         return cls(positions, tuple(labels), False)
@@ -66,9 +66,9 @@ class _Axis:
         return (scaled - scaled.min()) / span if span else np.full(len(scaled), 0.5)
 
 
-def write_study_figures(folder: Path, study: StudyResults) -> list[Path]:
-    """Draw the figures of a study into a folder and return their paths."""
-    figures = {"parallel_coordinates": parallel_coordinates(study), "slices": slices(study)}
+def write_sweep_figures(folder: Path, sweep: SweepResults) -> list[Path]:
+    """Draw the figures of a sweep into a folder and return their paths."""
+    figures = {"parallel_coordinates": parallel_coordinates(sweep), "slices": slices(sweep)}
     paths = {folder / f"{name}.png": figure for name, figure in figures.items()}
     for path, figure in paths.items():
         save_figure(figure, path)
@@ -76,11 +76,11 @@ def write_study_figures(folder: Path, study: StudyResults) -> list[Path]:
 
 
 @styled
-def parallel_coordinates(study: StudyResults) -> Figure:
+def parallel_coordinates(sweep: SweepResults) -> Figure:
     """Draw every trial as a line through its settings to its metric, coloured by the metric."""
-    norm = _norm(study.metric)
-    metric_share = np.asarray(norm(study.metric), float)
-    axes_of = [_Axis.of(name, study) for name in study.settings]
+    norm = _norm(sweep.metric)
+    metric_share = np.asarray(norm(sweep.metric), float)
+    axes_of = [_Axis.of(name, sweep) for name in sweep.settings]
     heights = np.column_stack([*(axis.shares for axis in axes_of), metric_share])
     figure = Figure(figsize=(max(5.0, 1.7 * heights.shape[1]), 3.6))
     axis = figure.subplots()
@@ -88,39 +88,39 @@ def parallel_coordinates(study: StudyResults) -> Figure:
     for trial in reversed(range(len(heights))):
         axis.plot(
             heights[trial],
-            color=colours.to_rgba(study.metric[trial]) if trial else REWEIGHTED,
+            color=colours.to_rgba(sweep.metric[trial]) if trial else REWEIGHTED,
             linewidth=1.2 if trial else 2.4,
-            linestyle="-" if study.finished[trial] else (0, (2, 2)),
+            linestyle="-" if sweep.finished[trial] else (0, (2, 2)),
         )
     for column, scale in enumerate(axes_of):
         _annotate(axis, column, scale)
-    names = [name.rpartition(".")[2] for name in study.settings]
-    axis.set_xticks(range(heights.shape[1]), [*names, study.metric_name])
+    names = [name.rpartition(".")[2] for name in sweep.settings]
+    axis.set_xticks(range(heights.shape[1]), [*names, sweep.metric_name])
     axis.set(yticks=[], ylim=(-0.09, 1.09), title="Best trial in orange; dashed: stopped early")
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.grid(axis="x", color=MUTED, linewidth=0.8)
     axis.tick_params(length=0)
-    figure.colorbar(colours, ax=axis, label=study.metric_name)
+    figure.colorbar(colours, ax=axis, label=sweep.metric_name)
     return figure
 
 
 @styled
-def slices(study: StudyResults) -> Figure:
+def slices(sweep: SweepResults) -> Figure:
     """Draw the metric against every setting in its own panel."""
-    columns = min(COLUMNS, len(study.settings))
-    rows = -(-len(study.settings) // columns)
+    columns = min(COLUMNS, len(sweep.settings))
+    rows = -(-len(sweep.settings) // columns)
     figure = Figure(figsize=(2.9 * columns + 0.4, 2.5 * rows + 0.2))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for panel, name in zip(panels.ravel(), study.settings, strict=False):
-        scale = _Axis.of(name, study)
+    for panel, name in zip(panels.ravel(), sweep.settings, strict=False):
+        scale = _Axis.of(name, sweep)
         for chosen, style in (
-            (study.finished, {"color": EMULATOR, "label": "finished"}),
-            (~study.finished, {"facecolors": "none", "edgecolors": MUTED, "label": "stopped"}),
+            (sweep.finished, {"color": EMULATOR, "label": "finished"}),
+            (~sweep.finished, {"facecolors": "none", "edgecolors": MUTED, "label": "stopped"}),
         ):
-            panel.scatter(scale.positions[chosen], study.metric[chosen], s=26, **style)
+            panel.scatter(scale.positions[chosen], sweep.metric[chosen], s=26, **style)
         panel.scatter(
             scale.positions[0],
-            study.metric[0],
+            sweep.metric[0],
             s=90,
             marker="*",
             color=REWEIGHTED,
@@ -134,11 +134,11 @@ def slices(study: StudyResults) -> Figure:
         if scale.labels:
             panel.set_xticks(range(len(scale.labels)), scale.labels)
             panel.margins(x=0.2)
-    for panel in panels.ravel()[len(study.settings) :]:
+    for panel in panels.ravel()[len(sweep.settings) :]:
         panel.set_axis_off()
     for panel in panels[:, 0]:
-        panel.set(ylabel=study.metric_name)
-        if isinstance(_norm(study.metric), LogNorm):
+        panel.set(ylabel=sweep.metric_name)
+        if isinstance(_norm(sweep.metric), LogNorm):
             panel.set(yscale="log")
             _plain_ticks(panel.yaxis)
     panels[0, 0].legend(loc="best")

@@ -1,4 +1,4 @@
-"""The command line that learns the density of published samples and weighs them to a target."""
+"""The command line that learns the density of pretrained samples and reweights them to a target."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,22 +13,22 @@ from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.metrics import FreeEnergyProfile, free_energy_profile
 from bnce_dist.data.atomic import write_json
 from bnce_dist.distributed.launch import create_executor
-from bnce_dist.runs.pretrained.config import PublishedConfig
+from bnce_dist.runs.pretrained.config import PretrainedConfig
 from bnce_dist.runs.pretrained.metrics import (
     FloatArray,
     load_energies,
     load_umbrella,
-    published_metrics,
+    pretrained_metrics,
     sample_weights,
     summary,
 )
-from bnce_dist.runs.pretrained.run import PublishedRun
+from bnce_dist.runs.pretrained.run import PretrainedRun
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(epilog="Example: bnce evaluate-weights weights=unweighted_ot_ema.pt")
-def evaluate_published(
+@app.command(epilog="Example: bnce evaluate-pretrained weights=unweighted_ot_ema.pt")
+def evaluate_pretrained(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,12 +52,12 @@ def evaluate_published(
         bool, typer.Option("--dry-run", help="Print the settings and start nothing.")
     ] = False,
 ) -> None:
-    """Sample a published field, learn the samples' density, weigh them to a potential.
+    """Sample a pretrained field, learn the samples' density, reweight them to a potential.
 
     The same command again continues an interrupted run; finished work is not repeated.
     """
     with errors_as_one_line():
-        settings = load_config(PublishedConfig, config, overrides or [])
+        settings = load_config(PretrainedConfig, config, overrides or [])
         folder = run_path(output, name)
         profile = load_umbrella(umbrella) if umbrella else None
         energies = load_energies(md_energies) if md_energies else None
@@ -67,16 +67,16 @@ def evaluate_published(
         begin_work()
         # The work is spread over processes; more threads in each would fight for the cores.
         torch.set_num_threads(1)
-        run = PublishedRun(settings, folder)
+        run = PretrainedRun(settings, folder)
         cluster = settings.cluster
         evaluated = run.execute(create_executor(cluster.executor, cluster.num_workers))
-        metrics = published_metrics(
+        metrics = pretrained_metrics(
             settings,
             run.target,
             evaluated,
             umbrella=profile,
-            md_energies_kt=energies,
-            md_offset_kt=md_offset,
+            md_energies_kT=energies,
+            md_offset_kT=md_offset,
         )
         write_json(folder / "metrics.json", metrics)
         _write_figures(run, evaluated, metrics, profile, energies, md_offset)
@@ -84,12 +84,12 @@ def evaluate_published(
 
 
 def _write_figures(
-    run: PublishedRun,
+    run: PretrainedRun,
     evaluated: Mapping[str, np.ndarray],
     metrics: Mapping[str, Any],
     umbrella: FreeEnergyProfile | None,
-    md_energies_kt: FloatArray | None,
-    md_offset_kt: float,
+    md_energies_kT: FloatArray | None,
+    md_offset_kT: float,
 ) -> None:
     """Draw the profile and the energies beside those that are there to compare with."""
     # matplotlib takes a second to import, which neither --help nor an error should wait for.
@@ -112,11 +112,11 @@ def _write_figures(
             state=run.target.state_phi,
         )
         save_figure(profile, run.folder.path / "figures" / "free_energy_profile.png")
-    if md_energies_kt is not None:
-        energies = evaluated["reduced_potential"][valid] + md_offset_kt
+    if md_energies_kT is not None:
+        energies = evaluated["reduced_potential"][valid] + md_offset_kT
         ensembles = {
             "Emulator": (energies, np.zeros_like(energies)),
             "Reweighted": (energies, weights.log_weights[valid]),
-            "Molecular dynamics": (md_energies_kt, np.zeros_like(md_energies_kt)),
+            "Molecular dynamics": (md_energies_kT, np.zeros_like(md_energies_kT)),
         }
         save_figure(energy_figure(ensembles), run.folder.path / "figures" / "energies.png")

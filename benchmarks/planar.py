@@ -1,10 +1,10 @@
-"""The two-dimensional systems over several seeds: the README's table and its record.
+"""The planar systems over several seeds: the README's table and its record.
 
 Runs that are finished already are not repeated.
 
-    python benchmarks/toy_systems.py --output runs/toy --seeds 5 --write
-    python benchmarks/toy_systems.py --recipe paper --seeds 1      # the published set-up: hours
-    python benchmarks/toy_systems.py --output runs/toy --finished  # nothing but what is there
+    python benchmarks/planar.py --output runs/planar --seeds 5 --write
+    python benchmarks/planar.py --recipe paper --seeds 1      # the published set-up: hours
+    python benchmarks/planar.py --output runs/planar --finished  # nothing but what is there
 """
 
 import json
@@ -20,7 +20,7 @@ from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import read_json
 from bnce_dist.runs.planar.table import markdown, summarise
 
-JOB = Path(__file__).parents[1] / "jobs" / "toy.py"
+JOB = Path(__file__).parents[1] / "jobs" / "planar.py"
 KEPT = (
     "system",
     "objective",
@@ -38,7 +38,9 @@ KEPT = (
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs/toy"),
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path(
+        "runs/planar"
+    ),
     seeds: Annotated[int, typer.Option(help="Seeds, from 0 on.")] = 5,
     recipe: Annotated[
         list[str] | None, typer.Option(help="Recipes; by default those of the job's table.")
@@ -56,7 +58,7 @@ def main(
         "lines": lines,
         "runs": [{name: run[name] for name in KEPT} for run in runs],
     }
-    publish("toy_systems", numbers, ("torch", "numpy", "ray"), write=write)
+    publish("planar", numbers, ("torch", "numpy", "ray"), write=write)
 
 
 def _run(output: Path, seeds: int, recipes: list[str]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The command line of the two-dimensional systems: one run, or the table of all."""
+"""The command line of the planar systems: one run, or the table of all."""
 
 import difflib
 import itertools
@@ -24,8 +24,8 @@ from bnce_dist.distributed.launch import create_executor
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.runs.molecule import tracked
-from bnce_dist.runs.planar.config import OBJECTIVES, ToyConfig
-from bnce_dist.runs.planar.run import OTHER_RUN_REMEDY, run_toy
+from bnce_dist.runs.planar.config import OBJECTIVES, PlanarConfig
+from bnce_dist.runs.planar.run import OTHER_RUN_REMEDY, run_planar
 from bnce_dist.runs.planar.table import (
     PUBLISHED_SYSTEMS,
     Finished,
@@ -38,9 +38,9 @@ from bnce_dist.training.task import Record
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 RECIPES = {
-    "ours": CONFIGS / "toy.yaml",
-    "paper": CONFIGS / "toy_paper.yaml",
-    "paper-reduced": CONFIGS / "toy_paper_reduced.yaml",
+    "ours": CONFIGS / "planar.yaml",
+    "paper": CONFIGS / "planar_paper.yaml",
+    "paper-reduced": CONFIGS / "planar_paper_reduced.yaml",
 }
 TABLE_RECIPES = ("ours", "paper-reduced")
 QUICK_FACTOR = 8
@@ -50,8 +50,8 @@ FIGURE = "densities.png"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(epilog="Example: bnce toy --system checkerboard --quick")
-def toy(
+@app.command(epilog="Example: bnce planar --system checkerboard --quick")
+def planar(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings, e.g. energy.num_negatives=64."),
@@ -78,7 +78,9 @@ def toy(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the run or of the table.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs/toy"),
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path(
+        "runs/planar"
+    ),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the settings of every run; start nothing.")
     ] = False,
@@ -143,7 +145,7 @@ def _configs(
     overrides: Sequence[str],
     config: Path | None,
     table: bool,
-) -> list[ToyConfig]:
+) -> list[PlanarConfig]:
     """Return the settings of every run, all checked."""
     recipes = choices["recipe"] or (TABLE_RECIPES if table else ["ours"])
     files = [config] if config else [_recipe_file(recipe) for recipe in recipes]
@@ -153,12 +155,12 @@ def _configs(
             key: values for key, values in choices.items() if values and key != "recipe"
         }
         if table:
-            published = file is not None and file.stem.startswith("toy_paper")
+            published = file is not None and file.stem.startswith("planar_paper")
             systems = PUBLISHED_SYSTEMS if published else SYSTEMS
             named = {"system": systems, "objective": OBJECTIVES, "seed": [0], **named}
         settings = [[f"{key}={value}" for value in values] for key, values in named.items()]
         configs += [
-            load_config(ToyConfig, file, [*chosen, *overrides])
+            load_config(PlanarConfig, file, [*chosen, *overrides])
             for chosen in itertools.product(*settings)
         ]
     return list({one.name: one for one in configs}.values())
@@ -176,7 +178,7 @@ def _recipe_file(name: str) -> Path:
     return RECIPES[name]
 
 
-def _run_single(config: ToyConfig, folder: Path, as_json: bool) -> None:
+def _run_single(config: PlanarConfig, folder: Path, as_json: bool) -> None:
     RunFolder(folder).require_same_run(config, OTHER_RUN_REMEDY)
     tracking = config.tracking
     executor = _executor(config, "local")
@@ -187,7 +189,7 @@ def _run_single(config: ToyConfig, folder: Path, as_json: bool) -> None:
             metrics = {key: value for key, value in record.items() if key != "step"}
             tracker.log_metrics(metrics, step=int(record["step"]))
 
-        metrics = run_toy(config, folder, executor, report=report)
+        metrics = run_planar(config, folder, executor, report=report)
         if not (folder / FIGURE).exists():
             _write_figure([(config, folder, metrics)], folder)
         tracker.log_figure(folder / FIGURE)
@@ -204,7 +206,7 @@ def _run_single(config: ToyConfig, folder: Path, as_json: bool) -> None:
         typer.echo(json.dumps(metrics))
 
 
-def _run_table(configs: Sequence[ToyConfig], folder: Path, as_json: bool) -> None:
+def _run_table(configs: Sequence[PlanarConfig], folder: Path, as_json: bool) -> None:
     """Run what is missing; write and print the table of what is there."""
     if configs[0].tracking.backend != "none":
         _refuse("tracking.backend=none", "--table", "record single runs, or use jobs/sweep.py")
@@ -229,7 +231,7 @@ def _run_table(configs: Sequence[ToyConfig], folder: Path, as_json: bool) -> Non
         raise typer.Exit(FAILED)
 
 
-def _executor(config: ToyConfig, default: Literal["ray", "local"]) -> Executor:
+def _executor(config: PlanarConfig, default: Literal["ray", "local"]) -> Executor:
     cluster = config.cluster
     return create_executor(
         cluster.executor or default, cluster.num_workers, require_gpus=cluster.require_gpus
@@ -242,11 +244,11 @@ def _report_failures(results: Iterable[Finished]) -> None:
             typer.echo(f"failed: {one.config.name}: {one.error}", err=True)
 
 
-def _write_figure(runs: Sequence[tuple[ToyConfig, Path, dict[str, Any]]], folder: Path) -> None:
+def _write_figure(runs: Sequence[tuple[PlanarConfig, Path, dict[str, Any]]], folder: Path) -> None:
     """Draw the first recipe's and seed's densities of every system, objectives side by side."""
     # matplotlib takes a second to import, which neither --help nor an error should wait for.
-    from bnce_dist.report.density2d import DensityRow, density_figure
     from bnce_dist.report.figures import save_figure
+    from bnce_dist.report.planar import DensityRow, density_figure
 
     first = runs[0][0]
     shown: dict[str, dict[str, tuple[Path, float]]] = {}

@@ -1,4 +1,4 @@
-"""A published field's samples, weighted by our energy model to its authors' target.
+"""A pretrained field's samples, weighted by our energy model to its authors' target.
 
 The weights, the umbrella-sampling profile and the energies of molecular dynamics are files of the
 BoltzNCE repository. What is finished of the run is not repeated.
@@ -18,8 +18,8 @@ from record import publish
 
 from bnce_dist.data.atomic import read_json
 
-JOB = Path(__file__).parents[1] / "jobs" / "evaluate_published.py"
-NAME = "published_adp_xtb"
+JOB = Path(__file__).parents[1] / "jobs" / "evaluate_pretrained.py"
+NAME = "pretrained_adp_xtb"
 MD_OFFSET_KT = 34600
 # What two cores make in half an hour, not the defaults.
 SIZES = (

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
 
-from bnce_dist.report.study import StudyResults, parallel_coordinates, slices
+from bnce_dist.report.sweep import SweepResults, parallel_coordinates, slices
 
 
 @pytest.fixture
-def study() -> StudyResults:
-    return StudyResults(
+def sweep() -> SweepResults:
+    return SweepResults(
         metric=np.array([0.01, 0.1, 1.0]),
         metric_name="kl",
         finished=np.array([True, True, False]),
@@ -20,8 +20,8 @@ def study() -> StudyResults:
     )
 
 
-def test_parallel_coordinates_place_every_trial_on_every_axis(study: StudyResults) -> None:
-    axis = parallel_coordinates(study).axes[0]
+def test_parallel_coordinates_place_every_trial_on_every_axis(sweep: SweepResults) -> None:
+    axis = parallel_coordinates(sweep).axes[0]
     lines = {tuple(np.round(line.get_ydata(), 6)): line for line in axis.lines}
     # Learning rate by its logarithm, width linearly, words in order, metric by its logarithm.
     assert lines.keys() == {(0.5, 0, 0, 0), (0, 1, 1, 0.5), (1, 0.5, 0, 1)}
@@ -33,9 +33,9 @@ def test_parallel_coordinates_place_every_trial_on_every_axis(study: StudyResult
     assert texts >= {"0.0001", "0.01", "32", "64", "linear", "trigonometric"}
 
 
-def test_slices_show_the_metric_against_each_setting(study: StudyResults) -> None:
-    panels = [panel for panel in slices(study).axes if panel.has_data()]
-    assert [panel.get_xlabel() for panel in panels] == list(study.settings)
+def test_slices_show_the_metric_against_each_setting(sweep: SweepResults) -> None:
+    panels = [panel for panel in slices(sweep).axes if panel.has_data()]
+    assert [panel.get_xlabel() for panel in panels] == list(sweep.settings)
     assert [panel.get_xscale() for panel in panels] == ["log", "linear", "linear"]
     for panel, expected in zip(panels, ([1e-3, 1e-4, 1e-2], [32, 64, 48], [0, 1, 0]), strict=True):
         finished, stopped, best = (
@@ -43,15 +43,15 @@ def test_slices_show_the_metric_against_each_setting(study: StudyResults) -> Non
             for collection in panel.collections
             if isinstance(collection, PathCollection)
         )
-        points = [list(point) for point in zip(expected, study.metric, strict=True)]
+        points = [list(point) for point in zip(expected, sweep.metric, strict=True)]
         assert finished == points[:2]
         assert stopped == points[2:]
         assert best == points[:1]
 
 
-def test_a_setting_that_never_varied_is_drawn(study: StudyResults) -> None:
+def test_a_setting_that_never_varied_is_drawn(sweep: SweepResults) -> None:
     constant = {"a": [3.0, 3.0, 3.0], "b": ["x", "x", "x"]}
-    results = StudyResults(**{**vars(study), "settings": constant})
+    results = SweepResults(**{**vars(sweep), "settings": constant})
     heights = [
         line.get_ydata()[:2].tolist() for line in parallel_coordinates(results).axes[0].lines
     ]

@@ -50,7 +50,7 @@ def build_positions(
     for seed in range(_NUM_ATTEMPTS):
         start = np.random.default_rng(seed).normal(scale=0.3, size=(full.getNumParticles(), 3))
         folded = _minimise(bonded, start, tolerance=100.0)
-        positions = relax(topology, _minimise(full, folded, tolerance=100.0))
+        positions = minimise(topology, _minimise(full, folded, tolerance=100.0))
         if _is_sound(full, positions, chirality_centres, omegas):
             return positions - positions.mean(0)
     raise InputError(
@@ -59,7 +59,7 @@ def build_positions(
     )  # fmt: skip
 
 
-def relax(topology: app.Topology, positions_nm: Positions) -> Positions:
+def minimise(topology: app.Topology, positions_nm: Positions) -> Positions:
     """Return the local minimum of the potential energy next to ``positions_nm``."""
     return _minimise(_create_system(topology), positions_nm, tolerance=1.0)
 
