@@ -8,11 +8,11 @@ from typing import Any
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.config.load import load_config, with_values
 from bnce_dist.data.atomic import read_json
-from bnce_dist.distributed.launch import executor_of
+from bnce_dist.distributed.launch import executor_for
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
-from bnce_dist.runs.molecule import run_molecule
+from bnce_dist.runs.molecule import prepare, run_molecule
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,5 @@ def train(
 
 
 def _run(simulation: Simulation, last_stage: str) -> None:
-    config = simulation.config
-    executor = executor_of(config, last_stage, simulation.folder.path.parent)
-    run_molecule(config, simulation.folder, executor, last_stage=last_stage, resume=True)
+    run = prepare(simulation.config, simulation.folder, resume=True)
+    run_molecule(run, executor_for(run, last_stage), last_stage=last_stage)

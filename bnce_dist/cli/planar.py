@@ -3,7 +3,7 @@
 import difflib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,22 +19,15 @@ from bnce_dist.cli.common import (
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
-from bnce_dist.data.atomic import atomic_path, write_json
+from bnce_dist.data.atomic import read_json
 from bnce_dist.distributed.launch import create_executor
-from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.runs.molecule import tracked
 from bnce_dist.runs.planar.config import OBJECTIVES, PlanarConfig
-from bnce_dist.runs.planar.run import OTHER_RUN_REMEDY, run_planar
+from bnce_dist.runs.planar.run import run_tracked
 from bnce_dist.runs.planar.table import (
     PUBLISHED_SYSTEMS,
-    Finished,
-    density_row,
-    markdown,
-    run_all,
-    summarise,
+    run_table,
 )
-from bnce_dist.training.task import Record
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 RECIPES = {
@@ -44,7 +37,6 @@ RECIPES = {
 }
 TABLE_RECIPES = ("ours", "paper-reduced")
 QUICK_FACTOR = 8
-FIGURE = "densities.png"
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -179,21 +171,7 @@ def _recipe_file(name: str) -> Path:
 
 
 def _run_single(config: PlanarConfig, folder: Path, as_json: bool) -> None:
-    RunFolder(folder).require_same_run(config, OTHER_RUN_REMEDY)
-    tracking = config.tracking
-    executor = _executor(config, "local")
-    params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
-    with tracked(tracking, folder, params) as tracker:
-
-        def report(record: Record) -> None:
-            metrics = {key: value for key, value in record.items() if key != "step"}
-            tracker.log_metrics(metrics, step=int(record["step"]))
-
-        metrics = run_planar(config, folder, executor, report=report)
-        if not (folder / FIGURE).exists():
-            _write_figure([(config, folder, metrics)], folder)
-        tracker.log_figure(folder / FIGURE)
-        tracker.log_metrics({k: v for k, v in metrics.items() if isinstance(v, float)})
+    metrics = run_tracked(config, folder, _executor(config, "local"))
     typer.echo(
         f"{config.system}, {config.objective}, {config.recipe}, seed {config.seed}\n"
         f"KL on the grid       {metrics['kl_grid']:.4f} nat\n"
@@ -210,24 +188,15 @@ def _run_table(configs: Sequence[PlanarConfig], folder: Path, as_json: bool) -> 
     """Run what is missing; write and print the table of what is there."""
     if configs[0].tracking.backend != "none":
         _refuse("tracking.backend=none", "--table", "record single runs, or use jobs/sweep.py")
-    for config in configs:
-        RunFolder(folder.parent / config.name).require_same_run(config, OTHER_RUN_REMEDY)
-    results = run_all(configs, folder.parent, _executor(configs[0], "ray"))
-    finished = [(one.config, one.folder, one.metrics) for one in results if one.metrics]
-    lines = summarise(metrics for _, _, metrics in finished)
-    text = markdown(lines)
-    with atomic_path(folder / "table.md") as temporary:
-        temporary.write_text(text)
-    content = {"lines": lines, "runs": [metrics for _, _, metrics in finished]}
-    write_json(folder / "table.json", content)
-    typer.echo(text)
-    if finished:
-        _write_figure(finished, folder)
+    results = run_table(configs, folder, _executor(configs[0], "ray"))
+    typer.echo((folder / "table.md").read_text())
     typer.echo(f"folder {folder}")
-    _report_failures(results)
+    failed = [one for one in results if one.error]
+    for one in failed:
+        typer.echo(f"failed: {one.config.name}: {one.error}", err=True)
     if as_json:
-        typer.echo(json.dumps(content))
-    if len(finished) < len(results):
+        typer.echo(json.dumps(read_json(folder / "table.json")))
+    if failed:
         raise typer.Exit(FAILED)
 
 
@@ -236,25 +205,3 @@ def _executor(config: PlanarConfig, default: Literal["ray", "local"]) -> Executo
     return create_executor(
         cluster.executor or default, cluster.num_workers, require_gpus=cluster.require_gpus
     )
-
-
-def _report_failures(results: Iterable[Finished]) -> None:
-    for one in results:
-        if one.error:
-            typer.echo(f"failed: {one.config.name}: {one.error}", err=True)
-
-
-def _write_figure(runs: Sequence[tuple[PlanarConfig, Path, dict[str, Any]]], folder: Path) -> None:
-    """Draw the first recipe's and seed's densities of every system, objectives side by side."""
-    # matplotlib takes a second to import, which neither --help nor an error should wait for.
-    from bnce_dist.report.figures import save_figure
-    from bnce_dist.report.planar import DensityRow, density_figure
-
-    first = runs[0][0]
-    shown: dict[str, dict[str, tuple[Path, float]]] = {}
-    for config, run_folder, metrics in runs:
-        if (config.recipe, config.seed) == (first.recipe, first.seed):
-            drawn = shown.setdefault(config.system, {})
-            drawn[config.objective] = (run_folder, metrics["kl_grid"])
-    rows = [DensityRow(**density_row(system, drawn)) for system, drawn in shown.items()]
-    save_figure(density_figure(rows), folder / FIGURE)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from bnce_dist.cli.common import (
 )
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.launch import executor_of
+from bnce_dist.distributed.launch import executor_for
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
@@ -25,15 +24,10 @@ from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.results import summary
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.runs.fleet.members import Outcome, members_of
-from bnce_dist.runs.fleet.run import run_fleet, tracked_fleet, write_fleet
+from bnce_dist.runs.fleet.run import prepare_fleet, run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
-from bnce_dist.runs.molecule import check_run, run_molecule, with_common_store
-from bnce_dist.runs.transferable.run import (
-    TRAINING_DATA,
-    check_molecules,
-    run_transferable,
-    runs_of,
-)
+from bnce_dist.runs.molecule import prepare, run_molecule
+from bnce_dist.runs.transferable.run import prepare_transferable, run_transferable
 
 DEFAULT_NAME = "alanine_dipeptide"
 
@@ -123,9 +117,8 @@ def train(
 def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> Outcome:
     """Run one molecule."""
     begin_work()
-    check_run(config, folder, resume=resume)
-    executor = executor_of(config, last_stage, folder.path.parent)
-    metrics = run_molecule(config, folder, executor, last_stage=last_stage, resume=resume)
+    run = prepare(config, folder, resume=resume)
+    metrics = run_molecule(run, executor_for(run, last_stage), last_stage=last_stage)
     return Outcome(folder.path.name, metrics)
 
 
@@ -134,36 +127,16 @@ def _run_fleet(
 ) -> list[Outcome]:
     """Run many molecules."""
     begin_work()
-    config = with_common_store(config, folder)
-    members = members_of(sequences, config, folder)
-    for member in members:
-        check_run(member.config, member.folder, resume=resume)
-    executor = executor_of(config, last_stage, folder)
-    with tracked_fleet(config, folder) as tracker:
-        outcomes = run_fleet(
-            members,
-            partial(run_molecule, last_stage=last_stage, resume=resume),
-            executor,
-            STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1],
-        )
-        write_fleet(outcomes, folder, tracker)
-    return outcomes
+    fleet = prepare_fleet(config, sequences, folder, resume=resume)
+    return run_fleet(fleet, executor_for(fleet.largest, last_stage), last_stage=last_stage)
 
 
 def _run_transferable(config: Config, sequences: str, folder: Path, resume: bool) -> list[Outcome]:
     """Train one field and ask it about many molecules."""
     begin_work()
-    config = with_common_store(config, folder)
-    members = members_of(sequences, config, folder)
-    check_molecules(config, [member.name for member in members])
-    for member in runs_of(config, members, folder):
-        check_run(member.config, member.folder, resume=resume, kind=TRAINING_DATA)
-    executor = executor_of(members[0].config, STAGE_NAMES[-1], folder, is_cartesian=True)
-    with tracked_fleet(config, folder) as tracker:
-        run = partial(run_molecule, resume=resume)
-        outcomes = run_transferable(config, members, folder, executor, run)
-        write_fleet(outcomes, folder, tracker)
-    return outcomes
+    run = prepare_transferable(config, sequences, folder, resume=resume)
+    first, *_ = run.zero_shot.values()
+    return run_transferable(run, executor_for(first))
 
 
 def _exit_if_bad(outcomes: Sequence[Outcome], strict: bool) -> None:

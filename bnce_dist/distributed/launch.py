@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from torch import nn
@@ -15,11 +14,10 @@ from bnce_dist.generator.architectures import (
     build_molecular_matching,
     train_settings,
 )
-from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
-from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.run import STAGE_NAMES
+from bnce_dist.runs.molecule import PreparedRun
 
 
 def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = False) -> Parallelism:
@@ -78,31 +76,26 @@ def create_executor(
     return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
 
 
-def executor_of(
-    config: Config, last_stage: str, output: Path, *, is_cartesian: bool = False
-) -> Executor:
+def executor_for(run: PreparedRun, last_stage: str = STAGE_NAMES[-1]) -> Executor:
     """Return the executor of a run's ``cluster`` section.
 
     Args:
-        config: Of the run.
-        last_stage: Where the run stops.
-        output: The folder of the run's folder, which all nodes must share.
-        is_cartesian: As for `parallelism_of`.
+        run: The run, or of a fleet the one that needs most storage.
+        last_stage: Where it stops.
 
     Raises: InputError: the cluster cannot be used, or not for the run's models, or one of its
         nodes is not fit for the run.
     """
-    cluster = config.cluster
+    cluster = run.config.cluster
     executor = create_executor(
         cluster.executor,
         cluster.num_workers,
-        parallelism_of(config, last_stage, is_cartesian=is_cartesian),
+        parallelism_of(run.config, last_stage, is_cartesian=run.kind.is_cartesian),
         min_workers=cluster.min_workers,
         require_gpus=cluster.require_gpus,
     )
     if cluster.executor == "ray":
         from bnce_dist.distributed.preflight import require_sound_nodes
 
-        plan = Plan.of(config, Target.from_config(config.target), is_cartesian=is_cartesian)
-        require_sound_nodes(config, output.absolute(), plan)
+        require_sound_nodes(run.config, run.folder.path.parent, run.plan)
     return executor

@@ -162,10 +162,9 @@ class BoltzmannGenerator:
         Raises: InputError: absent, unfinished, torn, or something else.
         """
         path = Path(path)
-        return cls._of_run(RunFolder(path)) if path.is_dir() else cls._of_file(path)
-
-    @classmethod
-    def _of_run(cls, folder: RunFolder) -> "BoltzmannGenerator":
+        if not path.is_dir():
+            return cls._of_file(path)
+        folder = RunFolder(path)
         if not folder.config_path.exists():
             raise InputError(
                 f"folder {folder.path}",
@@ -174,7 +173,21 @@ class BoltzmannGenerator:
                 remedy="name a folder that `bnce train` wrote",
             )
         target_config = load_section(TargetConfig, folder.config_path, "target")
-        target = Target.from_config(target_config)
+        return cls.of_run(folder, target_config, Target.from_config(target_config))
+
+    @classmethod
+    def of_run(
+        cls, folder: RunFolder, target_config: TargetConfig, target: Target
+    ) -> "BoltzmannGenerator":
+        """Return the models of a run whose target is at hand.
+
+        Args:
+            folder: Of the run.
+            target_config: The distribution, as in its configuration.
+            target: Built from it.
+
+        Raises: InputError: a model is absent, torn, or of another molecule.
+        """
         identity = target.molecule.identity
         metrics = folder.path / "metrics.json"
         emulator = folder.stage("train_emulator") / "emulator.pt"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bnce_dist.data.atomic import write_json
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.artifact import Artifact, digest_of
@@ -104,7 +103,7 @@ class Pipeline:
         Args:
             last_stage: Where to stop.
 
-        Returns: The content of ``metrics.json``; nothing if the last stage was not reached.
+        Returns: What belongs in ``metrics.json``; nothing if the last stage was not reached.
         """
         self.folder.write_config(self.config)
         given = {name: Artifact.finished(folder) for name, folder in self.kind.given.items()}
@@ -122,7 +121,6 @@ class Pipeline:
             return None
         metrics = load_metrics(self.folder, self.config, self.target) | _provenance(artifacts)
         metrics["seed"] = self.config.seed
-        write_json(self.folder.path / "metrics.json", metrics)
         return metrics
 
     def _key(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
-from bnce_dist.pipeline.run import PER_MOLECULE, Pipeline, RunKind
+from bnce_dist.pipeline.run import PER_MOLECULE, STAGE_NAMES, Pipeline, RunKind
 from bnce_dist.runs.report import REPORT_NAME, report_run
 from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Quality, Status, Tracker
@@ -47,10 +47,29 @@ def tracked(config: TrackingConfig, folder: Path, params: Mapping[str, Any]) -> 
         tracker.finish(status)
 
 
-def check_run(
-    config: Config, folder: RunFolder, *, resume: bool, kind: RunKind = PER_MOLECULE
-) -> Target:
-    """Check everything that can be known before anything expensive.
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that passed every check there is before anything expensive.
+
+    Args:
+        config: Of the run.
+        folder: Of the run; work that is finished there is not repeated.
+        kind: Its stages.
+        target: Built from ``config.target``.
+        plan: Its sizes.
+    """
+
+    config: Config
+    folder: RunFolder
+    kind: RunKind
+    target: Target
+    plan: Plan
+
+
+def prepare(
+    config: Config, folder: RunFolder, *, resume: bool = False, kind: RunKind = PER_MOLECULE
+) -> PreparedRun:
+    """Build what a run needs and check everything that can be known before it starts.
 
     Args:
         config: Of the run.
@@ -65,39 +84,30 @@ def check_run(
     target = Target.from_config(config.target)
     plan = Plan.of(config, target, is_cartesian=kind.is_cartesian)
     folder.require_space(plan.storage_bytes)
-    return target
+    return PreparedRun(config, folder, kind, target, plan)
 
 
 def run_molecule(
-    config: Config,
-    folder: RunFolder,
-    executor: Executor,
-    *,
-    last_stage: str,
-    resume: bool = False,
-    kind: RunKind = PER_MOLECULE,
+    run: PreparedRun, executor: Executor, *, last_stage: str = STAGE_NAMES[-1]
 ) -> dict[str, Any] | None:
     """Run the pipeline of one molecule with its tracking and its figures.
 
     Args:
-        config: Of the run.
-        folder: Of the run; work that is finished there is not repeated.
+        run: What `prepare` returned.
         executor: Does the work.
         last_stage: Where to stop.
-        resume: Whether the folder may hold a run of another configuration.
-        kind: The stages.
 
     Returns: The content of ``metrics.json``; nothing if the last stage of all was not reached.
-    Raises: InputError: as `check_run`, or a tracking store that does not answer.
+    Raises: InputError: the folder is in use, or the tracking store does not answer.
     """
-    target = check_run(config, folder, resume=resume, kind=kind)
+    config, folder = run.config, run.folder
     with folder.lock():
         params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
         with tracked(config.tracking, folder.path, params) as tracker:
-            metrics = Pipeline(config, target, folder, executor, tracker, kind).run(last_stage)
+            pipeline = Pipeline(config, run.target, folder, executor, tracker, run.kind)
+            metrics = pipeline.run(last_stage)
             if metrics is not None:
-                BoltzmannGenerator.load(folder.path).save(folder.path / FILE_NAME)
-                _record(config, target, folder, tracker, metrics)
+                _record(run, tracker, metrics)
     return metrics
 
 
@@ -111,15 +121,15 @@ def with_common_store(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"tracking": tracking})
 
 
-def _record(
-    config: Config, target: Target, folder: RunFolder, tracker: Tracker, metrics: dict[str, Any]
-) -> None:
-    """Compare the run with the one before, draw the figures and record everything."""
+def _record(run: PreparedRun, tracker: Tracker, metrics: dict[str, Any]) -> None:
+    """Compare the run with the one before, write its model and figures, and record everything."""
+    target, folder = run.target, run.folder
     model_name = target.molecule.name.lower()
     quality = Quality.of(folder.path.name, metrics)
     metrics |= _comparison(quality, tracker.predecessor(model_name))
     write_json(folder.path / "metrics.json", metrics)
-    for figure in report_run(config, target, folder, metrics):
+    BoltzmannGenerator.of_run(folder, run.config.target, target).save(folder.path / FILE_NAME)
+    for figure in report_run(run.config, target, folder, metrics):
         tracker.log_figure(figure)
     tracker.log_artifact(folder.path / REPORT_NAME)
     tracker.log_artifact(folder.path / "metrics.json")

@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.generator.folder import RunFolder
-from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.runs.fleet.members import Outcome, members_of
-from bnce_dist.runs.fleet.run import run_fleet
+from bnce_dist.runs.fleet.run import prepare_fleet, run_members
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
+from bnce_dist.runs.molecule import PreparedRun
+
+UNTRACKED = Config(tracking=TrackingConfig(backend="none"))
 
 
-def fake_run(config: Config, folder: RunFolder, executor: Executor) -> dict[str, Any]:
-    if config.target.sequence == "ET":
+def fake_run(run: PreparedRun, executor: Executor) -> dict[str, Any]:
+    if run.config.target.sequence == "ET":
         raise InputError("ET", expected="luck", got="none", remedy="try again")
-    return {"sequence": config.target.sequence, "folder": folder.path.name}
+    return {"sequence": run.target.molecule.name, "folder": run.folder.path.name}
 
 
 def make_metrics(delta_f: float, reference: float, *, converged: bool = True) -> dict[str, Any]:
@@ -47,8 +49,8 @@ def make_metrics(delta_f: float, reference: float, *, converged: bool = True) ->
 
 
 def test_a_failing_molecule_does_not_stop_the_others(tmp_path: Path) -> None:
-    members = members_of("AC, ET,GN", Config(), tmp_path)
-    outcomes = run_fleet(members, fake_run, LocalExecutor(), ["simulate"])
+    fleet = prepare_fleet(UNTRACKED, "AC, ET,GN", tmp_path)
+    outcomes = run_members(fleet.runs, fake_run, LocalExecutor(), ["simulate"])
     assert [outcome.name for outcome in outcomes] == ["AC", "ET", "GN"]
     assert outcomes[0].metrics == {"sequence": "AC", "folder": "AC"}
     assert outcomes[2].metrics == {"sequence": "GN", "folder": "GN"}
@@ -59,13 +61,13 @@ def test_a_failing_molecule_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_the_largest_molecules_start_first(tmp_path: Path) -> None:
     started: list[str | None] = []
 
-    def note(config: Config, folder: RunFolder, executor: Executor) -> dict[str, Any]:
-        started.append(config.target.sequence)
-        return {"sequence": config.target.sequence}
+    def note(run: PreparedRun, executor: Executor) -> dict[str, Any]:
+        started.append(run.config.target.sequence)
+        return {"sequence": run.config.target.sequence}
 
-    outcomes = run_fleet(
-        members_of("GG,WW,AA", Config(), tmp_path), note, LocalExecutor(), ["simulate"]
-    )
+    fleet = prepare_fleet(UNTRACKED, "GG,WW,AA", tmp_path)
+    assert fleet.largest is fleet.runs["WW"]
+    outcomes = run_members(fleet.runs, note, LocalExecutor(), ["simulate"])
     assert started == ["WW", "AA", "GG"]
     assert [outcome.metrics for outcome in outcomes] == [
         {"sequence": name} for name in ("GG", "WW", "AA")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
@@ -24,12 +23,6 @@ class Member:
     name: str
     config: Config
     folder: RunFolder
-
-    @property
-    def num_atoms(self) -> int:
-        """Size of the molecule."""
-        residues = parse_sequence(str(self.config.target.sequence))
-        return sum(len(residue.atom_names) for residue in chain_templates(residues))
 
 
 @dataclass(frozen=True)

@@ -4,28 +4,91 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bnce_dist.data.atomic import atomic_path, write_json
-from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.artifact import Artifact
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.runs.fleet.members import Member, Outcome
+from bnce_dist.pipeline.run import STAGE_NAMES
+from bnce_dist.runs.fleet.members import Outcome, members_of
 from bnce_dist.runs.fleet.table import PUBLISHED_MD_DELTA_F_KT, fleet_record, fleet_table
-from bnce_dist.runs.molecule import tracked
+from bnce_dist.runs.molecule import PreparedRun, prepare, run_molecule, tracked, with_common_store
 from bnce_dist.runs.report import write_fleet_page
 from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.progress import Progress
 
 POLL_SECONDS = 2.0
-RunMember = Callable[[Config, RunFolder, Executor], dict[str, Any] | None]
+RunMember = Callable[[PreparedRun, Executor], dict[str, Any] | None]
 """Runs one molecule's pipeline and returns its metrics."""
 
 
+@dataclass(frozen=True)
+class PreparedFleet:
+    """A fleet all of whose members passed their checks.
+
+    Args:
+        config: Of every member, but for the molecule.
+        folder: Of the fleet.
+        runs: Of the members, by name.
+    """
+
+    config: Config
+    folder: Path
+    runs: Mapping[str, PreparedRun]
+
+    @property
+    def largest(self) -> PreparedRun:
+        """The member that needs most storage."""
+        return max(self.runs.values(), key=lambda run: run.plan.storage_bytes)
+
+
+def prepare_fleet(
+    config: Config, sequences: str, folder: Path, *, resume: bool = False
+) -> PreparedFleet:
+    """Build and check every member before anything expensive.
+
+    Args:
+        config: Of every member, but for the molecule.
+        sequences: Separated by commas, e.g. ``"AC,ET,GN"``.
+        folder: Of the fleet; every member gets a folder of its own in it.
+        resume: Whether the members' folders may hold runs of another configuration.
+
+    Raises: InputError: as `members_of` and `prepare`.
+    """
+    config = with_common_store(config, folder)
+    members = members_of(sequences, config, folder)
+    runs = {m.name: prepare(m.config, m.folder, resume=resume) for m in members}
+    return PreparedFleet(config, folder, runs)
+
+
 def run_fleet(
-    members: Sequence[Member],
+    fleet: PreparedFleet, executor: Executor, *, last_stage: str = STAGE_NAMES[-1]
+) -> list[Outcome]:
+    """Run all members and leave table, figure and report in the fleet's folder.
+
+    Args:
+        fleet: What `prepare_fleet` returned.
+        executor: Deals its workers to the members.
+        last_stage: Where every member stops.
+
+    Raises: InputError: the tracking store does not answer.
+    """
+    with tracked_fleet(fleet.config, fleet.folder) as tracker:
+        outcomes = run_members(
+            fleet.runs,
+            partial(run_molecule, last_stage=last_stage),
+            executor,
+            STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1],
+        )
+        write_fleet(outcomes, fleet.folder, tracker)
+    return outcomes
+
+
+def run_members(
+    runs: Mapping[str, PreparedRun],
     run_member: RunMember,
     executor: Executor,
     stages: Sequence[str],
@@ -36,30 +99,22 @@ def run_fleet(
     The largest molecules start first, so that none of them runs alone in the end.
 
     Args:
-        members: Who takes part.
+        runs: The members by name.
         run_member: Picklable.
         executor: Deals its workers to the members.
         stages: What every member goes through, for the progress display.
         variant: Of all members.
     """
-    queue = sorted(members, key=lambda member: member.num_atoms, reverse=True)
-    with _progress(members, stages):
-        outcomes = executor.map_jobs(_Job(run_member), queue)
-    results = {member.name: result for member, result in zip(queue, outcomes, strict=True)}
+    queue = sorted(runs, key=lambda name: runs[name].target.molecule.num_atoms, reverse=True)
+    with _progress(runs, stages):
+        outcomes = executor.map_jobs(run_member, [runs[name] for name in queue])
+    results = dict(zip(queue, outcomes, strict=True))
     return [
         Outcome(name, error=_one_line(result), variant=variant)
-        if isinstance(result, Exception)
+        if isinstance(result := results[name], Exception)
         else Outcome(name, metrics=result, variant=variant)
-        for name, result in ((member.name, results[member.name]) for member in members)
+        for name in runs
     ]
-
-
-@dataclass(frozen=True)
-class _Job:
-    run_member: RunMember
-
-    def __call__(self, member: Member, executor: Executor) -> dict[str, Any] | None:
-        return self.run_member(member.config, member.folder, executor)
 
 
 @contextlib.contextmanager
@@ -95,15 +150,15 @@ def write_fleet(outcomes: Sequence[Outcome], folder: Path, tracker: Tracker) -> 
 
 
 @contextlib.contextmanager
-def _progress(members: Sequence[Member], stages: Sequence[str]) -> Iterator[None]:
+def _progress(runs: Mapping[str, PreparedRun], stages: Sequence[str]) -> Iterator[None]:
     """Show the finished stages of all members, which workers anywhere leave in the folders."""
     over = threading.Event()
 
     def watch() -> None:
         shown = -1
-        with Progress("fleet", total=len(members) * len(stages), unit="stage") as progress:
+        with Progress("fleet", total=len(runs) * len(stages), unit="stage") as progress:
             while not over.wait(POLL_SECONDS):
-                current = {member.name: _finished(member, stages) for member in members}
+                current = {name: _finished(run, stages) for name, run in runs.items()}
                 if (done := sum(map(len, current.values()))) != shown:
                     shown = done
                     progress.update(done, note=_note(current, stages))
@@ -117,8 +172,8 @@ def _progress(members: Sequence[Member], stages: Sequence[str]) -> Iterator[None
         thread.join()
 
 
-def _finished(member: Member, stages: Sequence[str]) -> list[str]:
-    return [name for name in stages if Artifact.is_declared_finished(member.folder.stage(name))]
+def _finished(run: PreparedRun, stages: Sequence[str]) -> list[str]:
+    return [name for name in stages if Artifact.is_declared_finished(run.folder.stage(name))]
 
 
 def _note(finished: Mapping[str, Sequence[str]], stages: Sequence[str]) -> str:

@@ -21,8 +21,10 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.artifact import Artifact, digest_of
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.provenance import commit, versions
+from bnce_dist.runs.molecule import tracked
 from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.density import grid_metrics
+from bnce_dist.runs.planar.figure import FIGURE, write_figure
 from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 
 OTHER_RUN_REMEDY = "choose another --name or --output"
@@ -65,6 +67,33 @@ def run_planar(
         metrics = _metrics(config, result.history[-1], cpu_seconds)
         write_json(path, metrics)
         shutil.rmtree(data.folder)  # the seed gives them again
+    return metrics
+
+
+def run_tracked(config: PlanarConfig, folder: Path, executor: Executor) -> dict[str, Any]:
+    """Do what `run_planar` does, with its tracking and its figure.
+
+    Args:
+        config: Of the run.
+        folder: Of the run, absolute.
+        executor: Does the training.
+
+    Returns: The content of ``metrics.json``.
+    Raises: InputError: as for `run_planar`, or the tracking store does not answer.
+    """
+    RunFolder(folder).require_same_run(config, OTHER_RUN_REMEDY)
+    params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
+    with tracked(config.tracking, folder, params) as tracker:
+
+        def report(record: Record) -> None:
+            metrics = {key: value for key, value in record.items() if key != "step"}
+            tracker.log_metrics(metrics, step=int(record["step"]))
+
+        metrics = run_planar(config, folder, executor, report=report)
+        if not (folder / FIGURE).exists():
+            write_figure([(config, folder, metrics)], folder)
+        tracker.log_figure(folder / FIGURE)
+        tracker.log_metrics({k: v for k, v in metrics.items() if isinstance(v, float)})
     return metrics
 
 

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from bnce_dist.core.random import generator
-from bnce_dist.core.systems import grid, system_from_name
+from bnce_dist.data.atomic import atomic_path, write_json
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.runs.planar.config import OBJECTIVES, PlanarConfig
-from bnce_dist.runs.planar.density import PlanarDensity
-from bnce_dist.runs.planar.run import run_planar
+from bnce_dist.runs.planar.figure import write_figure
+from bnce_dist.runs.planar.run import OTHER_RUN_REMEDY, run_planar
 
 PUBLISHED: Mapping[tuple[str, str], float] = {
     ("gaussians8", "infonce"): 0.2395,
@@ -63,6 +61,30 @@ def _run(work: tuple[PlanarConfig, Path]) -> Finished:
         return Finished(config, folder, metrics=run_planar(config, folder, LocalExecutor()))
     except Exception as error:
         return Finished(config, folder, error=f"{type(error).__name__}: {error}")
+
+
+def run_table(configs: Sequence[PlanarConfig], folder: Path, executor: Executor) -> list[Finished]:
+    """Run what is missing beside the table's folder; leave table and figure of what is there.
+
+    Args:
+        configs: Of the runs.
+        folder: Of the table: gets ``table.md``, ``table.json`` and the figure.
+        executor: Does the runs.
+
+    Raises: InputError: a run's folder holds another run.
+    """
+    for config in configs:
+        RunFolder(folder.parent / config.name).require_same_run(config, OTHER_RUN_REMEDY)
+    results = run_all(configs, folder.parent, executor)
+    finished = [(one.config, one.folder, one.metrics) for one in results if one.metrics]
+    lines = summarise(metrics for _, _, metrics in finished)
+    with atomic_path(folder / "table.md") as temporary:
+        temporary.write_text(markdown(lines))
+    content = {"lines": lines, "runs": [metrics for _, _, metrics in finished]}
+    write_json(folder / "table.json", content)
+    if finished:
+        write_figure(finished, folder)
+    return results
 
 
 def summarise(runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -189,34 +211,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
         for line in lines
     )
-
-
-CELLS_PER_SIDE = 200
-NUM_SAMPLES = 2000
-
-
-def density_row(system: str, runs: Mapping[str, tuple[Path, float]]) -> dict[str, Any]:
-    """Return what ``report.planar.DensityRow`` shows of a system.
-
-    Args:
-        system: Its name.
-        runs: By objective, the folder of a finished run and its divergence [nats]. The samples
-            are those of the last one.
-    """
-    true = system_from_name(system)
-    points, _ = grid(true.half_width, CELLS_PER_SIDE)
-    densities = {name: PlanarDensity.load(folder) for name, (folder, _) in runs.items()}
-    learned = {name: one.log_density_up_to_constant(points) for name, one in densities.items()}
-    *_, last = densities.values()
-    return {
-        "system": system,
-        "half_width": true.half_width,
-        "true": _on_grid(true.log_density(points)),
-        "learned": {name: _on_grid(values) for name, values in learned.items()},
-        "divergences": {name: divergence for name, (_, divergence) in runs.items()},
-        "samples": last.sample(NUM_SAMPLES, generator("figure")).double().numpy(),
-    }
-
-
-def _on_grid(values: Tensor) -> Any:
-    return values.double().view(CELLS_PER_SIDE, CELLS_PER_SIDE).numpy()

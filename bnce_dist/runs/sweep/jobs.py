@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bnce_dist.data.atomic import write_json
 from bnce_dist.generator.architectures import EnergyConfig
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
@@ -133,6 +134,7 @@ class TrainJob(Job):
         metrics = Pipeline(config, target, RunFolder(folder), executor, NullTracker()).run()
         if metrics is None:
             raise RuntimeError("the pipeline stopped before its last stage")
+        write_json(folder / "metrics.json", metrics)
         return metrics
 
 

@@ -5,10 +5,10 @@ The folder of such a run holds ``training/<molecule>``, the simulations the fiel
 ``<molecule>_fine_tuned``, each the folder of a run like any other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
 
 from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.chem.molecule import Molecule
@@ -20,7 +20,8 @@ from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, RunKind, StageSpec
 from bnce_dist.pipeline.stages.reference import run_reference
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
-from bnce_dist.runs.fleet.run import run_fleet
+from bnce_dist.runs.fleet.run import run_members, tracked_fleet, write_fleet
+from bnce_dist.runs.molecule import PreparedRun, prepare, run_molecule, with_common_store
 from bnce_dist.runs.transferable import stages
 
 ZERO_SHOT, FINE_TUNED = "zero_shot", "fine_tuned"
@@ -33,62 +34,86 @@ TRAINING_DATA = RunKind(STAGES[:1], is_cartesian=True)
 """The simulation of a molecule that the field learns from."""
 
 
-class RunMolecule(Protocol):
-    """Runs one molecule by a kind with tracking and figures (see ``launch.run_molecule``)."""
-
-    def __call__(
-        self,
-        config: Config,
-        folder: RunFolder,
-        executor: Executor,
-        *,
-        last_stage: str,
-        kind: RunKind,
-    ) -> dict[str, Any] | None:
-        """Return the run's metrics."""
-        ...
-
-
-def run_transferable(
-    config: Config, members: Sequence[Member], folder: Path, executor: Executor, run: RunMolecule
-) -> list[Outcome]:
-    """Train one field and ask it about molecules it has not seen, as it is and fine-tuned.
+@dataclass(frozen=True)
+class PreparedTransferable:
+    """A transferable run all of whose parts passed their checks.
 
     Args:
         config: Of the run.
-        members: The molecules that are asked about.
         folder: Of the run.
+        training: Simulations that the field learns from, by molecule.
+        field: The training of the field.
+        zero_shot: Runs of the molecules that are asked about with the field as it is, by name.
+        fine_tuned: The same with the field fine-tuned.
+    """
+
+    config: Config
+    folder: Path
+    training: Mapping[str, PreparedRun]
+    field: PreparedRun
+    zero_shot: Mapping[str, PreparedRun]
+    fine_tuned: Mapping[str, PreparedRun]
+
+
+def prepare_transferable(
+    config: Config, sequences: str, folder: Path, *, resume: bool = False
+) -> PreparedTransferable:
+    """Build and check all runs that a transferable run consists of.
+
+    Args:
+        config: Of the run.
+        sequences: Molecules that are asked about, separated by commas.
+        folder: Of the run.
+        resume: Whether the folders may hold runs of another configuration.
+
+    Raises: InputError: as `members_of`, `check_molecules` and `prepare`.
+    """
+    config = with_common_store(config, folder)
+    members = members_of(sequences, config, folder)
+    check_molecules(config, [member.name for member in members])
+    taught = training_members(config, folder)
+
+    def prepared(member: Member, kind: RunKind) -> PreparedRun:
+        return prepare(member.config, member.folder, resume=resume, kind=kind)
+
+    training = {member.name: prepared(member, TRAINING_DATA) for member in taught}
+    # The field's run goes by the name of the first of its molecules.
+    field = Member(taught[0].name, taught[0].config, RunFolder(folder / "field"))
+    zero_shot, fine_tuned = (
+        variants_of(members, variant, folder) for variant in (ZERO_SHOT, FINE_TUNED)
+    )
+    return PreparedTransferable(
+        config,
+        folder,
+        training,
+        prepared(field, field_kind(config, folder)),
+        {member.name: prepared(member, zero_shot_kind(folder)) for member in zero_shot},
+        {member.name: prepared(member, fine_tuned_kind(member.folder)) for member in fine_tuned},
+    )
+
+
+def run_transferable(run: PreparedTransferable, executor: Executor) -> list[Outcome]:
+    """Train one field and ask it about molecules it has not seen, as it is and fine-tuned.
+
+    Args:
+        run: What `prepare_transferable` returned.
         executor: Does the work.
-        run: Picklable.
 
     Returns: Of every molecule one outcome, and a second if it could be fine-tuned.
     Raises: InputError: a simulation that the field learns from failed.
     """
-    simulate = partial(run, last_stage="simulate", kind=TRAINING_DATA)
-    _require_all(run_fleet(training_members(config, folder), simulate, executor, ["simulate"]))
-
-    field = field_member(config, folder)
-    kind = field_kind(config, folder)
-    run(field.config, field.folder, executor, last_stage="train_emulator", kind=kind)
-
-    evaluate = partial(run, last_stage=STAGE_NAMES[-1])
-    zero_shot = run_fleet(
-        variants_of(members, ZERO_SHOT, folder),
-        partial(evaluate, kind=zero_shot_kind(folder)),
-        executor,
-        STAGE_NAMES,
-        ZERO_SHOT,
-    )
-    usable = [m for m, outcome in zip(members, zero_shot, strict=True) if not outcome.error]
-    fine_tuned = run_fleet(
-        variants_of(usable, FINE_TUNED, folder),
-        partial(_run_fine_tuned, evaluate),
-        executor,
-        STAGE_NAMES,
-        FINE_TUNED,
-    )
-    order = [member.name for member in members]
-    return sorted(zero_shot + fine_tuned, key=lambda outcome: order.index(outcome.sequence))
+    with tracked_fleet(run.config, run.folder) as tracker:
+        simulate = partial(run_molecule, last_stage="simulate")
+        _require_all(run_members(run.training, simulate, executor, ["simulate"]))
+        run_molecule(run.field, executor, last_stage="train_emulator")
+        zero_shot = run_members(run.zero_shot, run_molecule, executor, STAGE_NAMES, ZERO_SHOT)
+        usable = {o.sequence for o in zero_shot if not o.error}
+        runs = {name: one for name, one in run.fine_tuned.items() if _asked(name) in usable}
+        fine_tuned = run_members(runs, run_molecule, executor, STAGE_NAMES, FINE_TUNED)
+        order = [_asked(name) for name in run.zero_shot]
+        outcomes = sorted(zero_shot + fine_tuned, key=lambda o: order.index(o.sequence))
+        write_fleet(outcomes, run.folder, tracker)
+    return outcomes
 
 
 def check_molecules(config: Config, molecules: Sequence[str]) -> None:
@@ -113,22 +138,6 @@ def check_molecules(config: Config, molecules: Sequence[str]) -> None:
         )
 
 
-def runs_of(config: Config, members: Sequence[Member], folder: Path) -> list[Member]:
-    """Return all runs that a transferable run consists of.
-
-    Args:
-        config: Of the run.
-        members: The molecules that are asked about.
-        folder: Of the run.
-    """
-    return [
-        *training_members(config, folder),
-        field_member(config, folder),
-        *variants_of(members, ZERO_SHOT, folder),
-        *variants_of(members, FINE_TUNED, folder),
-    ]
-
-
 def training_members(config: Config, folder: Path) -> list[Member]:
     """Return the molecules that the field learns from.
 
@@ -137,12 +146,6 @@ def training_members(config: Config, folder: Path) -> list[Member]:
         folder: Of the run.
     """
     return members_of(",".join(config.transferable.training_molecules), config, folder / "training")
-
-
-def field_member(config: Config, folder: Path) -> Member:
-    """Return the run that trains the field; it goes by the name of the first of its molecules."""
-    first = training_members(config, folder)[0]
-    return Member(first.name, first.config, RunFolder(folder / "field"))
 
 
 def field_kind(config: Config, folder: Path) -> RunKind:
@@ -206,13 +209,9 @@ def fine_tuned_kind(folder: RunFolder) -> RunKind:
     return RunKind(specs, given, is_cartesian=True)
 
 
-def _run_fine_tuned(
-    evaluate: partial[dict[str, Any] | None],
-    config: Config,
-    folder: RunFolder,
-    executor: Executor,
-) -> dict[str, Any] | None:
-    return evaluate(config, folder, executor, kind=fine_tuned_kind(folder))
+def _asked(name: str) -> str:
+    """Return the molecule that a variant's run is about."""
+    return name.removesuffix(f"_{ZERO_SHOT}").removesuffix(f"_{FINE_TUNED}")
 
 
 def _require_all(outcomes: Sequence[Outcome]) -> None:

@@ -84,7 +84,7 @@ def molecule(num_atoms=5) -> SimpleNamespace:
         bonds=tuple((i, i + 1) for i in range(num_atoms - 1)),
         phi=PHI,
         psi=PSI,
-        rotors=(CHI,) if num_atoms == 6 else (),
+        rotatable_torsions=(CHI,) if num_atoms == 6 else (),
         positions_nm=np.array(zigzag),
     )
 

@@ -19,8 +19,9 @@ from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.sweep.checks import resolve
 from bnce_dist.runs.sweep.config import SweepConfig
-from bnce_dist.runs.sweep.folder import SweepFolder, ranked, table_lines, track, write_outcome
+from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.jobs import JOBS, shared_stages
+from bnce_dist.runs.sweep.outcome import ranked, table_lines, track, write_outcome
 from bnce_dist.runs.sweep.trial import Trial, TrialResult
 from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
 from bnce_dist.training.checkpoint import load_checkpoint
@@ -348,7 +349,7 @@ def test_gpus_are_required_of_the_executor(
         raise Refused
 
     monkeypatch.setattr("bnce_dist.distributed.sweep.concurrent_trials", lambda *_: 1)
-    monkeypatch.setattr("bnce_dist.cli.sweep.create_executor", create)
+    monkeypatch.setattr("bnce_dist.distributed.sweep.create_executor", create)
     result = sweep(sweep_path, "tracking.backend=none", "base.cluster.require_gpus=true")
     assert isinstance(result.exception, Refused)
     assert asked["require_gpus"] is True

@@ -21,7 +21,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.optuna_search import OptunaSearch
-from bnce_dist.distributed.sweep import asha_scheduler, concurrent_trials, run_sweep
+from bnce_dist.distributed.tune import asha_scheduler, concurrent_trials, run_trials
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.sweep.checks import resolve
 from bnce_dist.runs.sweep.config import SweepConfig
@@ -169,7 +169,7 @@ def test_a_population_continues_better_trials_with_other_settings(
     sweep, base = resolved(sweep_path, *population)
     folder = SweepFolder(sweep_path.parent / "sweep")
     ended: list[TrialResult] = []
-    run_sweep(sweep, base, folder, LocalExecutor, ended.append)
+    run_trials(sweep, base, folder, LocalExecutor, ended.append)
     assert sorted(result.name for result in ended) == ["0000", "0001", "0002", "0003"]
     assert {result.status for result in ended} == {"finished"}
     assert any(len(trial.schedule) > 1 for trial in folder.trials)
