@@ -4,21 +4,47 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bnce_dist.api import Simulation, simulate, train
+    from bnce_dist.api import (
+        Simulation,
+        evaluate_pretrained,
+        learn_planar,
+        simulate,
+        sweep,
+        train,
+        train_fleet,
+        train_transferable,
+    )
     from bnce_dist.chem.molecule import Molecule
     from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
     from bnce_dist.generator.ensemble import Ensemble
 
 __version__ = "0.1.0"
-__all__ = ["BoltzmannGenerator", "Ensemble", "Molecule", "Simulation", "simulate", "train"]
+__all__ = [
+    "BoltzmannGenerator",
+    "Ensemble",
+    "Molecule",
+    "Simulation",
+    "evaluate_pretrained",
+    "learn_planar",
+    "simulate",
+    "sweep",
+    "train",
+    "train_fleet",
+    "train_transferable",
+]
 
 _MODULES = {
     "BoltzmannGenerator": "bnce_dist.generator.boltzmann_generator",
     "Ensemble": "bnce_dist.generator.ensemble",
     "Molecule": "bnce_dist.chem.molecule",
     "Simulation": "bnce_dist.api",
+    "evaluate_pretrained": "bnce_dist.api",
+    "learn_planar": "bnce_dist.api",
     "simulate": "bnce_dist.api",
+    "sweep": "bnce_dist.api",
     "train": "bnce_dist.api",
+    "train_fleet": "bnce_dist.api",
+    "train_transferable": "bnce_dist.api",
 }
 
 

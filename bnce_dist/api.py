@@ -1,18 +1,30 @@
-"""The pipeline from Python: simulate a molecule, train on it, and sample."""
+"""Every kind of run from Python; each function does what the command of its name does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.config.load import load_config, with_values
+from bnce_dist.config.load import Schema, load_config, with_values
 from bnce_dist.data.atomic import read_json
-from bnce_dist.distributed.launch import executor_for
+from bnce_dist.distributed.launch import create_executor, executor_for
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
+from bnce_dist.runs.fleet.members import Outcome
+from bnce_dist.runs.fleet.run import prepare_fleet, run_fleet
 from bnce_dist.runs.molecule import prepare, run_molecule
+from bnce_dist.runs.planar.config import PlanarConfig
+from bnce_dist.runs.planar.run import run_tracked
+from bnce_dist.runs.pretrained.config import PretrainedConfig
+from bnce_dist.runs.pretrained.results import Comparison, evaluate_pretrained_field
+from bnce_dist.runs.pretrained.run import PretrainedRun
+from bnce_dist.runs.sweep.checks import resolve
+from bnce_dist.runs.sweep.config import SweepConfig
+from bnce_dist.runs.sweep.folder import SweepFolder
+from bnce_dist.runs.sweep.trial import TrialResult
+from bnce_dist.runs.transferable.run import prepare_transferable, run_transferable
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ def simulate(
     """
     sequence = molecule if isinstance(molecule, str) else molecule.name
     values = {"target.sequence": sequence, "target.pdb": None, **(settings or {})}
-    resolved = with_values(load_config(Config, Path(config) if config else None), values)
+    resolved = _resolved(Config, config, values)
     simulation = Simulation(resolved, RunFolder(Path(folder).absolute()))
     _run(simulation, "simulate")
     return simulation
@@ -77,6 +89,141 @@ def train(
     config = with_values(simulation.config, settings or {})
     _run(Simulation(config, simulation.folder), "evaluate")
     return BoltzmannGenerator.load(simulation.folder.path)
+
+
+def train_fleet(
+    molecules: Sequence[str],
+    folder: str | Path,
+    *,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Outcome]:
+    """Run every molecule from nothing to a free energy, side by side, and leave one table.
+
+    The same call again continues an interrupted fleet; finished work is not repeated.
+
+    Args:
+        molecules: Sequences.
+        folder: Of the fleet; every molecule gets a folder of its own in it.
+        config: YAML file of settings; by default those of alanine dipeptide.
+        settings: More of them by dotted name.
+
+    Returns: Of every molecule its metrics, or why it failed.
+    Raises: InputError: unusable settings or molecules; nothing has been computed then.
+    """
+    resolved = _resolved(Config, config, settings)
+    fleet = prepare_fleet(resolved, ",".join(molecules), Path(folder).absolute(), resume=True)
+    return run_fleet(fleet, executor_for(fleet.largest))
+
+
+def train_transferable(
+    molecules: Sequence[str],
+    folder: str | Path,
+    *,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Outcome]:
+    """Train one Cartesian field on some molecules and ask it about others.
+
+    Args:
+        molecules: Sequences of those that it is asked about; it learns from
+            ``transferable.training_molecules``.
+        folder: Of the run.
+        config: YAML file of settings.
+        settings: More of them by dotted name.
+
+    Returns: Of every molecule one outcome with the field as it is, and one with it fine-tuned.
+    Raises: InputError: as `train_fleet`.
+    """
+    resolved = _resolved(Config, config, settings)
+    run = prepare_transferable(resolved, ",".join(molecules), Path(folder).absolute(), resume=True)
+    first, *_ = run.zero_shot.values()
+    return run_transferable(run, executor_for(first))
+
+
+def sweep(
+    config: str | Path,
+    folder: str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+) -> TrialResult:
+    """Run many trials over a space of settings on Ray Tune.
+
+    Args:
+        config: YAML file of the sweep.
+        folder: Gets the trials, their table and figures, and ``best.yaml``.
+        settings: Settings that win over the file's, by dotted name.
+        resume: Whether to continue the sweep in the folder, if there is one.
+
+    Returns: The best trial.
+    Raises: InputError: an unusable sweep, another one's folder, or no trial that finished.
+    """
+    # Ray takes seconds to import, which an error should not wait for.
+    from bnce_dist.distributed.sweep import run_sweep
+
+    resolved, base = resolve(_resolved(SweepConfig, config, settings))
+    sweep_folder = SweepFolder(Path(folder).absolute())
+    sweep_folder.require_same_sweep(resolved, resume=resume)
+    return run_sweep(resolved, base, sweep_folder)
+
+
+def learn_planar(
+    folder: str | Path,
+    *,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Learn a density in the plane and measure how far it is from the true one.
+
+    Args:
+        folder: Of the run.
+        config: YAML file of settings; by default our recipe.
+        settings: More of them by dotted name, e.g. ``{"system": "checkerboard"}``.
+
+    Returns: Divergences on the grid [nats], steps and processor time.
+    Raises: InputError: unusable settings, or another run's folder.
+    """
+    resolved = _resolved(PlanarConfig, config, settings)
+    cluster = resolved.cluster
+    executor = create_executor(
+        cluster.executor or "local", cluster.num_workers, require_gpus=cluster.require_gpus
+    )
+    return run_tracked(resolved, Path(folder).absolute(), executor)
+
+
+def evaluate_pretrained(
+    weights: str | Path,
+    folder: str | Path,
+    *,
+    comparison: Comparison | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Sample a velocity field others trained, learn its density, reweight to a potential.
+
+    Args:
+        weights: A released file, under its released name.
+        folder: Of the run.
+        comparison: What other people found for the molecule.
+        config: YAML file of settings.
+        settings: More of them by dotted name.
+
+    Returns: The free energy with its diagnostics, as in ``metrics.json``.
+    Raises: InputError: unusable weights, settings or folder.
+    """
+    values = {"weights": str(weights), **(settings or {})}
+    resolved = _resolved(PretrainedConfig, config, values)
+    run = PretrainedRun(resolved, Path(folder).absolute())
+    cluster = resolved.cluster
+    executor = create_executor(cluster.executor, cluster.num_workers)
+    return evaluate_pretrained_field(run, executor, comparison)
+
+
+def _resolved(
+    schema: type[Schema], config: str | Path | None, settings: Mapping[str, Any] | None
+) -> Schema:
+    return with_values(load_config(schema, Path(config) if config else None), settings or {})
 
 
 def _run(simulation: Simulation, last_stage: str) -> None:

@@ -1,5 +1,7 @@
 """The interface from Python: ten lines from a molecule to a free energy."""
 
+import inspect
+import json
 import math
 import shutil
 from pathlib import Path
@@ -7,8 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bnce_dist import Molecule, simulate, train
+import bnce_dist
+from bnce_dist import Molecule, learn_planar, simulate, train, train_fleet
 from bnce_dist.cli.main import app
+from bnce_dist.core.errors import InputError
 
 SMOKE = Path(__file__).parents[1] / "jobs" / "configs" / "smoke.yaml"
 LOCAL = {"cluster.executor": "local"}
@@ -46,3 +50,27 @@ def test_the_command_simulates_what_the_function_does(finished_run: Path, tmp_pa
 def test_unknown_names_are_unknown() -> None:
     with pytest.raises(ImportError):
         from bnce_dist import simulates  # noqa: F401
+
+
+def test_every_kind_of_run_is_a_function_with_a_docstring() -> None:
+    names = ("simulate", "train", "train_fleet", "train_transferable", "sweep", "learn_planar")
+    for name in (*names, "evaluate_pretrained"):
+        function = getattr(bnce_dist, name)
+        assert name in bnce_dist.__all__
+        for part in ("Args:", "Raises: InputError"):
+            assert part in inspect.getdoc(function), name
+
+
+def test_a_planar_run_from_python(tmp_path: Path) -> None:
+    settings = {"energy.num_steps": 40, "energy.warmup_steps": 10, "data.num_samples": 2000}
+    metrics = learn_planar(tmp_path / "run", settings={"system": "rings", **settings})
+    assert metrics["system"] == "rings"
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
+    with pytest.raises(InputError, match="nearest is checkerboard"):
+        learn_planar(tmp_path / "other", settings={"system": "chekerboard"})
+
+
+def test_a_fleet_of_unusable_molecules_computes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="different sequences"):
+        train_fleet(["AC", "AC"], tmp_path)
+    assert not list(tmp_path.iterdir())
