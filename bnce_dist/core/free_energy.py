@@ -1,26 +1,33 @@
-"""Free-energy differences between states of a weighted ensemble."""
+"""Free-energy differences between a state and the rest of a weighted ensemble."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.weights import Weights
+from bnce_dist.core.strata import BoolArray, FloatArray, Side, SideWeights, light_log_ratio
+
+_MIN_EXACT = 10
+_MIN_SAMPLES = 2
 
 
 @dataclass(frozen=True)
 class FreeEnergyDifference:
-    """``f(state) - f(rest)`` with its bootstrap error.
+    """``f(state) - f(rest)`` with its bootstrap error and the evidence for believing it.
 
     Args:
         value_kT: The difference [kT]; positive when the state is the rarer one.
         stderr_kT: Standard deviation over bootstrap replicates [kT].
-        interval_kT: Their 2.5th and 97.5th percentile [kT].
+        interval_kT: 95 % interval [kT].
         num_in_state: Samples inside the state.
         num_samples: Samples in all.
         weight_in_state: Probability of the state.
+        state: The weights inside.
+        rest: The weights outside.
+        largest_variance_share: Share of the variance that a single sample makes.
     """
 
     value_kT: float
@@ -29,6 +36,9 @@ class FreeEnergyDifference:
     num_in_state: int
     num_samples: int
     weight_in_state: float
+    state: SideWeights
+    rest: SideWeights
+    largest_variance_share: float
 
 
 def delta_f(
@@ -42,7 +52,8 @@ def delta_f(
 
     .. math:: \Delta f = -\ln \frac{\sum_{in} w}{\sum_{out} w}
 
-    The bootstrap resamples independent samples; correlated ones need a resampling of blocks.
+    The samples are taken as independent; correlated ones need a resampling of blocks. The weights
+    are taken as exact; their own error, if they have one, is not in the error bar.
 
     Args:
         log_weights: Unnormalised, ``(samples,)`` [nats]; zeros for an unweighted ensemble.
@@ -50,81 +61,157 @@ def delta_f(
         num_bootstrap: Replicates.
         seed: Of the replicates.
 
-    Raises: InputError: lengths differ, ``in_state`` is not boolean, or one side of the division
-        is empty in the samples or in a replicate, so that no error bar exists.
+    Raises: InputError: lengths differ, ``in_state`` is not boolean, a NaN or ``inf``, or a side
+        has fewer than two samples or no weight.
     """
-    weights = Weights(np.asarray(log_weights)).normalised
-    inside = _checked_state(in_state, len(weights), num_bootstrap)
-    rng = np.random.default_rng(seed)
-    rows = (rng.integers(len(weights), size=len(weights)) for _ in range(num_bootstrap))
-    replicates = np.array([_log_ratio(weights[row], inside[row]) for row in rows])
-    return _difference(_log_ratio(weights, inside), replicates, inside)
+    weights, inside = _checked(log_weights, in_state, num_bootstrap)
+    every = np.ones(len(weights), dtype=bool)
+    sides = [Side.split(weights[s], weights[s], every[s]) for s in (inside, ~inside)]
+    return _difference(sides[0], sides[1], inside, num_bootstrap, seed)
 
 
-def corrected_delta_f(
+def select_for_exact(
+    log_weights: ArrayLike, in_state: ArrayLike, *, num_random: int, num_heavy: int
+) -> NDArray[np.int64]:
+    """Return which samples are worth an exact log density.
+
+    The first ones, which are as good as drawn at random, calibrate the approximate weights; the
+    heaviest ones of each side decide its sum, and both sides decide ``delta_f`` alike.
+
+    Args:
+        log_weights: From the approximate density, ``(n,)`` [nats]; ``-inf`` for none.
+        in_state: Whether each sample is inside the state, ``(n,)`` bool.
+        num_random: How many of the first samples.
+        num_heavy: Half of it is how many of the heaviest samples of each side; some may be among
+            the first.
+
+    Returns: Rows, sorted and distinct.
+    Raises: InputError: more random samples than there are, a NaN, or shapes that differ.
+    """
+    weights, inside = _checked(log_weights, in_state)
+    if not 0 <= num_random <= len(weights) or num_heavy < 0:
+        raise InputError(
+            "samples with an exact density",
+            expected=f"0 to {len(weights)} at random and a number of heavy ones",
+            got=f"{num_random} and {num_heavy}",
+            remedy="evaluate fewer of them or draw more samples",
+        )
+    rows = [np.arange(num_random)]
+    for side in (inside, ~inside):
+        candidates = np.flatnonzero(side & np.isfinite(weights))
+        heaviest = np.argsort(-weights[candidates], kind="stable")[: num_heavy // 2]
+        rows.append(candidates[heaviest])
+    return np.unique(np.concatenate(rows))
+
+
+def stratified_delta_f(
     log_weights: ArrayLike,
     log_weights_exact: ArrayLike,
     in_state: ArrayLike,
     *,
-    num_bootstrap: int = 200,
+    num_random: int,
+    num_bootstrap: int = 500,
     seed: int = 0,
 ) -> FreeEnergyDifference:
-    r"""Return a free energy from many approximate weights, corrected by a few exact ones.
+    r"""Return a free energy from many approximate weights and a few exact ones.
 
-    .. math:: \Delta f = \Delta f^{approx}_{1 \dots n}
-              + \left(\Delta f^{exact}_{1 \dots m} - \Delta f^{approx}_{1 \dots m}\right)
+    Each side of the state is a heavy stratum ``H``, exact, and a light one ``L``, approximate and
+    calibrated by those of its samples ``K`` that were chosen at random:
 
-    The bracket estimates the error that the approximate density makes. Both of its terms are of
-    the same samples, so most of their noise cancels; the bootstrap, which resamples the first
-    ``m`` samples and the others apart, carries what is left of it into the error bar. The
-    approximate weights may be any function of the sample: clipped, or exact where it matters.
+    .. math:: \Delta f = \ln W_{out} - \ln W_{in}, \qquad
+              W = \sum_H w^{exact}
+                  + \frac{\sum_K w^{exact}}{\sum_K w^{approx}} \sum_L w^{approx}
+
+    ``H`` are the samples heavier, by approximate weight, than every one without an exact weight.
+    Replicates weigh samples by exponential variables, so none is ever without samples. The interval
+    takes Student's quantile at the freedom that the largest contributions leave to the variance,
+    and reaches as far as the tail of the exact weights may hold weight that no sample shows.
 
     Args:
-        log_weights: From the approximate density, ``(n,)`` [nats].
-        log_weights_exact: From the exact density of the first samples, ``(m,)`` [nats].
+        log_weights: From the approximate density, ``(n,)`` [nats]; ``-inf`` for none.
+        log_weights_exact: From the exact density, ``(n,)`` [nats]; NaN where it was not computed.
+            Rows as of `select_for_exact`.
         in_state: Whether each sample is inside the state, ``(n,)`` bool.
+        num_random: How many of the first samples have an exact weight whatever they weigh.
         num_bootstrap: Replicates.
         seed: Of the replicates.
 
-    Raises: InputError: as for `delta_f`, or more exact weights than samples.
-    Source: Giles (2008), Oper. Res. 56, 607: the two-level case of multilevel Monte Carlo.
+    Raises: InputError: lengths differ, a NaN among the approximate weights, a side has no weight,
+        fewer than two samples, or fewer than ten exact weights and others that are not.
+    Source: Cochran (1977), Sampling Techniques, sections 5 and 6 (stratified ratio estimator);
+        Rubin (1981), Ann. Statist. 9, 130 (Bayesian bootstrap); Satterthwaite (1946).
     """
-    weights = Weights(np.asarray(log_weights)).normalised
-    exact = Weights(np.asarray(log_weights_exact)).normalised
-    inside = _checked_state(in_state, len(weights), num_bootstrap)
-    count = len(exact)
-    if count > len(weights):
+    weights, inside = _checked(log_weights, in_state, num_bootstrap)
+    sides = _split(weights, log_weights_exact, inside, num_random)
+    return _difference(sides[0], sides[1], inside, num_bootstrap, seed)
+
+
+def stratified_log_weights(
+    log_weights: ArrayLike,
+    log_weights_exact: ArrayLike,
+    in_state: ArrayLike,
+    *,
+    num_random: int,
+) -> FloatArray:
+    """Return the log weights whose sums over the sides `stratified_delta_f` compares, ``(n,)``.
+
+    Exact in the heavy stratum of each side; elsewhere approximate, shifted by the side's
+    calibration [nats]. Arguments and errors are those of `stratified_delta_f`.
+    """
+    weights, inside = _checked(log_weights, in_state)
+    exact = np.asarray(log_weights_exact, dtype=np.float64)
+    result = weights.copy()
+    for mask, side in zip(
+        (inside, ~inside), _split(weights, exact, inside, num_random), strict=True
+    ):
+        part = weights[mask] + light_log_ratio(side)
+        part[side.heavy] = exact[mask][side.heavy]
+        result[mask] = part
+    return result
+
+
+def _split(
+    weights: FloatArray, log_weights_exact: ArrayLike, inside: BoolArray, num_random: int
+) -> tuple[Side, Side]:
+    exact = np.asarray(log_weights_exact, dtype=np.float64)
+    if exact.shape != weights.shape or np.isposinf(exact).any():
         raise InputError(
             "log_weights_exact",
-            expected=f"at most {len(weights)}, one per sample",
-            got=count,
-            remedy="give the exact weights of the first samples only",
+            expected=f"{len(weights)} values below inf, NaN where not computed",
+            got=f"shape {exact.shape}, {np.isposinf(exact).sum()} inf",
+            remedy="fill the rows without an exact density with NaN",
         )
+    random = np.arange(len(weights)) < num_random
+    random &= ~np.isnan(exact)
+    for name, side in (("in the state", inside), ("outside the state", ~inside)):
+        num_exact = int((~np.isnan(exact[side])).sum())
+        if num_exact < min(_MIN_EXACT, int(np.isfinite(weights[side]).sum())):
+            raise InputError(
+                f"exact log densities {name}",
+                expected=f"at least {_MIN_EXACT}, or of every sample there",
+                got=f"{num_exact} of {side.sum()} samples",
+                remedy="compute more of them (evaluate.num_exact)",
+            )
+    one, other = (Side.split(weights[s], exact[s], random[s]) for s in (inside, ~inside))
+    return one, other
 
-    def estimate(first: NDArray[np.int64], others: NDArray[np.int64]) -> float:
-        rows = np.concatenate([first, others])
-        return (
-            _log_ratio(weights[rows], inside[rows])
-            + _log_ratio(exact[first], inside[first])
-            - _log_ratio(weights[first], inside[first])
+
+def _checked(
+    log_weights: ArrayLike, in_state: ArrayLike, num_bootstrap: int = 2
+) -> tuple[FloatArray, BoolArray]:
+    weights, inside = np.asarray(log_weights, dtype=np.float64), np.asarray(in_state)
+    num_bad = int((np.isnan(weights) | np.isposinf(weights)).sum())
+    if weights.ndim != 1 or num_bad:
+        raise InputError(
+            "log_weights",
+            expected="one list without NaN or inf",
+            got=f"shape {weights.shape}, {num_bad} NaN or inf",
+            remedy="find the samples whose density or potential is not finite",
         )
-
-    rng = np.random.default_rng(seed)
-    every = np.arange(len(weights))
-    parts = every[:count], every[count:]
-    replicates = np.array([
-        estimate(*(rng.choice(part, size=len(part)) if len(part) else part for part in parts))
-        for _ in range(num_bootstrap)
-    ])  # fmt: skip
-    return _difference(estimate(*parts), replicates, inside)
-
-
-def _checked_state(in_state: ArrayLike, num_samples: int, num_bootstrap: int) -> NDArray[np.bool_]:
-    inside = np.asarray(in_state)
-    if inside.dtype != np.bool_ or inside.shape != (num_samples,):
+    if inside.dtype != np.bool_ or inside.shape != weights.shape:
         raise InputError(
             "in_state",
-            expected=f"{num_samples} booleans, one per log weight",
+            expected=f"{len(weights)} booleans, one per log weight",
             got=f"{inside.dtype} of shape {inside.shape}",
             remedy="compare the samples' order parameter with the state's bounds",
         )
@@ -132,31 +219,46 @@ def _checked_state(in_state: ArrayLike, num_samples: int, num_bootstrap: int) ->
         raise InputError(
             "num_bootstrap", expected="at least 2", got=num_bootstrap, remedy="200 is enough"
         )
-    return inside
-
-
-def _log_ratio(weights: NDArray[np.float64], inside: NDArray[np.bool_]) -> float:
-    """Return ln(weight outside / weight inside), not finite where one of them is zero."""
-    weight_in, weight_out = float(weights[inside].sum()), float(weights[~inside].sum())
-    return math.log(weight_out / weight_in) if weight_in and weight_out else math.nan
+    num_inside = int(inside.sum())
+    if min(num_inside, len(inside) - num_inside) < _MIN_SAMPLES:
+        raise InputError(
+            "delta_f",
+            expected=f"samples on both sides of the state, at least {_MIN_SAMPLES}",
+            got=f"{num_inside} of {len(inside)} samples inside the state",
+            remedy="draw more samples or enrich the rarer side",
+        )
+    for name, side in (("in the state", inside), ("outside the state", ~inside)):
+        if not np.isfinite(weights[side]).any():
+            raise InputError(
+                f"weights {name}",
+                expected="at least one above zero",
+                got=f"{side.sum()} samples, all of weight zero",
+                remedy="draw more samples, or train the emulator on more of that side",
+            )
+    return weights, inside
 
 
 def _difference(
-    value: float, replicates: NDArray[np.float64], inside: NDArray[np.bool_]
+    state: Side, rest: Side, inside: BoolArray, num_bootstrap: int, seed: int
 ) -> FreeEnergyDifference:
-    if not (math.isfinite(value) and np.isfinite(replicates).all()):
-        raise InputError(
-            "delta_f",
-            expected="samples on both sides of the state, enough for every bootstrap replicate",
-            got=f"{inside.sum()} of {len(inside)} samples inside the state",
-            remedy="draw more samples or enrich the rarer side",
-        )
-    low, high = np.percentile(replicates, [2.5, 97.5])
+    value = rest.log_sum - state.log_sum
+    rng = np.random.default_rng(seed)
+    in_state, in_rest = (side.replicates(num_bootstrap, rng) for side in (state, rest))
+    stderr = float((in_rest.log_sums - in_state.log_sums).std(ddof=1))
+    squares = np.concatenate([np.square(side.influence) for side in (state, rest)])
+    freedom = 2 * squares.sum() ** 2 / np.square(squares).sum()
+    reach = float(stats.t.ppf(0.975, freedom)) * stderr
+    state_weights, rest_weights = state.summary(in_state), rest.summary(in_rest)
+    low = value - math.hypot(reach, state_weights.hidden_kT)
+    high = value + math.hypot(reach, rest_weights.hidden_kT)
     return FreeEnergyDifference(
         value_kT=value,
-        stderr_kT=float(replicates.std(ddof=1)),
-        interval_kT=(float(low), float(high)),
+        stderr_kT=stderr,
+        interval_kT=(low, high),
         num_in_state=int(inside.sum()),
         num_samples=len(inside),
-        weight_in_state=1 / (1 + math.exp(value)),
+        weight_in_state=float(1 / (1 + np.exp(value))),
+        state=state_weights,
+        rest=rest_weights,
+        largest_variance_share=float(squares.max() / squares.sum()),
     )

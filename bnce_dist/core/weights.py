@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.tails import fit_tail
 
 FloatArray = NDArray[np.float64]
 
@@ -122,21 +123,14 @@ class Weights:
         Raises: InputError: fewer than five weights in the tail.
         Source: Vehtari et al. (2024), sections 2 and 3.1.
         """
-        scaled = np.sort(np.exp(self.log_weights - self.log_weights.max()))
-        tail_size = math.ceil(min(0.2 * self.num_samples, 3 * math.sqrt(self.num_samples)))
-        cutoff = scaled[-tail_size - 1] if tail_size < self.num_samples else 0.0
-        exceedances = scaled[-tail_size:] - cutoff
-        exceedances = exceedances[exceedances > 0]
-        if tail_size >= 5 and len(exceedances) == 0:
-            return 0.0
-        if len(exceedances) < 5:
+        if not (tail := fit_tail(self.log_weights)):
             raise InputError(
                 "pareto_k",
                 expected="at least 5 weights in the tail",
-                got=f"{len(exceedances)} of {self.num_samples} samples",
+                got=f"{self.num_samples} samples, {self.num_rejected} without weight",
                 remedy="draw more samples",
             )
-        return generalised_pareto_shape(exceedances)
+        return tail.shape
 
     def clipped(self, fraction: float = 0.002) -> tuple["Weights", ClipReport]:
         """Return weights whose top ``fraction`` is lowered to the largest of the others.
@@ -159,31 +153,6 @@ class Weights:
         removed = 1 - math.exp(logsumexp(lowered) - logsumexp(self.log_weights))
         num_clipped = int((self.log_weights > threshold).sum())
         return Weights(lowered), ClipReport(fraction, num_clipped, threshold, removed)
-
-
-def generalised_pareto_shape(exceedances: FloatArray) -> float:
-    r"""Return the shape ``k`` of a generalised Pareto distribution located at 0.
-
-    The likelihood of :math:`\theta = -k/\sigma` is profiled on a grid that adapts to the data and
-    averaged, then ``k`` is shrunk towards 0.5 by a prior worth ten observations.
-
-    Args:
-        exceedances: Positive, ``(samples,)``.
-
-    Source: Zhang & Stephens (2009), section 3; Vehtari et al. (2024), appendix G.
-    """
-    x = np.sort(exceedances)
-    num_samples = len(x)
-    grid_size = 30 + int(math.sqrt(num_samples))
-    quartile = x[int(num_samples / 4 + 0.5) - 1]
-    steps = 1 - np.sqrt(grid_size / (np.arange(1, grid_size + 1) - 0.5))
-    theta = 1 / x[-1] + steps / (3 * quartile)
-    shape = np.log1p(-theta[:, None] * x).mean(1)
-    log_likelihood = num_samples * (np.log(-theta / shape) - shape - 1)
-    posterior = np.exp(log_likelihood - logsumexp(log_likelihood))
-    theta_mean = (posterior * theta).sum()
-    k = np.log1p(-theta_mean * x).mean()
-    return float((num_samples * k + 10 * 0.5) / (num_samples + 10))
 
 
 def _float64(values: ArrayLike | torch.Tensor) -> FloatArray:

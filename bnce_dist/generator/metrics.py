@@ -1,5 +1,6 @@
 """From evaluated samples to the numbers of a run; everything here is float64 numpy."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,7 +16,12 @@ from bnce_dist.config.section import (
     Section,
 )
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.free_energy import FreeEnergyDifference, corrected_delta_f, delta_f
+from bnce_dist.core.free_energy import (
+    FreeEnergyDifference,
+    delta_f,
+    stratified_delta_f,
+    stratified_log_weights,
+)
 from bnce_dist.core.metrics import torus_wasserstein_2, wasserstein_2
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights, log_weights
@@ -27,10 +33,11 @@ class EvaluateConfig(Section):
     num_samples: Annotated[int, Field(ge=100)] = 10_000
     """Held-out samples that are reweighted."""
     num_exact: Annotated[int, Field(ge=10)] = 2_000
-    """Of them, those with an exact likelihood, which corrects the learned one's delta_f."""
+    """Of them, the first ones get an exact likelihood, which corrects the learned one; as many as
+    num_samples is all of them."""
     num_exact_top: Annotated[int, Field(ge=0)] | None = None
-    """Samples of the largest weights that get one too, there an error of the model decides most;
-    null is a quarter of num_exact."""
+    """Samples of the largest weights that get one too, half of them on each side of the state; null
+    is a quarter of num_exact, and at least ten on each side."""
     shard_size: Count = 1_000
     """Samples per shard."""
     exact_shard_size: Count = 50
@@ -55,8 +62,8 @@ FloatArray = NDArray[np.float64]
 
 # Points of an optimal matching of torsions, whose time grows with their cube.
 _MATCHED_POINTS = 2000
-# Samples whose largest fifth can be fitted by a tail.
-_MIN_FOR_TAIL = 50
+# Draws of torsions that distances are averaged over.
+_NUM_MATCHINGS = 3
 
 
 @dataclass(frozen=True)
@@ -66,22 +73,20 @@ class Samples:
     Args:
         reduced_potential: ``(n,)`` [kT]; infinite where the sample is no molecule.
         log_density: Learned log density, ``(n,)`` [nats].
-        log_density_exact: Of the first samples, ``(m,)`` [nats].
-        top: Of the other samples, those of the largest learned weights, ``(k,)`` int.
-        log_density_top: Their exact log density, ``(k,)`` [nats].
+        log_density_exact: Exact log density, ``(n,)``; NaN where it was not computed [nats].
+        num_random: How many of the first samples have one; the others that do weigh most.
         in_state: ``(n,)`` bool.
         valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
         native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
         mirrored: Whether the sample was the mirror image and was inverted, ``(n,)`` bool.
         cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
-        cpu_seconds_exact: Of the exact one, ``(m,)`` [s].
+        cpu_seconds_exact: Of the exact one, where it was computed [s].
     """
 
     reduced_potential: FloatArray
     log_density: FloatArray
     log_density_exact: FloatArray
-    top: NDArray[np.int64]
-    log_density_top: FloatArray
+    num_random: int
     in_state: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     native_chirality: NDArray[np.bool_]
@@ -100,13 +105,13 @@ class Samples:
         # Version 0.1 computed only those of the first samples.
         is_top = exact.get("is_top", np.zeros(len(exact["log_density_z"]), dtype=bool))
         rows = exact.get("row", np.arange(len(is_top)))
-        log_density_exact = exact["log_density_z"] - evaluated["log_det_decode"][rows]
+        log_density_exact = np.full(len(evaluated["log_density"]), np.nan)
+        log_density_exact[rows] = exact["log_density_z"] - evaluated["log_det_decode"][rows]
         return cls(
             reduced_potential=evaluated["reduced_potential"],
             log_density=evaluated["log_density"],
-            log_density_exact=log_density_exact[~is_top],
-            top=rows[is_top],
-            log_density_top=log_density_exact[is_top],
+            log_density_exact=log_density_exact,
+            num_random=int((~is_top).sum()),
             in_state=in_state,
             valid=evaluated["valid"],
             native_chirality=evaluated["native_chirality"],
@@ -117,36 +122,22 @@ class Samples:
         )
 
     @property
-    def num_exact(self) -> int:
-        """How many of the first samples have an exact likelihood."""
-        return len(self.log_density_exact)
-
-    @property
     def is_molecule(self) -> NDArray[np.bool_]:
         """Which samples are the molecule, ``(n,)``; the others have weight zero."""
         return self.valid & self.native_chirality
 
     @property
-    def log_density_refined(self) -> FloatArray:
-        """Exact log densities where the learned weight is largest, else learned ones, ``(n,)``.
-
-        The learned ones are shifted by their median error, or the two kinds would not match.
-        """
-        if not len(self.top):
-            return self.log_density
-        error = self.log_density[: self.num_exact] - self.log_density_exact
-        refined = self.log_density - np.median(error)
-        refined[self.top] = self.log_density_top
-        # Those of the first samples that weigh as much are treated alike.
-        learned = self.log_weights_learned
-        heavy = np.flatnonzero(learned[: self.num_exact] >= learned[self.top].min())
-        refined[heavy] = self.log_density_exact[heavy]
-        return refined
-
-    @property
     def log_weights(self) -> FloatArray:
-        """Log weights by the refined density, ``(n,)``; mirror images have none."""
-        return log_weights(self._potential(), self.log_density_refined)
+        """The weights that every number is of, ``(n,)`` [nats]; mirror images have none.
+
+        Exact where they are heaviest on either side of the state, elsewhere learned and calibrated.
+        """
+        return stratified_log_weights(
+            self.log_weights_learned,
+            self.log_weights_exact,
+            self.in_state,
+            num_random=self.num_random,
+        )
 
     @property
     def log_weights_learned(self) -> FloatArray:
@@ -155,8 +146,8 @@ class Samples:
 
     @property
     def log_weights_exact(self) -> FloatArray:
-        """Log weights by the exact density, ``(m,)``."""
-        return log_weights(self._potential()[: self.num_exact], self.log_density_exact)
+        """Log weights by the exact density, ``(n,)``; NaN where it was not computed."""
+        return -self._potential() - self.log_density_exact
 
     def _potential(self) -> FloatArray:
         """The target is the molecule as it is: its mirror images are impossible."""
@@ -196,25 +187,26 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
     learned_weights = Weights(samples.log_weights_learned)
     learned = _delta_f(learned_weights, samples.in_state, config, seed)
     of_clipped = _delta_f(clipped, samples.in_state, config, seed)
-    corrected = corrected_delta_f(
-        weights.log_weights,
+    result = stratified_delta_f(
+        samples.log_weights_learned,
         samples.log_weights_exact,
         samples.in_state,
+        num_random=samples.num_random,
         num_bootstrap=config.num_bootstrap,
         seed=seed_from(seed, "bootstrap"),
     )
     return {
-        "delta_f_kT": corrected.value_kT,
-        "delta_f_stderr_kT": corrected.stderr_kT,
-        "delta_f_interval_kT": list(corrected.interval_kT),
+        "delta_f_kT": result.value_kT,
+        "delta_f_stderr_kT": result.stderr_kT,
+        "delta_f_interval_kT": list(result.interval_kT),
         # By the energy model alone; its error bar knows nothing of the model's own error.
         "delta_f_learned_kT": learned.value_kT,
         "delta_f_learned_stderr_kT": learned.stderr_kT,
         "delta_f_clipped_kT": of_clipped.value_kT,
-        "num_in_state": corrected.num_in_state,
-        "weight_in_state": corrected.weight_in_state,
+        "num_in_state": result.num_in_state,
+        "weight_in_state": result.weight_in_state,
         **weight_diagnostics(weights, samples.in_state),
-        "pareto_k": _pareto_k(samples, weights),
+        **evidence(result),
         "ess_fraction_clipped": clipped.ess_fraction,
         "clip_fraction": clip.fraction,
         "clip_weight_removed": clip.weight_removed,
@@ -224,9 +216,32 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "ess_fraction_learned": learned_weights.ess_fraction,
         "pareto_k_learned": learned_weights.pareto_k,
         "log_z": _log_z(learned_weights),
-        "num_exact_top": len(samples.top),
+        "num_exact_top": int(np.isfinite(samples.log_density_exact[samples.num_random :]).sum()),
         **_exact_metrics(samples, config, seed),
     }
+
+
+def evidence(result: FreeEnergyDifference) -> dict[str, Any]:
+    """Return what a verdict on a free energy needs, under the names of ``metrics.json``."""
+    sides = {"in_state": result.state, "outside_state": result.rest}
+    numbers: dict[str, Any] = {
+        "pareto_k": max(side.pareto_k for side in sides.values()),
+        "largest_weight_share": max(side.largest_share for side in sides.values()),
+        "largest_variance_share": result.largest_variance_share,
+        "correction_kT": result.rest.correction_kT - result.state.correction_kT,
+        "correction_stderr_kT": math.hypot(
+            result.rest.correction_stderr_kT, result.state.correction_stderr_kT
+        ),
+    }
+    for name, side in sides.items():
+        numbers |= {
+            f"num_exact_{name}": side.num_exact,
+            f"ess_exact_{name}": side.ess,
+            f"pareto_k_{name}": side.pareto_k,
+            f"correction_{name}_kT": side.correction_kT,
+            f"correction_{name}_stderr_kT": side.correction_stderr_kT,
+        }
+    return numbers
 
 
 def weight_diagnostics(weights: Weights, in_state: NDArray[np.bool_]) -> dict[str, Any]:
@@ -270,14 +285,19 @@ def distances_to_reference(
         return wasserstein_2(energies, reference_energies[0], own_weights, reference_energies[1])
 
     def torsion_w2(own: FloatArray, own_weights: FloatArray | None) -> float:
-        return torus_wasserstein_2(
-            own,
-            reference.torsions,
-            own_weights,
-            reference.weights,
-            num_points=_MATCHED_POINTS,
-            seed=seed_from(seed, "torsion distance"),
-        )
+        # One draw is a random number; the root of the mean square over several is steadier.
+        draws = [
+            torus_wasserstein_2(
+                own,
+                reference.torsions,
+                own_weights,
+                reference.weights,
+                num_points=_MATCHED_POINTS,
+                seed=seed_from(seed, "torsion distance", index),
+            )
+            for index in range(_NUM_MATCHINGS)
+        ]
+        return float(np.sqrt(np.mean(np.square(draws))))
 
     return {
         "energy_w2_emulator_kT": energy_w2(None),
@@ -286,17 +306,6 @@ def distances_to_reference(
         "torsion_w2_rad": torsion_w2(torsions, weights),
         "torsion_w2_baseline_rad": torsion_w2(reference.torsions, reference.weights),
     }
-
-
-def _pareto_k(samples: Samples, refined: Weights) -> float:
-    """Return the shape of the weights' tail.
-
-    Refined weights have a ceiling where the exact ones begin, which spoils a fit of their tail; the
-    exact ones of the first samples are a fair sample of it, if they are enough.
-    """
-    exact = Weights(samples.log_weights_exact)
-    enough = exact.num_samples - exact.num_rejected >= _MIN_FOR_TAIL
-    return exact.pareto_k if enough and len(samples.top) else refined.pareto_k
 
 
 def _require_molecules(samples: Samples) -> None:
@@ -312,10 +321,10 @@ def _require_molecules(samples: Samples) -> None:
 
 
 def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
-    count = samples.num_exact
-    weights = Weights(samples.log_weights_exact)
+    count = samples.num_random
+    weights = Weights(samples.log_weights_exact[:count])
     exact = _delta_f(weights, samples.in_state[:count], config, seed)
-    error = samples.log_density[:count] - samples.log_density_exact
+    error = samples.log_density[:count] - samples.log_density_exact[:count]
     learned_cost, exact_cost = np.median(samples.cpu_seconds), np.median(samples.cpu_seconds_exact)
     return {
         "delta_f_exact_kT": exact.value_kT,

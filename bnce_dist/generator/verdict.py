@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MIN_EFFECTIVE_SAMPLES = 100
+from bnce_dist.core.reliability import deviation, pareto_k_limit
+
 MIN_EFFECTIVE_SAMPLES_PER_SIDE = 30
-MAX_PARETO_K = 0.7
 MAX_REJECTED = 0.2
-MAX_LOG_DENSITY_ERROR_KT = 1.0
+MAX_WEIGHT_SHARE = 0.2
+MAX_CORRECTION_STDERR_KT = 0.15
+MAX_DEVIATION = 3.0
+MAX_NEGATIVE_DETERMINANTS = 0.001
+MIN_FORWARD_OVER_REVERSE = 0.1
+_SIDES = {"in_state": "in the state", "outside_state": "outside the state"}
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,26 @@ class _Check:
 
 
 def judge(metrics: Mapping[str, Any]) -> Verdict:
-    """Judge an estimate by the diagnostics of its weights.
+    """Judge an estimate by the weights on each side of the state, its model, and its reference.
+
+    What was not measured is not judged, but an estimate by a learned density whose own error was
+    never measured is not reliable.
 
     Args:
-        metrics: As of ``metrics.json``. Where no exact likelihoods were computed,
-            ``log_density_error_sd_kT`` is absent and the energy model is taken as it is.
+        metrics: As of ``metrics.json``. ``correction_stderr_kT`` is the standard error of the
+            learned density's measured correction; without it the error bar is of sampling only.
     """
-    checks = [_effective_samples(metrics), _tail(metrics), _coverage(metrics), _rejected(metrics)]
-    if "log_density_error_sd_kT" in metrics:
-        checks.append(_learned_density(metrics))
+    checks = [*_tails(metrics), _coverage(metrics), _largest(metrics), _rejected(metrics)]
+    checks.append(_correction(metrics))
+    checks += [
+        check(metrics)
+        for name, check in (
+            ("num_negative_determinants", _determinants),
+            ("forward_ess_in_state", _forward),
+            ("delta_f_reference_kT", _reference),
+        )
+        if metrics.get(name) is not None
+    ]
     failed = [check for check in checks if not check.passes]
     if not failed:
         return Verdict(True, tuple(f"{check.finding}." for check in checks), ())
@@ -87,36 +103,40 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _effective_samples(metrics: Mapping[str, Any]) -> _Check:
-    num_samples = metrics["ess_num_samples"]
-    effective = metrics["ess_fraction"] * num_samples
-    factor = MIN_EFFECTIVE_SAMPLES / effective
-    return _Check(
-        effective >= MIN_EFFECTIVE_SAMPLES,
-        f"{num_samples} samples are worth {effective:.0f} independent ones",
-        f"fewer than {MIN_EFFECTIVE_SAMPLES}",
-        f"Draw at least {factor:.1f} times as many samples (evaluate.num_samples), or train "
-        "the emulator longer (emulator.num_steps)",
-    )
-
-
-def _tail(metrics: Mapping[str, Any]) -> _Check:
-    return _Check(
-        metrics["pareto_k"] < MAX_PARETO_K,
-        f"The tail of the weights has a Pareto k of {metrics['pareto_k']:.2f}",
-        f"not below {MAX_PARETO_K}: a few samples decide, and more of them do not help",
-        "Train the emulator longer or make it wider (emulator.num_steps, emulator.width)",
-    )
+def _tails(metrics: Mapping[str, Any]) -> list[_Check]:
+    checks = []
+    for name, where in _SIDES.items():
+        shape, limit = metrics[f"pareto_k_{name}"], pareto_k_limit(metrics[f"num_exact_{name}"])
+        checks.append(
+            _Check(
+                shape < limit,
+                f"The tail of the weights {where} has a Pareto k of {shape:.2f}",
+                f"not below {limit:.2f}: a few samples decide",
+                "Train the emulator longer or make it wider (emulator.num_steps, emulator.width)",
+            )
+        )
+    return checks
 
 
 def _coverage(metrics: Mapping[str, Any]) -> _Check:
-    inside, outside = metrics["ess_in_state"], metrics["ess_outside_state"]
+    inside, outside = metrics["ess_exact_in_state"], metrics["ess_exact_outside_state"]
     return _Check(
         min(inside, outside) >= MIN_EFFECTIVE_SAMPLES_PER_SIDE,
         f"The state holds {inside:.0f} effective samples, the rest {outside:.0f}",
         f"and each side needs {MIN_EFFECTIVE_SAMPLES_PER_SIDE}",
-        "Draw more samples, or train on data with a larger share of the rarer side "
-        "(dataset.state_fraction)",
+        "Draw more samples (evaluate.num_samples), or train on data with a larger share of the "
+        "rarer side (dataset.state_fraction)",
+    )
+
+
+def _largest(metrics: Mapping[str, Any]) -> _Check:
+    share = metrics["largest_weight_share"]
+    return _Check(
+        share <= MAX_WEIGHT_SHARE,
+        f"One sample has {share:.1%} of the weight on its side of the state",
+        f"more than {MAX_WEIGHT_SHARE:.0%}",
+        "Draw more samples (evaluate.num_samples), or train the emulator longer "
+        "(emulator.num_steps)",
     )
 
 
@@ -130,11 +150,68 @@ def _rejected(metrics: Mapping[str, Any]) -> _Check:
     )
 
 
-def _learned_density(metrics: Mapping[str, Any]) -> _Check:
-    error = metrics["log_density_error_sd_kT"]
+def _correction(metrics: Mapping[str, Any]) -> _Check:
+    error = metrics.get("correction_stderr_kT")
+    if error is None:
+        return _Check(
+            False,
+            "The error bar is of sampling only",
+            "the error of the learned density is not in it",
+            "Measure that by exact likelihoods (bnce evaluate --num-exact 1000)",
+        )
     return _Check(
-        error <= MAX_LOG_DENSITY_ERROR_KT,
-        f"The learned log density scatters by {error:.2f} kT about the exact one",
-        f"more than {MAX_LOG_DENSITY_ERROR_KT:.0f} kT",
-        "Train the energy model longer or make it wider (energy.num_steps, energy.width)",
+        error <= MAX_CORRECTION_STDERR_KT,
+        f"The correction of the learned density is known to {error:.3f} kT",
+        f"worse than {MAX_CORRECTION_STDERR_KT:.2f} kT",
+        "Compute more exact likelihoods (evaluate.num_exact), or train the energy model longer "
+        "(energy.num_steps)",
+    )
+
+
+def _determinants(metrics: Mapping[str, Any]) -> _Check:
+    count = metrics["num_negative_determinants"]
+    total = metrics["num_exact_in_state"] + metrics["num_exact_outside_state"]
+    return _Check(
+        count <= MAX_NEGATIVE_DETERMINANTS * total,
+        f"{count} of {total} samples passed a step that turns space inside out",
+        "where the exact density is not that of the samples",
+        "Integrate in more steps (emulator.num_ode_steps), or train the emulator longer",
+    )
+
+
+def _forward(metrics: Mapping[str, Any]) -> _Check:
+    """Compare what frames of the simulation say of the weights with what samples say of them."""
+    ratios = {
+        where: metrics[f"forward_ess_{name}"] / metrics[f"reverse_ess_{name}"]
+        for name, where in _SIDES.items()
+        if metrics[f"reverse_ess_{name}"] > 0
+    }
+    worst = min(ratios, key=lambda where: ratios[where])
+    return _Check(
+        ratios[worst] >= MIN_FORWARD_OVER_REVERSE,
+        f"Frames of the simulation {worst} are worth {ratios[worst]:.2f} of what the emulator's "
+        "samples there are",
+        f"less than {MIN_FORWARD_OVER_REVERSE:.1f}: the emulator lacks conformations that the "
+        "simulation visits",
+        "Train the emulator on more data that hold them (dataset.num_chains, "
+        "reference.production_ps), or longer (emulator.num_steps)",
+    )
+
+
+def _reference(metrics: Mapping[str, Any]) -> _Check:
+    distance = deviation(
+        metrics["delta_f_kT"],
+        metrics["delta_f_stderr_kT"],
+        metrics["delta_f_reference_kT"],
+        metrics["delta_f_reference_stderr_kT"],
+    )
+    converged = metrics.get("delta_f_reference_converged", True)
+    source = metrics.get("delta_f_reference_source", "the reference")
+    return _Check(
+        not converged or distance <= MAX_DEVIATION,
+        f"The estimate is {distance:.1f} combined standard errors from its reference ({source}"
+        f"{'' if converged else ', not converged'})",
+        f"more than {MAX_DEVIATION:.0f}",
+        "Look for what the emulator lacks in the figures, and run the reference longer "
+        "(reference.production_ps)",
     )

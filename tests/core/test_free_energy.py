@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.free_energy import corrected_delta_f, delta_f
+from bnce_dist.core.free_energy import delta_f
 
 BOUNDARY = 1.0
 TRUTH = math.log(stats.norm.cdf(BOUNDARY) / stats.norm.sf(BOUNDARY))
@@ -66,39 +66,3 @@ def test_an_empty_side_has_a_clear_error(num_inside):
 def test_states_are_checked(in_state):
     with pytest.raises(InputError, match="in_state"):
         delta_f(np.zeros(10), in_state)
-
-
-def test_exact_weights_correct_an_approximate_density() -> None:
-    """Weights wrong by a known factor inside the state shift delta_f; a few exact ones undo it."""
-    rng = np.random.default_rng(1)
-    num_samples, num_exact, bias = 40_000, 4_000, 0.3
-    inside = rng.random(num_samples) < 0.25
-    exact = np.where(inside, -2.0, 0.0) + 0.5 * rng.normal(size=num_samples)
-    approximate = exact + np.where(inside, bias, 0.0) + 0.2 * rng.normal(size=num_samples)
-    truth = -math.log(0.25 * math.exp(-2.0) / 0.75)
-
-    uncorrected = delta_f(approximate, inside)
-    corrected = corrected_delta_f(approximate, exact[:num_exact], inside)
-    alone = delta_f(exact[:num_exact], inside[:num_exact])
-    assert uncorrected.value_kT == pytest.approx(truth - bias, abs=4 * uncorrected.stderr_kT)
-    assert corrected.value_kT == pytest.approx(truth, abs=4 * corrected.stderr_kT)
-    assert uncorrected.stderr_kT < corrected.stderr_kT < 0.6 * alone.stderr_kT
-
-
-def test_error_bar_of_the_correction_is_the_spread_over_repetitions() -> None:
-    rng = np.random.default_rng(2)
-    values, errors = [], []
-    for seed in range(40):
-        inside = rng.random(2_000) < 0.3
-        exact = 0.7 * rng.normal(size=2_000)
-        approximate = exact + 0.4 * rng.normal(size=2_000)
-        one = corrected_delta_f(approximate, exact[:300], inside, num_bootstrap=60, seed=seed)
-        values.append(one.value_kT)
-        errors.append(one.stderr_kT)
-    # The spread of 40 values is itself known to 11 %.
-    assert np.mean(errors) == pytest.approx(np.std(values, ddof=1), rel=0.35)
-
-
-def test_more_exact_weights_than_samples_are_refused() -> None:
-    with pytest.raises(InputError, match="log_weights_exact"):
-        corrected_delta_f(np.zeros(4), np.zeros(5), np.array([True, False, True, False]))

@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.weights import Weights, generalised_pareto_shape, log_weights
+from bnce_dist.core.tails import generalised_pareto_shape
+from bnce_dist.core.weights import Weights, log_weights
 
 
 def gaussian_log_weights(num_samples, proposal_sd, seed=0):

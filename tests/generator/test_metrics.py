@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.generator.metrics import (
     EvaluateConfig,
     ReferenceEnsemble,
@@ -31,9 +32,8 @@ def make_samples(**changes: np.ndarray) -> Samples:
     arrays = {
         "reduced_potential": 0.5 * (x / TARGET_SD) ** 2,
         "log_density": log_density + OFFSET + NOISE * rng.normal(size=NUM_SAMPLES),
-        "log_density_exact": log_density[:NUM_EXACT],
-        "top": np.arange(0),
-        "log_density_top": np.zeros(0),
+        "log_density_exact": np.where(np.arange(NUM_SAMPLES) < NUM_EXACT, log_density, np.nan),
+        "num_random": NUM_EXACT,
         "in_state": x > 1.0,
         "valid": np.ones(NUM_SAMPLES, dtype=bool),
         "native_chirality": np.ones(NUM_SAMPLES, dtype=bool),
@@ -96,14 +96,17 @@ def test_exact_densities_of_the_largest_weights_repair_what_the_model_got_wrong(
     worse = evaluation_metrics(make_samples(log_density=spoilt), CONFIG, seed=0)
     assert worse["ess_fraction"] < 0.01
 
-    learned = make_samples(log_density=spoilt).log_weights_learned
-    top = np.argsort(-learned)[:2_000]
-    top = top[top >= NUM_EXACT]
-    samples = make_samples(log_density=spoilt, top=top, log_density_top=truth[top])
+    samples = make_samples(log_density=spoilt)
+    rows = select_for_exact(
+        samples.log_weights_learned, samples.in_state, num_random=NUM_EXACT, num_heavy=2_000
+    )
+    exact = np.full(NUM_SAMPLES, np.nan)
+    exact[rows] = truth[rows]
+    samples = make_samples(log_density=spoilt, log_density_exact=exact)
     repaired = evaluation_metrics(samples, CONFIG, seed=0)
-    assert repaired["ess_fraction_learned"] == worse["ess_fraction"]
+    assert repaired["ess_fraction_learned"] < 0.01
     assert repaired["ess_fraction"] == pytest.approx(metrics["ess_fraction"], rel=0.05)
-    assert repaired["pareto_k"] < 0.5 < worse["pareto_k"]
+    assert repaired["largest_weight_share"] < 0.02 < worse["largest_weight_share"]
     difference = repaired["delta_f_kT"] - metrics["delta_f_kT"]
     assert abs(difference) < 3 * metrics["delta_f_stderr_kT"]
     assert repaired["delta_f_stderr_kT"] < 1.5 * metrics["delta_f_stderr_kT"]
@@ -124,6 +127,7 @@ def test_impossible_samples_have_no_weight_and_are_counted() -> None:
     metrics = evaluation_metrics(samples, CONFIG, seed=0)
     assert np.isneginf(samples.log_weights[:30]).all()
     assert np.isneginf(samples.log_weights_exact[:30]).all()
+    assert np.isnan(samples.log_weights_exact[NUM_EXACT:]).all()
     assert np.isfinite(samples.log_weights[30:]).all()
     assert metrics["num_rejected"] == 30
     assert metrics["num_invalid"] == 10

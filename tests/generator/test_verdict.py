@@ -5,13 +5,25 @@ import pytest
 from bnce_dist.generator.verdict import Verdict, judge
 
 GOOD = {
+    "delta_f_kT": 3.9,
+    "delta_f_stderr_kT": 0.04,
     "ess_num_samples": 10_000,
-    "ess_fraction": 0.4,
-    "pareto_k": 0.3,
-    "ess_in_state": 300.0,
-    "ess_outside_state": 3700.0,
+    "num_exact_in_state": 800,
+    "num_exact_outside_state": 1700,
+    "pareto_k_in_state": 0.3,
+    "pareto_k_outside_state": 0.2,
+    "ess_exact_in_state": 300.0,
+    "ess_exact_outside_state": 3700.0,
+    "largest_weight_share": 0.01,
     "num_rejected": 12,
-    "log_density_error_sd_kT": 0.4,
+    "correction_stderr_kT": 0.02,
+    "num_negative_determinants": 0,
+    "forward_ess_in_state": 0.4,
+    "forward_ess_outside_state": 0.6,
+    "reverse_ess_in_state": 0.45,
+    "reverse_ess_outside_state": 0.55,
+    "delta_f_reference_kT": 3.84,
+    "delta_f_reference_stderr_kT": 0.02,
 }
 
 
@@ -20,19 +32,25 @@ def test_a_good_estimate_is_reliable_and_says_why() -> None:
     assert verdict.reliable
     assert verdict.advice == ()
     assert verdict.lines() == ["reliable"]
-    assert "10000 samples are worth 4000 independent ones." in verdict.reasons
-    assert len(verdict.reasons) == 5
+    assert "The state holds 300 effective samples, the rest 3700." in verdict.reasons
+    assert len(verdict.reasons) == 9
 
 
 @pytest.mark.parametrize(
     ("change", "reason", "advice"),
     [
-        ({"ess_fraction": 0.005}, "worth 50 independent", "2.0 times as many samples"),
-        ({"pareto_k": 0.7}, "Pareto k of 0.70", "emulator.width"),
-        ({"ess_in_state": 4.0}, "holds 4 effective", "dataset.state_fraction"),
-        ({"ess_outside_state": 0.0}, "the rest 0", "dataset.state_fraction"),
+        ({"pareto_k_in_state": 0.68}, "in the state has a Pareto k of 0.68", "emulator.width"),
+        ({"pareto_k_outside_state": 0.7}, "outside the state has a Pareto k", "emulator.width"),
+        ({"num_exact_in_state": 19}, "not below 0.22", "emulator.width"),
+        ({"ess_exact_in_state": 4.0}, "holds 4 effective", "dataset.state_fraction"),
+        ({"ess_exact_outside_state": 0.0}, "the rest 0", "dataset.state_fraction"),
+        ({"largest_weight_share": 0.3}, "One sample has 30.0%", "evaluate.num_samples"),
         ({"num_rejected": 2500}, "25.0% of the samples", "emulator.num_ode_steps"),
-        ({"log_density_error_sd_kT": 1.3}, "1.30 kT about the exact", "energy.num_steps"),
+        ({"correction_stderr_kT": 0.2}, "known to 0.200 kT", "evaluate.num_exact"),
+        ({"correction_stderr_kT": None}, "of sampling only", "--num-exact"),
+        ({"num_negative_determinants": 9}, "9 of 2500 samples", "emulator.num_ode_steps"),
+        ({"forward_ess_in_state": 1e-3}, "in the state are worth 0.00", "emulator on more data"),
+        ({"delta_f_reference_kT": 3.2}, "15.7 combined standard errors", "run the reference"),
     ],
 )
 def test_one_failure_is_enough(change: dict[str, float], reason: str, advice: str) -> None:
@@ -45,6 +63,18 @@ def test_one_failure_is_enough(change: dict[str, float], reason: str, advice: st
     assert Verdict.from_record(verdict.as_record()) == verdict
 
 
-def test_without_an_exact_likelihood_the_energy_model_is_not_judged() -> None:
-    metrics = {name: value for name, value in GOOD.items() if name != "log_density_error_sd_kT"}
-    assert len(judge(metrics).reasons) == 4
+def test_what_was_not_measured_is_not_judged() -> None:
+    unmeasured = ("num_negative_determinants", "forward_ess_in_state", "delta_f_reference_kT")
+    metrics = {name: value for name, value in GOOD.items() if name not in unmeasured}
+    assert judge(metrics).reliable
+    assert len(judge(metrics).reasons) == 6
+
+
+def test_a_reference_that_has_not_converged_does_not_condemn() -> None:
+    verdict = judge(GOOD | {"delta_f_reference_kT": 3.2, "delta_f_reference_converged": False})
+    assert verdict.reliable
+    assert any("not converged" in reason for reason in verdict.reasons)
+
+
+def test_wide_scatter_of_the_learned_density_does_no_harm_where_the_correction_is_known() -> None:
+    assert judge(GOOD | {"log_density_error_sd_kT": 1.3}).reliable

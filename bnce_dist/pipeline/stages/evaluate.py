@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnce_dist.core.free_energy import select_for_exact
+from bnce_dist.core.weights import log_weights
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.evaluation import evaluate_samples
 from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
@@ -28,6 +31,8 @@ _EVALUATION_UNITS = {
     "mirrored": "1",
     "cpu_seconds": "s",
 }
+# A side is not judged by fewer than ten exact likelihoods.
+_MIN_HEAVY = 20
 _EXACT_UNITS = {"row": "1", "is_top": "1", "log_density_z": "nat", "cpu_seconds": "s"}
 
 
@@ -60,8 +65,7 @@ def run(context: StageContext) -> None:
         metadata=context.metadata(_EVALUATION_UNITS),
         label="evaluate",
     )
-    num_top = config.num_exact // 4 if config.num_exact_top is None else config.num_exact_top
-    rows = rows_for_exact(evaluated, config.num_exact, num_top)
+    rows = rows_for_exact(evaluated, context.target, config)
     context.executor.map_shards(
         partial(
             ExactLikelihood,
@@ -78,19 +82,23 @@ def run(context: StageContext) -> None:
     )
 
 
-def rows_for_exact(evaluated: ShardedDataset, num_first: int, num_top: int) -> np.ndarray:
-    """Return which samples get an exact likelihood: the first, then those of the largest weights.
+def rows_for_exact(evaluated: ShardedDataset, target: Target, config: EvaluateConfig) -> np.ndarray:
+    """Return which samples get an exact likelihood.
 
     Args:
         evaluated: All samples.
-        num_first: How many of the first samples, which are as good as drawn at random.
-        num_top: How many of all samples, by learned weight; some may be among the first.
+        target: Says which of them are in the state.
+        config: Says how many.
     """
-    arrays = evaluated.load(["reduced_potential", "log_density", "native_chirality"])
-    log_weights = -arrays["reduced_potential"] - arrays["log_density"]
-    log_weights[~arrays["native_chirality"]] = -np.inf
-    top = np.argsort(-log_weights, kind="stable")[:num_top]
-    return np.concatenate([np.arange(num_first), np.sort(top[top >= num_first])])
+    arrays = evaluated.load(["reduced_potential", "log_density", "native_chirality", "phi"])
+    potential = np.where(arrays["native_chirality"], arrays["reduced_potential"], np.inf)
+    num_heavy = config.num_exact // 4 if config.num_exact_top is None else config.num_exact_top
+    return select_for_exact(
+        log_weights(potential, arrays["log_density"]),
+        target.in_state(arrays["phi"]),
+        num_random=config.num_exact,
+        num_heavy=max(num_heavy, _MIN_HEAVY),
+    )
 
 
 class Evaluator:

@@ -1,0 +1,220 @@
+"""One side of a state: its samples in a heavy, exact stratum and a light, calibrated one."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.tails import fit_tail
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+# Fewer do not calibrate a stratum.
+_MIN_CALIBRATING = 10
+# Random numbers held at once.
+_MAX_DRAWS = 4_000_000
+
+
+@dataclass(frozen=True)
+class SideWeights:
+    """What is known of the weights on one side of a state.
+
+    Args:
+        num_samples: Samples on it.
+        num_exact: Of them, those with an exact weight.
+        ess: Effective number of its samples by exact weights (Kish).
+        pareto_k: Shape of the exact weights' tail; 1 where fewer than five are in the tail.
+        hidden_kT: How much larger the log of its weight may be than its samples show [kT].
+        largest_share: Share of its weight that one sample has.
+        correction_kT: Log of its weight over its approximate weight [kT].
+        correction_stderr_kT: Standard error of that [kT].
+    """
+
+    num_samples: int
+    num_exact: int
+    ess: float
+    pareto_k: float
+    hidden_kT: float
+    largest_share: float
+    correction_kT: float
+    correction_stderr_kT: float
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Bootstrap replicates of one side.
+
+    Args:
+        log_sums: Log of the side's weight, ``(replicates,)`` [nats].
+        corrections: Log of its weight over its approximate weight, ``(replicates,)`` [nats].
+    """
+
+    log_sums: FloatArray
+    corrections: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """Samples on one side of a state.
+
+    Weights are divided by their largest, ``exp(log_scale)``.
+
+    Args:
+        heavy: Whether each sample is heavier than every one without an exact weight, ``(n,)``.
+        calibrating: Whether it is one of those that calibrate the light stratum, ``(n,)``.
+        known: Whether its exact weight is known, ``(n,)``.
+        approximate: Approximate weights, ``(n,)``.
+        exact: Exact weights, zero where unknown, ``(n,)``.
+        log_scale: Log of the unit of weight [nats].
+    """
+
+    heavy: BoolArray
+    calibrating: BoolArray
+    known: BoolArray
+    approximate: FloatArray
+    exact: FloatArray
+    log_scale: float
+
+    @classmethod
+    def split(cls, log_weights: FloatArray, log_exact: FloatArray, random: BoolArray) -> "Side":
+        """Divide samples into strata.
+
+        Few random samples in the light stratum do not calibrate it: then all random samples of the
+        side do, and if they are few as well, all exact ones.
+
+        Args:
+            log_weights: Approximate, ``(n,)`` [nats].
+            log_exact: Exact, ``(n,)`` [nats]; NaN where unknown.
+            random: Whether a sample was chosen whatever it weighs, ``(n,)``.
+
+        Raises: InputError: the samples that decide have no exact weight above zero.
+        """
+        known = ~np.isnan(log_exact)
+        ceiling = log_weights[~known].max() if not known.all() else -np.inf
+        heavy = known & ((log_weights > ceiling) | known.all())
+        candidates = (random & ~heavy, random, known)
+        calibrating = next((c for c in candidates if c.sum() >= _MIN_CALIBRATING), known)
+        if ceiling == -np.inf:
+            calibrating = np.zeros_like(known)
+        log_scale = float(max(log_weights.max(), log_exact[known].max()))
+        side = cls(
+            heavy=heavy,
+            calibrating=calibrating,
+            known=known,
+            approximate=np.exp(log_weights - log_scale),
+            exact=np.exp(np.where(known, log_exact, -np.inf) - log_scale),
+            log_scale=log_scale,
+        )
+        _require_weight(side)
+        return side
+
+    @cached_property
+    def ratio(self) -> float:
+        """Exact over approximate weight of the light stratum, by those that calibrate it."""
+        if not self.calibrating.any():
+            return 1.0
+        return float(
+            self.exact[self.calibrating].sum() / self.approximate[self.calibrating].sum()
+        )
+
+    @cached_property
+    def log_sum(self) -> float:
+        """Log of the side's weight [nats]."""
+        total = self.exact[self.heavy].sum() + self.ratio * self.approximate[~self.heavy].sum()
+        return math.log(total) + self.log_scale
+
+    @cached_property
+    def influence(self) -> FloatArray:
+        """What each sample adds to the log of the side's weight, ``(n,)``; their sum is 1."""
+        parts = np.where(self.heavy, self.exact, self.ratio * self.approximate)
+        chosen = self.calibrating
+        if chosen.any():
+            stretch = self.approximate[~self.heavy].sum() / self.approximate[chosen].sum()
+            parts[chosen] += stretch * (self.exact - self.ratio * self.approximate)[chosen]
+        return parts / math.exp(self.log_sum - self.log_scale)
+
+    def replicates(self, num_replicates: int, rng: np.random.Generator) -> Replicates:
+        """Return Bayesian bootstrap replicates.
+
+        The light samples without an exact weight matter only by their sum, which is drawn as a
+        whole, from the gamma distribution of its mean and variance.
+        """
+        columns = np.stack([
+            np.where(self.heavy, self.exact, 0.0),
+            np.where(self.calibrating, self.exact, 0.0),
+            np.where(self.calibrating, self.approximate, 0.0),
+            np.where(self.heavy, 0.0, self.approximate),
+            self.approximate,
+        ], axis=1)[self.known]  # fmt: skip
+        step = max(1, _MAX_DRAWS // len(columns))
+        sums = np.concatenate([
+            rng.standard_exponential((min(step, num_replicates - start), len(columns))) @ columns
+            for start in range(0, num_replicates, step)
+        ])  # fmt: skip
+        heavy, exact, approximate, light, every = sums.T
+        others = _gamma_sums(self.approximate[~self.known], num_replicates, rng)
+        ratio = exact / approximate if self.calibrating.any() else 1.0
+        totals = heavy + ratio * (light + others)
+        return Replicates(
+            log_sums=np.log(totals) + self.log_scale,
+            corrections=np.log(totals / (every + others)),
+        )
+
+    def summary(self, replicates: Replicates) -> SideWeights:
+        """Return the evidence, with errors from bootstrap replicates of this side."""
+        log_exact, multiplicity = self._population()
+        tail = fit_tail(log_exact, multiplicity)
+        weights = np.exp(log_exact - log_exact.max()), multiplicity
+        mass = float(weights[0] @ multiplicity)
+        total = math.exp(self.log_sum - self.log_scale)
+        each = np.where(self.heavy, self.exact, self.ratio * self.approximate)
+        return SideWeights(
+            num_samples=len(self.known),
+            num_exact=int(self.known.sum()),
+            ess=mass**2 / float(np.square(weights[0]) @ multiplicity),
+            pareto_k=tail.shape if tail else 1.0,
+            hidden_kT=tail.hidden_kT if tail else 0.0,
+            largest_share=float(each.max()) / total,
+            correction_kT=math.log(total / float(self.approximate.sum())),
+            correction_stderr_kT=float(replicates.corrections.std(ddof=1)),
+        )
+
+    def _population(self) -> tuple[FloatArray, FloatArray]:
+        """Return exact log weights, and how many samples of the side each stands for."""
+        light = self.calibrating & ~self.heavy
+        chosen = self.heavy | light
+        num_light = int((~self.heavy).sum())
+        counts = np.where(light, num_light / max(int(light.sum()), 1), 1.0)[chosen]
+        with np.errstate(divide="ignore"):
+            return np.log(self.exact[chosen]), counts
+
+
+def light_log_ratio(side: Side) -> float:
+    """Return what the light stratum's approximate log weights lack to be exact [nats]."""
+    return math.log(side.ratio)
+
+
+def _gamma_sums(weights: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
+    total, squares = float(weights.sum()), float(np.square(weights).sum())
+    if not total:
+        return np.zeros(size)
+    return rng.gamma(total**2 / squares, squares / total, size)
+
+
+def _require_weight(side: Side) -> None:
+    decisive = side.calibrating if side.calibrating.any() else side.heavy
+    if side.exact[decisive].sum() > 0 and (
+        not side.calibrating.any() or side.approximate[decisive].sum() > 0
+    ):
+        return
+    raise InputError(
+        "exact weights on one side of the state",
+        expected="one above zero among the samples that calibrate the others",
+        got=f"none among {int(decisive.sum())}",
+        remedy="compute more exact log densities (evaluate.num_exact)",
+    )
