@@ -1,0 +1,163 @@
+"""The stratified ratio estimator against closed forms; coverage of its intervals."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.free_energy import (
+    delta_f,
+    select_for_exact,
+    stratified_delta_f,
+    stratified_log_weights,
+)
+
+SHARE, SHIFT = 0.28, -3.0
+
+
+def draw(seed, num_samples=4000, sd=0.9, error=0.8, bias=0.3):
+    """Normal log weights, and approximate ones that are wrong by noise and inside by a bias."""
+    rng = np.random.default_rng(seed)
+    inside = rng.random(num_samples) < SHARE
+    exact = sd * rng.standard_normal(num_samples) + np.where(inside, SHIFT, 0.0)
+    wrong = error * rng.standard_normal(num_samples) + np.where(inside, bias, 0.0)
+    return exact + wrong, exact, inside
+
+
+TRUTH = math.log((1 - SHARE) / SHARE) - SHIFT
+
+
+def known(approximate, exact, inside, num_random, num_heavy):
+    rows = select_for_exact(approximate, inside, num_random=num_random, num_heavy=num_heavy)
+    partly = np.full(len(exact), np.nan)
+    partly[rows] = exact[rows]
+    return partly
+
+
+def estimate(seed, num_random=800, num_heavy=200, **options):
+    approximate, exact, inside = draw(seed, **options)
+    partly = known(approximate, exact, inside, num_random, num_heavy)
+    return stratified_delta_f(
+        approximate, partly, inside, num_random=num_random, num_bootstrap=100, seed=seed
+    )
+
+
+def test_the_selection_is_the_first_and_the_heaviest_of_each_side():
+    log_weights = np.array([0.0, 1.0, 5.0, -np.inf, 4.0, 3.0, 2.0])
+    inside = np.array([True, False, True, True, False, True, False])
+    rows = select_for_exact(log_weights, inside, num_random=2, num_heavy=4)
+    # In the state 5.0 and 3.0, outside 4.0 and 2.0; a sample without weight is never worth it.
+    assert rows.tolist() == [0, 1, 2, 4, 5, 6]
+    assert select_for_exact(log_weights, inside, num_random=7, num_heavy=0).tolist() == list(
+        range(7)
+    )
+    with pytest.raises(InputError, match="0 to 7 at random"):
+        select_for_exact(log_weights, inside, num_random=8, num_heavy=0)
+
+
+def test_exact_weights_undo_the_bias_of_approximate_ones_and_narrow_their_own_bar():
+    values = np.array([estimate(seed).value_kT for seed in range(100)])
+    assert values.mean() == pytest.approx(TRUTH, abs=4 * values.std() / 10)
+    alone = []
+    for seed in range(100):
+        approximate, exact, inside = draw(seed)
+        alone.append(delta_f(exact[:1000], inside[:1000], num_bootstrap=2).value_kT)
+        assert abs(delta_f(approximate, inside, num_bootstrap=2).value_kT - TRUTH) > 0.05
+    assert values.std() < np.std(alone)
+
+
+@pytest.mark.parametrize("sd", [0.9, 1.5])
+def test_error_and_interval_describe_repetitions(sd):
+    results = [estimate(seed, sd=sd) for seed in range(200)]
+    values = np.array([result.value_kT for result in results])
+    errors = np.array([result.stderr_kT for result in results])
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(values.std(), rel=0.2)
+    truth = TRUTH  # The same tail on both sides.
+    covered = np.mean([r.interval_kT[0] < truth < r.interval_kT[1] for r in results])
+    assert 0.91 <= covered <= 0.995
+
+
+def test_with_every_sample_exact_it_is_the_plain_estimate():
+    approximate, exact, inside = draw(0)
+    result = stratified_delta_f(approximate, exact, inside, num_random=len(exact), seed=3)
+    plain = delta_f(exact, inside, num_bootstrap=500, seed=3)
+    assert result.value_kT == pytest.approx(plain.value_kT, abs=1e-12)
+    assert result.stderr_kT == pytest.approx(plain.stderr_kT, rel=1e-9)
+    weights = stratified_log_weights(approximate, exact, inside, num_random=len(exact))
+    np.testing.assert_allclose(weights, exact)
+
+
+def test_the_weights_give_the_number():
+    approximate, exact, inside = draw(1)
+    partly = known(approximate, exact, inside, 800, 200)
+    weights = stratified_log_weights(approximate, partly, inside, num_random=800)
+    result = stratified_delta_f(approximate, partly, inside, num_random=800)
+    assert logsumexp(weights[~inside]) - logsumexp(weights[inside]) == pytest.approx(
+        result.value_kT, abs=1e-10
+    )
+    heavy = weights == partly
+    assert heavy[inside].sum() >= 100
+    assert heavy[~inside].sum() >= 100
+
+
+def test_the_correction_of_each_side_is_the_error_that_was_put_in():
+    result = estimate(0, num_samples=40_000, num_random=20_000, num_heavy=2000, error=0.3)
+    # The mean of exp(noise) is exp(0.3^2 / 2) on both sides.
+    assert result.rest.correction_kT == pytest.approx(-0.045, abs=0.02)
+    assert result.state.correction_kT == pytest.approx(-0.345, abs=0.02)
+    repeated = [estimate(seed) for seed in range(60)]
+    spread = np.std([result.state.correction_kT for result in repeated])
+    claimed = np.mean([result.state.correction_stderr_kT for result in repeated])
+    assert claimed == pytest.approx(spread, rel=0.25)
+
+
+def test_a_heavy_tail_on_one_side_shows_there_and_lengthens_that_end():
+    rng = np.random.default_rng(0)
+    inside = np.arange(20_000) % 4 == 0
+    exact = np.where(inside, 0.75 * rng.exponential(size=20_000), 0.3 * rng.standard_normal(20_000))
+    result = delta_f(exact, inside)
+    assert result.state.pareto_k == pytest.approx(0.75, abs=0.2)
+    assert result.rest.pareto_k < 0.3
+    low, high = result.interval_kT
+    # More weight in the state would lower delta_f.
+    assert result.value_kT - low > 1.3 * (high - result.value_kT)
+
+
+def test_a_replicate_is_never_empty():
+    inside = np.arange(1000) < 3
+    result = delta_f(np.zeros(1000), inside)
+    assert result.value_kT == pytest.approx(math.log(997 / 3))
+    assert math.isfinite(result.stderr_kT)
+
+
+def test_a_side_with_few_light_samples_and_none_of_them_exact_is_repaired():
+    approximate, exact, inside = draw(2)
+    rows = np.flatnonzero(inside)
+    order = rows[np.argsort(-approximate[rows])]
+    partly = np.full(len(exact), np.nan)
+    partly[:800] = exact[:800]
+    partly[order[:-5]] = exact[order[:-5]]
+    partly[order[-5:]] = np.nan
+    result = stratified_delta_f(approximate, partly, inside, num_random=800)
+    assert result.value_kT == pytest.approx(TRUTH, abs=5 * result.stderr_kT)
+
+
+def test_what_cannot_be_estimated_is_said():
+    approximate, exact, inside = draw(3, num_samples=200)
+    partly = np.full(200, np.nan)
+    partly[:12] = exact[:12]
+    with pytest.raises(InputError, match="exact log densities in the state"):
+        stratified_delta_f(approximate, partly, inside, num_random=12)
+    with pytest.raises(InputError, match="NaN or inf"):
+        spoilt = approximate.copy()
+        spoilt[5] = np.nan
+        stratified_delta_f(spoilt, exact, inside, num_random=200)
+    with pytest.raises(InputError, match="weights in the state.*all of weight zero"):
+        delta_f(np.where(inside, -np.inf, exact), inside)
+    with pytest.raises(InputError, match="log_weights_exact"):
+        stratified_delta_f(approximate, exact[:5], inside, num_random=5)
+    with pytest.raises(InputError, match="exact weights on one side"):
+        impossible = np.where(inside, -np.inf, exact)
+        stratified_delta_f(approximate, impossible, inside, num_random=200)
