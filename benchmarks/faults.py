@@ -114,7 +114,7 @@ def killed_worker(folder: Path, num_steps: int = 120) -> dict[str, Any]:
     task = replace(
         task,
         build_objective=partial(build_named_objective, pids),
-        settings=replace(task.settings, checkpoint_interval=CHECKPOINT_INTERVAL),
+        settings=task.settings.model_copy(update={"checkpoint_interval": CHECKPOINT_INTERVAL}),
     )
     seen: list[tuple[float, float]] = []
     killed: list[tuple[float, float]] = []

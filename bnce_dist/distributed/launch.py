@@ -8,16 +8,15 @@ from torch import nn
 
 from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.generator.architectures import (
-    ModelConfig,
     build_energy_matching,
     build_flow_matching,
     build_molecular_matching,
-    train_settings,
 )
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.runs.molecule import PreparedRun
+from bnce_dist.training.settings import TrainingConfig
 
 
 def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = False) -> Parallelism:
@@ -36,7 +35,7 @@ def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = Fals
         zero_stage=cluster.zero_stage,
         accumulation_steps=cluster.accumulation_steps,
     )
-    trainings: dict[str, tuple[ModelConfig, Callable[[], nn.Module]]] = {
+    trainings: dict[str, tuple[TrainingConfig, Callable[[], nn.Module]]] = {
         "train_emulator": (config.emulator, partial(build_flow_matching, config.emulator, 1, 1)),
         "train_energy": (config.energy, partial(build_energy_matching, config.energy, 1, 1)),
     }
@@ -52,7 +51,7 @@ def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = Fals
     for stage in STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]:
         if stage in trainings:
             section, build_objective = trainings[stage]
-            parallelism.require_supported(build_objective, train_settings(section, config.seed))
+            parallelism.require_supported(build_objective, section.with_seed(config.seed))
     return parallelism
 
 

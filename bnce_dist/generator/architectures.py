@@ -27,7 +27,7 @@ from bnce_dist.nn.graphormer import GraphormerEnergy
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.velocity import InternalVelocity
-from bnce_dist.training.settings import TrainingConfig, TrainSettings
+from bnce_dist.training.settings import TrainingConfig
 
 
 class EmulatorConfig(TrainingConfig):
@@ -45,8 +45,6 @@ class EmulatorConfig(TrainingConfig):
     """Path of the Euclidean coordinates; both end in a standard normal."""
     time_exponent: Positive = 1.0
     """Training times are u^exponent with u uniform."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass; bf16 is autocast."""
     num_ode_steps: Count = 20
     """Midpoint steps of the sampler."""
     ode_time_exponent: Positive = 1.0
@@ -77,8 +75,6 @@ class TransferableConfig(TrainingConfig):
     """What noise goes with what data: any, the nearest of the batch, or rotated onto it."""
     time_exponent: Positive = 1.0
     """Training times are u^exponent with u uniform."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass; bf16 is autocast."""
     num_ode_steps: Count = 25
     """Midpoint steps of the sampler."""
     ode_time_exponent: Positive = 1.0
@@ -94,8 +90,6 @@ class FineTuningConfig(TrainingConfig):
     """Samples per step over all workers."""
     learning_rate: Positive = 2e-4
     """Peak of the schedule."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the forward pass; bf16 is autocast."""
 
 
 class EnergyConfig(TrainingConfig):
@@ -168,9 +162,6 @@ NodeFeatures = list[list[float]]
 _CHANNELS_PER_HEAD = 8
 # In standard deviations of the data, about 0.2 nm.
 _MAX_DISTANCE, _STEP_SIZE = 8.0, 5.0
-
-ModelConfig = EmulatorConfig | TransferableConfig | FineTuningConfig | EnergyConfig
-"""Settings of a training of the pipeline."""
 
 
 def build_path(interpolant: str, num_euclidean: int, num_circular: int) -> ProductPath:
@@ -330,9 +321,3 @@ def build_energy_matching(
         negatives=config.negatives,
         time_exponent=config.time_exponent,
     )
-
-
-def train_settings(config: ModelConfig, seed: int) -> TrainSettings:
-    """Return the optimiser's part of a model's configuration."""
-    names = set(TrainingConfig.model_fields)
-    return TrainSettings(**config.model_dump(include=names), precision=config.precision, seed=seed)

@@ -12,16 +12,15 @@ from bnce_dist.chem.coordinates import ZMatrix
 from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.architectures import (
-    ModelConfig,
     build_energy_model,
     build_field,
     build_velocity_field,
-    train_settings,
 )
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.stages.reference import umbrella_settings
 from bnce_dist.training.loop import per_rank_batch_size, require_samples_for_all
+from bnce_dist.training.settings import TrainingConfig
 
 _FLOAT = 4
 # Raw and averaged weights and two moments of Adam; the latest checkpoint and its copy.
@@ -129,9 +128,9 @@ class Plan:
         ]
 
 
-def _per_rank(config: Config, section: ModelConfig, num_workers: int) -> int:
+def _per_rank(config: Config, section: TrainingConfig, num_workers: int) -> int:
     """Return the samples per step of a worker; of an elastic group's, the fewest."""
-    settings = train_settings(section, config.seed)
+    settings = section.with_seed(config.seed)
     parts = config.cluster.accumulation_steps
     if config.cluster.min_workers is None:
         return per_rank_batch_size(settings, num_workers, accumulation_steps=parts)

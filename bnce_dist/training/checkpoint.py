@@ -1,7 +1,7 @@
 """Checkpoints: plain types and tensors, labelled with what they belong to."""
 
 import pickle
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any], task: TrainingTas
     label = {
         "schema_version": SCHEMA_VERSION,
         "metadata": _plain(task.metadata),
-        "settings": asdict(task.settings),
+        "settings": task.settings.model_dump(),
     }
     write_torch(path, label | content)
 
@@ -73,8 +73,9 @@ def load_resumable(path: str | Path, task: TrainingTask) -> dict[str, Any]:
     """
     content = load_checkpoint(path, metadata=task.metadata)
     # A setting younger than the file had the value that is now its default.
-    written = {field.name: field.default for field in fields(TrainSettings)} | content["settings"]
-    for name, expected in asdict(task.settings).items():
+    defaults = {name: field.default for name, field in TrainSettings.model_fields.items()}
+    written = defaults | content["settings"]
+    for name, expected in task.settings.model_dump().items():
         if name not in _FREE_SETTINGS:
             _require_equal(path, f"setting {name}", expected, written[name])
     return _migrated(content, task)
@@ -105,8 +106,9 @@ def branch_checkpoint(source: str | Path, path: str | Path, task: TrainingTask) 
     """
     written = load_checkpoint(source)["settings"]
     scheduled = {name: written[name] for name in SCHEDULABLE_SETTINGS}
-    content = load_resumable(source, replace(task, settings=replace(task.settings, **scheduled)))
-    write_torch(path, content | {"settings": asdict(task.settings)})
+    settings = task.settings.model_copy(update=scheduled)
+    content = load_resumable(source, replace(task, settings=settings))
+    write_torch(path, content | {"settings": task.settings.model_dump()})
 
 
 def _plain(metadata: TrainingMetadata) -> dict[str, Any]:

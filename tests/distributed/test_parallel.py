@@ -1,7 +1,6 @@
 """Every strategy trains the same model, and goes on from what any other one left."""
 
 import contextlib
-import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -242,7 +241,7 @@ def test_what_is_not_finite_stops_all_ranks(folder: Path, strategy: str) -> None
 
 
 def test_what_a_strategy_cannot_train_is_refused_by_name(task: TrainingTask) -> None:
-    muon = dataclasses.replace(task.settings, optimizer="muon")
+    muon = task.settings.model_copy(update={"optimizer": "muon"})
     with pytest.raises(InputError, match=r"optimizer with the strategy sharded.*muon.*ddp"):
         Parallelism(strategy="sharded").require_supported(task.create_objective, muon)
     Parallelism(strategy="ddp").require_supported(task.create_objective, muon)

@@ -165,7 +165,7 @@ def test_what_cannot_work_is_refused_before_workers_start(
     for num_workers in (0, 3):
         with pytest.raises(InputError, match=f"1 to 2.*got {num_workers}"):
             fit(task, tmp_path, num_workers=num_workers)
-    seven = dataclasses.replace(task.settings, global_batch_size=7)
+    seven = task.settings.model_copy(update={"global_batch_size": 7})
     with pytest.raises(InputError, match="multiple of the number of workers"):
         fit(dataclasses.replace(task, settings=seven), tmp_path, num_workers=2)
     with pytest.raises(InputError, match="training data"):

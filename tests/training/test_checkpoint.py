@@ -86,7 +86,7 @@ def test_other_settings_do_not_continue_a_run_but_other_intervals_do(
     task: TrainingTask, path: Path
 ) -> None:
     def with_settings(**change: Any) -> TrainingTask:
-        return dataclasses.replace(task, settings=dataclasses.replace(task.settings, **change))
+        return dataclasses.replace(task, settings=task.settings.model_copy(update=change))
 
     with pytest.raises(InputError, match=r"learning_rate 0\.01"):
         load_resumable(path, with_settings(learning_rate=0.01))
@@ -97,7 +97,7 @@ def test_a_branch_differs_in_schedulable_settings_only(
     task: TrainingTask, path: Path, tmp_path: Path
 ) -> None:
     branch = tmp_path / "branch.pt"
-    other = dataclasses.replace(task.settings, learning_rate=0.01)
+    other = task.settings.model_copy(update={"learning_rate": 0.01})
     branch_checkpoint(path, branch, dataclasses.replace(task, settings=other))
     content = load_resumable(branch, dataclasses.replace(task, settings=other))
     whole = load_checkpoint(path)
@@ -105,7 +105,7 @@ def test_a_branch_differs_in_schedulable_settings_only(
     for name, value in whole["model"].items():
         assert torch.equal(content["model"][name], value)
     branch.unlink()
-    another = dataclasses.replace(task, settings=dataclasses.replace(other, num_steps=50))
+    another = dataclasses.replace(task, settings=other.model_copy(update={"num_steps": 50}))
     with pytest.raises(InputError, match="num_steps 50"):
         branch_checkpoint(path, branch, another)
     assert not branch.exists()

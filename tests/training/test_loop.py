@@ -31,7 +31,9 @@ def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
 
 
 def test_the_plain_adam_step_written_out_gives_the_same_weights(task: TrainingTask) -> None:
-    settings = dataclasses.replace(task.settings, num_steps=6, warmup_steps=0, gradient_clip=None)
+    settings = task.settings.model_copy(
+        update={"num_steps": 6, "warmup_steps": 0, "gradient_clip": None}
+    )
     trained = train(task.create_objective(), task.open_data(), settings).strategy.objective
 
     expected = task.create_objective()
@@ -75,7 +77,7 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(
     task: TrainingTask, tmp_path: Path, optimizer: str
 ) -> None:
     task = dataclasses.replace(
-        task, settings=dataclasses.replace(task.settings, optimizer=optimizer)
+        task, settings=task.settings.model_copy(update={"optimizer": optimizer})
     )
     local.fit(task, tmp_path / "whole")
 
@@ -110,7 +112,7 @@ def test_history_averages_over_its_interval(task: TrainingTask) -> None:
     every = train(
         task.create_objective(),
         task.open_data(),
-        dataclasses.replace(task.settings, report_interval=1),
+        task.settings.model_copy(update={"report_interval": 1}),
     ).history
     fifth = train(task.create_objective(), task.open_data(), task.settings).history
     assert [record["step"] for record in fifth] == [5, 10, 12, 15, 20, 24, 25, 30, 35, 36, 40]
@@ -128,7 +130,7 @@ def test_the_records_of_a_training_add_up_to_its_processor_time(task: TrainingTa
 
 
 def test_training_comes_close_to_the_exact_score(task: TrainingTask) -> None:
-    settings = dataclasses.replace(task.settings, num_steps=400, global_batch_size=64)
+    settings = task.settings.model_copy(update={"num_steps": 400, "global_batch_size": 64})
     state = train(task.create_objective(), task.open_data(), settings)
 
     # Data N(0, I) plus noise of width s have the score -x / (1 + s^2), whose loss is
@@ -218,7 +220,7 @@ def test_a_validation_cannot_replace_a_loss(task: TrainingTask) -> None:
 
 @pytest.mark.parametrize("batch_size", [500, 512])
 def test_a_full_batch_is_every_sample_once(task: TrainingTask, batch_size: int) -> None:
-    settings = dataclasses.replace(task.settings, global_batch_size=batch_size)
+    settings = task.settings.model_copy(update={"global_batch_size": batch_size})
     objective, data = task.create_objective(), task.open_data()
     for step in range(2):
         batch = draw_batch(objective, data, settings, step, slice(None))
@@ -233,7 +235,7 @@ def test_a_batch_that_leaves_a_rank_without_samples_is_refused(task: TrainingTas
 
 
 def test_bf16_trains_in_bf16_and_keeps_fp32_weights(task: TrainingTask) -> None:
-    settings = dataclasses.replace(task.settings, precision="bf16")
+    settings = task.settings.model_copy(update={"precision": "bf16"})
     exact = train(task.create_objective(), task.open_data(), task.settings).strategy.objective
     rounded = train(task.create_objective(), task.open_data(), settings).strategy.objective
     for name, value in exact.state_dict().items():
@@ -248,7 +250,7 @@ def test_initial_weights_depend_on_the_seed_alone(task: TrainingTask) -> None:
     first = task.create_objective()
     torch.manual_seed(2)
     assert_same_weights(first, task.create_objective())
-    other_seed = dataclasses.replace(task.settings, seed=4)
+    other_seed = task.settings.model_copy(update={"seed": 4})
     other = dataclasses.replace(task, settings=other_seed).create_objective()
     assert not torch.equal(first.potential[0].weight, other.potential[0].weight)
 
@@ -258,7 +260,7 @@ def test_averaged_weights_follow_the_warmed_up_decay(
     settings: TrainSettings, decay_limit: float
 ) -> None:
     module = nn.Linear(1, 1, bias=False)
-    settings = dataclasses.replace(settings, ema_decay=decay_limit)
+    settings = settings.model_copy(update={"ema_decay": decay_limit})
     state = TrainState(SingleDevice(module, settings))
     expected = 0.0
     for step, weight in enumerate([1.0, 5.0, -2.0, 7.0, 3.0, 8.0, 0.5]):

@@ -1,5 +1,3 @@
-import dataclasses
-
 import pytest
 import torch
 from torch import nn
@@ -45,5 +43,5 @@ def test_muon_takes_the_matrices_and_adamw_everything_else() -> None:
     assert in_muon == {id(module[0].weight)}
     assert in_adamw == {id(p) for p in module.parameters()} - in_muon
 
-    (only,) = build_optimizers(module, dataclasses.replace(settings, optimizer="adamw"))
+    (only,) = build_optimizers(module, settings.model_copy(update={"optimizer": "adamw"}))
     assert isinstance(only, torch.optim.AdamW)

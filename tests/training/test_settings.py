@@ -1,6 +1,6 @@
 import pytest
+from pydantic import ValidationError
 
-from bnce_dist.core.errors import InputError
 from bnce_dist.training.settings import TrainSettings
 
 
@@ -24,5 +24,5 @@ from bnce_dist.training.settings import TrainSettings
     ],
 )
 def test_a_setting_out_of_range_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(ValidationError, match=name):
         TrainSettings(**{"num_steps": 1000, name: value})

@@ -10,7 +10,6 @@ from torch import nn
 
 from bnce_dist.data.array_file import write_rows
 from bnce_dist.data.atomic import write_json
-from bnce_dist.generator.architectures import ModelConfig, train_settings
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.recomputing import with_activation_checkpointing
@@ -19,14 +18,14 @@ from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import ModelKind
 from bnce_dist.training.checkpoint import load_checkpoint
-from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.settings import TrainingConfig, TrainSettings
 from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 
 
 def fit_model(
     context: StageContext,
     kind: ModelKind,
-    config: ModelConfig,
+    config: TrainingConfig,
     model: InternalVelocity | GVPVectorField | EnergyModel,
     build_objective: Callable[[], nn.Module],
     z: Iterable[np.ndarray],
@@ -49,7 +48,7 @@ def fit_model(
         model,
         build_objective,
         z,
-        train_settings(config, context.config.seed),
+        config.with_seed(context.config.seed),
         TrainingMetadata(kind, context.target.molecule.identity, model.config()),
         report=context.track(),
     )

@@ -15,7 +15,6 @@ from bnce_dist.data.atomic import atomic_path, read_json, write_json
 from bnce_dist.generator.architectures import (
     build_energy_matching,
     build_energy_model,
-    train_settings,
 )
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.artifact import Artifact, digest_of
@@ -120,7 +119,7 @@ def _task(config: PlanarConfig, data_path: Path) -> TrainingTask:
     return TrainingTask(
         partial(build_energy_matching, energy, 2, 0),
         data_path,
-        train_settings(energy, config.seed),
+        energy.with_seed(config.seed),
         TrainingMetadata("energy", config.system, build_energy_model(energy, 2, 0).config()),
         validate=partial(grid_metrics, config.system, config.evaluate.cells_per_side),
     )

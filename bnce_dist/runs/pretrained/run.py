@@ -18,7 +18,6 @@ from bnce_dist.data.shards import DatasetMetadata, ShardedDataset
 from bnce_dist.generator.architectures import (
     build_energy_matching,
     build_energy_model,
-    train_settings,
 )
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
@@ -162,7 +161,7 @@ class PretrainedRun:
             energy_model,
             partial(build_energy_matching, config, *dims),
             [encode(coordinates, positions)],
-            train_settings(config, self.config.seed),
+            config.with_seed(self.config.seed),
             TrainingMetadata("energy", molecule.identity, energy_model.config()),
         )
         density = LearnedDensity(molecule.identity, coordinates, energy_model, config.interpolant)

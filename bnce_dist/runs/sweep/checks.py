@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bnce_dist.config.load import load_config, with_values
 from bnce_dist.core.errors import InputError
-from bnce_dist.generator.architectures import train_settings
 from bnce_dist.generator.folder import FREE_SECTIONS
 from bnce_dist.runs.sweep.config import SweepConfig, dotted
 from bnce_dist.runs.sweep.jobs import JOBS, JobConfig
@@ -69,7 +68,7 @@ def _check_space(sweep: SweepConfig, base: JobConfig) -> None:
     workers = max(workers_per_trial(base), 1)
     for values in corners(sweep.space):
         config = with_values(base, values)
-        per_rank_batch_size(train_settings(JOBS[sweep.job].energy(config), 0), workers)
+        per_rank_batch_size(JOBS[sweep.job].energy(config).with_seed(0), workers)
     for key in sweep.space:
         if key.partition(".")[0] in FREE_SECTIONS:
             raise InputError(
