@@ -9,7 +9,6 @@ side, then analyse them together:
 """
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,12 +22,13 @@ from bnce_dist.chem.potentials.force_field import DEFAULT_FORCE_FIELD, ForceFiel
 from bnce_dist.chem.simulation.bias import FlatteningBias
 from bnce_dist.chem.simulation.long_reference import FOLDER, SCHEMA_VERSION
 from bnce_dist.chem.simulation.reference import STATE_PHI, estimate_reference, trend_p_value
-from bnce_dist.chem.simulation.settings import UmbrellaSettings
+from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import UmbrellaSampler, UmbrellaSamples
 from bnce_dist.data.atomic import atomic_path, write_json
 
 SEQUENCE, TEMPERATURE_KELVIN = "ACE-ALA-NME", 300.0
-SETTINGS = UmbrellaSettings(positions_interval_ps=10.0)
+CONFIG = ReferenceConfig(positions_interval_ps=10.0)
+WINDOWS = CONFIG.windows(TEMPERATURE_KELVIN)
 BLOCK_PS = 10.0
 MAX_STDERR_KT, MAX_DIFFERENCE_KT = 0.03, 0.05
 RECORD = "reference_ace-ala-nme_amber14-obc1_300K"
@@ -47,7 +47,7 @@ def run(
     molecule = Molecule.from_sequence(SEQUENCE)
     system = build_system(molecule, DEFAULT_FORCE_FIELD)
     force_field = ForceField.from_system(system, TEMPERATURE_KELVIN, dtype=torch.float32)
-    sampler = UmbrellaSampler(force_field.compiled(SETTINGS.num_windows), molecule, SETTINGS, seed)
+    sampler = UmbrellaSampler(force_field.compiled(len(WINDOWS)), molecule, CONFIG, seed)
     blocks = sorted((folder / f"seed{seed}").glob("block*.npz"))
     if blocks:
         with np.load(blocks[-1]) as last:
@@ -55,7 +55,7 @@ def run(
     else:
         sampler.start()
         sampler.flatten()
-        sampler.advance(SETTINGS.equilibration_ps)
+        sampler.advance(CONFIG.equilibration_ps)
     number = len(blocks)
     while time.monotonic() < stop:
         samples = sampler.advance(BLOCK_PS)
@@ -67,7 +67,7 @@ def run(
                 stream, seconds=samples.seconds, acceptance=samples.acceptance, **angles, **state
             )
         number += 1
-        nanoseconds = number * BLOCK_PS * SETTINGS.num_windows * 1e-3
+        nanoseconds = number * BLOCK_PS * len(WINDOWS) * 1e-3
         print(f"seed {seed}: {nanoseconds:.1f} ns, swaps accepted {samples.acceptance}", flush=True)
 
 
@@ -103,7 +103,7 @@ def analyse(
             for run, blocks in zip(runs, reference.block_delta_f_kT, strict=True)
         ],
         "discarded_ps_per_chain": discard_ps,
-        "settings": asdict(SETTINGS),
+        "settings": CONFIG.model_dump(),
         "commands": [line.strip() for line in (__doc__ or "").splitlines() if "python" in line],
     }  # fmt: skip
     publish(RECORD, numbers, ("torch", "openmm", "pymbar"), write=write)
@@ -128,10 +128,10 @@ def _load(folder: Path, discard_ps: float) -> UmbrellaSamples:
             acceptance = tuple(block["acceptance"].tolist())
             seconds += float(block["seconds"])
     return UmbrellaSamples(
-        settings=SETTINGS,
+        windows=WINDOWS,
         seed=int(folder.name.removeprefix("seed")),
         **{name: np.concatenate(arrays) for name, arrays in recorded.items()},
-        positions_nm=np.empty((0, SETTINGS.num_windows, 0, 3), dtype=np.float32),
+        positions_nm=np.empty((0, len(WINDOWS), 0, 3), dtype=np.float32),
         positions_stride=1,
         acceptance=acceptance,
         seconds=seconds,
@@ -145,7 +145,7 @@ def _summary(run: UmbrellaSamples, blocks: np.ndarray) -> dict[str, Any]:
         "stderr_kT": blocks.std(ddof=1) / np.sqrt(len(blocks)),
         "block_delta_f_kT": blocks.tolist(),
         "trend_p_value": trend_p_value(blocks[None]),
-        "nanoseconds": run.phi.size * SETTINGS.interval_ps * 1e-3,
+        "nanoseconds": run.phi.size * CONFIG.interval_ps * 1e-3,
         "wall_seconds": run.seconds,
         "swaps_accepted": run.acceptance,
     }

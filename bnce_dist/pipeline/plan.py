@@ -18,7 +18,6 @@ from bnce_dist.generator.architectures import (
 )
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.stages.reference import umbrella_settings
 from bnce_dist.training.loop import per_rank_batch_size, require_samples_for_all
 from bnce_dist.training.settings import TrainingConfig
 
@@ -155,7 +154,7 @@ def _data_bytes(config: Config, num_atoms: int, dim: int) -> int:
     frame, vector = 3 * num_atoms * _FLOAT, dim * _FLOAT
     reference, dataset, evaluate = config.reference, config.dataset, config.evaluate
     chains = reference.num_tasks * reference.num_phi * reference.num_psi
-    intervals = reference.production_ps / umbrella_settings(reference, 300.0).interval_ps
+    intervals = reference.production_ps / reference.interval_ps
     positions = reference.production_ps / reference.positions_interval_ps
     # Angles, window and bias of every interval as recorded, and the angles with their weights.
     reference_bytes = chains * (intervals * (14 + 18) + positions * (frame + 16))

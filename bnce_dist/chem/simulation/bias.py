@@ -7,8 +7,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from bnce_dist.chem.simulation.replica_exchange import window_centres
-from bnce_dist.chem.simulation.settings import UmbrellaSettings
+from bnce_dist.chem.simulation.replica_exchange import Windows, window_centres
 
 
 class Torsions:
@@ -85,7 +84,7 @@ class FlatteningBias:
         return cls(torch.zeros(2 * order + 1, 2 * order + 1, dtype=torch.float64))
 
     def refined(
-        self, phi: np.ndarray, psi: np.ndarray, window: np.ndarray, settings: UmbrellaSettings
+        self, phi: np.ndarray, psi: np.ndarray, window: np.ndarray, windows: Windows
     ) -> "FlatteningBias":
         r"""Return a bias that levels what samples drawn under this one show is left.
 
@@ -101,16 +100,16 @@ class FlatteningBias:
             phi: ``(samples,)`` [rad].
             psi: ``(samples,)`` [rad].
             window: The window each sample was drawn in, ``(samples,)``.
-            settings: The grid of windows.
+            windows: The grid of windows.
         """
         grid = window_centres(NUM_GRID_POINTS)
         on_grid = harmonics(grid, self._order)[0].numpy()
         angles = torch.from_numpy(np.stack((phi, psi)).astype(np.float64))
         at_phi, at_psi = harmonics(angles, self._order)[0].numpy()
         observed = at_phi.T @ at_psi / len(phi)
-        share = np.bincount(window, minlength=settings.num_windows) / len(phi)
+        share = np.bincount(window, minlength=len(windows)) / len(phi)
         points = torch.cartesian_prod(grid, grid).numpy().T
-        window_factors = np.exp(-settings.reduced_bias(*points))
+        window_factors = np.exp(-windows.reduced_bias(*points))
         frequency = np.r_[0, np.tile(np.arange(1, self._order + 1), 2)]
         stiffness = ROUGHNESS_PENALTY * (frequency[:, None] ** 2 + frequency**2) ** 2
 

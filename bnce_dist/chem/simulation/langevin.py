@@ -27,8 +27,8 @@ class LangevinSettings:
         hydrogen_mass_dalton: Mass every hydrogen is given at the expense of its neighbour [Da].
     """
 
-    temperature_kelvin: float = 300.0
-    timestep_fs: float = 2.0
+    temperature_kelvin: float
+    timestep_fs: float
     friction_per_ps: float = 1.0
     hydrogen_mass_dalton: float = 3.0
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 from scipy.special import logsumexp
 
-from bnce_dist.chem.simulation.settings import UmbrellaSettings
+from bnce_dist.chem.simulation.replica_exchange import Windows
 
 # pymbar greets every import with advice about an optional accelerator.
 logging.getLogger("pymbar").setLevel(logging.ERROR)
@@ -24,7 +24,7 @@ def window_free_energies(
     phi: np.ndarray,
     psi: np.ndarray,
     window: np.ndarray,
-    settings: UmbrellaSettings,
+    windows: Windows,
     max_samples: int = 20_000,
     initial: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -38,18 +38,18 @@ def window_free_energies(
         phi: Samples in order of time, ``(samples,)`` [rad].
         psi: ``(samples,)`` [rad].
         window: The window each sample was drawn in, ``(samples,)``.
-        settings: The grid of windows.
+        windows: The grid of windows.
         max_samples: An even share of the samples is used when there are more.
-        initial: A guess, ``(num_windows,)`` [kT]; zero under a levelled landscape is a good one.
+        initial: A guess, ``(windows,)`` [kT]; zero under a levelled landscape is a good one.
 
-    Returns: ``(num_windows,)`` [kT].
+    Returns: ``(windows,)`` [kT].
     Source: Shirts and Chodera (2008), J. Chem. Phys. 129, 124105, eq. 11.
     """
     # MBAR wants the samples sorted by window; the order within a window stays that of time.
     order = np.argsort(window, kind="stable")
     order = order[:: max(1, len(order) // max_samples)]
-    counts = np.bincount(window[order], minlength=settings.num_windows)
-    bias = settings.reduced_bias(phi[order].astype(np.float64), psi[order].astype(np.float64))
+    counts = np.bincount(window[order], minlength=len(windows))
+    bias = windows.reduced_bias(phi[order].astype(np.float64), psi[order].astype(np.float64))
     # pymbar fills in the options it is given, so it gets its own copy.
     return MBAR(bias, counts, initial_f_k=initial, solver_protocol=(deepcopy(_SOLVER),)).f_k
 
@@ -59,7 +59,7 @@ def unbiased_log_weights(
     psi: np.ndarray,
     common_bias: np.ndarray,
     free_energies: np.ndarray,
-    settings: UmbrellaSettings,
+    windows: Windows,
 ) -> np.ndarray:
     r"""Return normalised log weights of samples that visited all windows equally.
 
@@ -69,14 +69,14 @@ def unbiased_log_weights(
         phi: ``(samples,)`` [rad].
         psi: ``(samples,)`` [rad].
         common_bias: ``B``, the bias that all windows share, ``(samples,)`` [kT].
-        free_energies: ``f``, ``(num_windows,)`` [kT].
-        settings: The grid of windows.
+        free_energies: ``f``, ``(windows,)`` [kT].
+        windows: The grid of windows.
 
     Returns: ``(samples,)``, float64; the weights sum to one.
     """
     log_weights = common_bias.astype(np.float64)
     for first in range(0, len(phi), _CHUNK):
         part = slice(first, first + _CHUNK)
-        bias = settings.reduced_bias(phi[part].astype(np.float64), psi[part].astype(np.float64))
+        bias = windows.reduced_bias(phi[part].astype(np.float64), psi[part].astype(np.float64))
         log_weights[part] -= logsumexp(free_energies[:, None] - bias, axis=0)
     return log_weights - logsumexp(log_weights)

@@ -72,7 +72,7 @@ def estimate_reference(
     """Estimate the free-energy difference and judge whether it has converged.
 
     Args:
-        runs: Independent runs with the same settings.
+        runs: Independent runs with the same windows.
         state_phi: Interval of phi that is the state [rad].
         num_blocks: Blocks in time of each replica.
         max_stderr_kT: Largest standard error that counts as converged [kT].
@@ -80,12 +80,12 @@ def estimate_reference(
         max_samples: Samples of a run from which the window free energies are solved; all
             samples are then reweighted.
 
-    Raises: InputError: the runs have different settings, or fewer frames than blocks.
+    Raises: InputError: the runs have different windows, or fewer frames than blocks.
     """
     _require_comparable(runs, num_blocks)
     free_energies = [
         window_free_energies(
-            run.phi.ravel(), run.psi.ravel(), run.window.ravel(), run.settings,
+            run.phi.ravel(), run.psi.ravel(), run.window.ravel(), run.windows,
             max_samples=max_samples,
         )
         for run in runs
@@ -100,7 +100,7 @@ def estimate_reference(
     for run, run_free_energies in zip(runs, free_energies, strict=True):
         for block in _blocks(run, num_blocks):
             block_free_energies = window_free_energies(
-                block.phi.ravel(), block.psi.ravel(), block.window.ravel(), run.settings,
+                block.phi.ravel(), block.psi.ravel(), block.window.ravel(), run.windows,
                 max_samples=max_samples // num_blocks, initial=run_free_energies,
             )  # fmt: skip
             weights = _log_weights(block, block_free_energies)
@@ -148,9 +148,9 @@ def free_energy_profile(phi: np.ndarray, log_weights: np.ndarray, num_bins: int)
 
 
 def _require_comparable(runs: Sequence[UmbrellaSamples], num_blocks: int) -> None:
-    if any(run.settings != runs[0].settings for run in runs):
+    if any(run.windows != runs[0].windows for run in runs):
         raise InputError(
-            "umbrella runs", expected="the same settings in all", got="different settings",
+            "umbrella runs", expected="the same windows in all", got="different windows",
             remedy="estimate from runs of one configuration",
         )  # fmt: skip
     shortest = min(len(run.phi) for run in runs)
@@ -171,7 +171,7 @@ def _blocks(run: UmbrellaSamples, num_blocks: int) -> Iterator[UmbrellaSamples]:
 
 def _log_weights(run: UmbrellaSamples, free_energies: np.ndarray) -> np.ndarray:
     return unbiased_log_weights(
-        run.phi.ravel(), run.psi.ravel(), run.common_bias.ravel(), free_energies, run.settings
+        run.phi.ravel(), run.psi.ravel(), run.common_bias.ravel(), free_energies, run.windows
     )
 
 

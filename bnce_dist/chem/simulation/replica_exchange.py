@@ -1,9 +1,42 @@
-"""Which chain holds which umbrella window, and the moves that swap neighbours."""
+"""Umbrella windows in (phi, psi), which chain holds which, and the moves that swap neighbours."""
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    r"""A periodic grid of windows, each with the bias :math:`k (1 - \cos(x - x_0))` along an angle.
+
+    Args:
+        num_phi: Windows along phi, even.
+        num_psi: Windows along psi, even.
+        reduced_stiffness: ``k`` along (phi, psi) [kT].
+    """
+
+    num_phi: int
+    num_psi: int
+    reduced_stiffness: tuple[float, float]
+
+    def __len__(self) -> int:
+        return self.num_phi * self.num_psi
+
+    def centres(self) -> np.ndarray:
+        """Return the window centres (phi, psi), ``(windows, 2)`` [rad]."""
+        return torch.cartesian_prod(
+            window_centres(self.num_phi), window_centres(self.num_psi)
+        ).numpy()
+
+    def reduced_bias(self, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
+        """Return the bias of every window at every sample, ``(windows, samples)`` [kT]."""
+        centres, (k_phi, k_psi) = self.centres(), self.reduced_stiffness
+        return k_phi * (1 - np.cos(phi - centres[:, :1])) + k_psi * (
+            1 - np.cos(psi - centres[:, 1:])
+        )
 
 
 class WindowGrid:
@@ -17,13 +50,15 @@ class WindowGrid:
     windows differ enters, since the other terms cancel.
 
     Args:
+        windows: The grid; at first every window is held by the chain of the same index.
+
+    Attributes:
         chain_at: The chain in each window, ``(num_phi, num_psi)``.
-        reduced_stiffness: Bias strength along (phi, psi) [kT].
     """
 
-    def __init__(self, chain_at: Tensor, reduced_stiffness: tuple[float, float]) -> None:
-        self.chain_at = chain_at.clone()
-        self.reduced_stiffness = reduced_stiffness
+    def __init__(self, windows: Windows) -> None:
+        self.chain_at = torch.arange(len(windows)).view(windows.num_phi, windows.num_psi)
+        self.reduced_stiffness = windows.reduced_stiffness
         self.accepted = torch.zeros(2, dtype=torch.long)
         self.attempted = torch.zeros(2, dtype=torch.long)
 

@@ -1,6 +1,6 @@
 """Training data: unbiased chains whose starts hold more of a rare state than equilibrium does."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,31 +10,9 @@ from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.simulation.langevin import Langevin, LangevinSettings, repartitioned_masses
+from bnce_dist.chem.simulation.settings import DatasetConfig
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
-
-
-@dataclass(frozen=True)
-class TrainingDataSettings:
-    """How many chains, from where and for how long.
-
-    Args:
-        num_chains: Chains that run at once.
-        frames_per_chain: Frames kept of each chain.
-        frame_interval_ps: Time between kept frames [ps].
-        equilibration_ps: Discarded dynamics, per chain [ps].
-        state_phi: Interval of phi that is the rare state [rad].
-        state_fraction: Share of chains that start in it; they stay there if its barrier is high.
-        langevin: Dynamics at the target temperature.
-    """
-
-    num_chains: int = 256
-    frames_per_chain: int = 250
-    frame_interval_ps: float = 0.2
-    equilibration_ps: float = 1.0
-    state_phi: tuple[float, float] = (0.0, 2.0)
-    state_fraction: float = 0.25
-    langevin: LangevinSettings = field(default_factory=LangevinSettings)
 
 
 @dataclass(frozen=True)
@@ -58,7 +36,8 @@ def make_training_data(
     molecule: Molecule,
     umbrella_positions_nm: np.ndarray,
     umbrella_log_weights: np.ndarray,
-    settings: TrainingDataSettings,
+    config: DatasetConfig,
+    state_phi: tuple[float, float],
     seed: int,
 ) -> TrainingFrames:
     """Run unbiased chains from weighted umbrella frames enriched in the rare state.
@@ -67,11 +46,12 @@ def make_training_data(
     state is not, and reweighting recovers it.
 
     Args:
-        force_field: Batched forces; float32 is enough for dynamics.
+        force_field: Batched forces and the temperature; float32 is enough for dynamics.
         molecule: Gives the masses and the atoms of phi and psi.
         umbrella_positions_nm: Frames to start from, ``(samples, atoms, 3)`` [nm].
         umbrella_log_weights: Their log weights, ``(samples,)``.
-        settings: Chains, frames and enrichment.
+        config: Frames, enrichment, and the chains of all tasks, of which this is one.
+        state_phi: Interval of phi that is the rare state [rad].
         seed: Of the starts and the noise.
 
     Raises: InputError: no start frame in the state or in the rest, or a chain explodes.
@@ -79,25 +59,24 @@ def make_training_data(
     random = generator(seed, "training data")
     candidates = torch.as_tensor(umbrella_positions_nm, dtype=torch.float32)
     chosen = draw_start_frames(
-        dihedral(candidates, molecule.phi).numpy(), umbrella_log_weights, settings, random
+        dihedral(candidates, molecule.phi).numpy(), umbrella_log_weights, config, state_phi, random
     )
     positions = candidates[chosen]
+    settings = LangevinSettings(force_field.temperature_kelvin, config.timestep_fs)
     masses = repartitioned_masses(
         molecule.masses_dalton, molecule.elements, molecule.bonds,
-        settings.langevin.hydrogen_mass_dalton,
+        settings.hydrogen_mass_dalton,
     )  # fmt: skip
-    dynamics = Langevin(
-        lambda x: force_field.energy_and_forces_kj_mol(x)[1], masses, settings.langevin
-    )
+    dynamics = Langevin(lambda x: force_field.energy_and_forces_kj_mol(x)[1], masses, settings)
     velocities = dynamics.thermal_velocities(positions, random)
-    step_ps = settings.langevin.timestep_fs * 1e-3
+    step_ps = config.timestep_fs * 1e-3
     positions, velocities = dynamics.run(
-        positions, velocities, round(settings.equilibration_ps / step_ps), random
+        positions, velocities, round(config.equilibration_ps / step_ps), random
     )
     frames = []
-    for _ in range(settings.frames_per_chain):
+    for _ in range(config.frames_per_chain):
         positions, velocities = dynamics.run(
-            positions, velocities, max(1, round(settings.frame_interval_ps / step_ps)), random
+            positions, velocities, max(1, round(config.frame_interval_ps / step_ps)), random
         )
         frames.append(positions)
     kept = torch.cat(frames)
@@ -111,7 +90,8 @@ def make_training_data(
 def draw_start_frames(
     phi: np.ndarray,
     log_weights: np.ndarray,
-    settings: TrainingDataSettings,
+    config: DatasetConfig,
+    state_phi: tuple[float, float],
     random: torch.Generator,
 ) -> Tensor:
     """Draw start frames by weight within the state and within the rest, ``(chains,)`` indices.
@@ -119,24 +99,25 @@ def draw_start_frames(
     Args:
         phi: Of the frames to draw from, ``(samples,)`` [rad].
         log_weights: Their log weights, ``(samples,)``.
-        settings: Number of chains, the state and its share.
+        config: Number of chains and the state's share.
+        state_phi: The state, an interval of phi [rad].
         random: Source of the draws.
 
     Raises: InputError: no frame in the state or in the rest.
     """
     weights = torch.from_numpy(np.exp(log_weights - log_weights.max()))
-    in_state = torch.from_numpy((phi > settings.state_phi[0]) & (phi < settings.state_phi[1]))
-    num_in_state = round(settings.state_fraction * settings.num_chains)
+    in_state = torch.from_numpy((phi > state_phi[0]) & (phi < state_phi[1]))
+    num_in_state = round(config.state_fraction * config.chains_per_task)
     chosen = []
     for member, count in (
-        (in_state, num_in_state), (~in_state, settings.num_chains - num_in_state),
+        (in_state, num_in_state), (~in_state, config.chains_per_task - num_in_state),
     ):  # fmt: skip
         part = weights * member
         if count == 0:
             continue
         if not part.sum() > 0:
             raise InputError(
-                "umbrella frames", expected=f"some on both sides of phi in {settings.state_phi}",
+                "umbrella frames", expected=f"some on both sides of phi in {state_phi}",
                 got="one side empty", remedy="run the umbrella simulation longer",
             )  # fmt: skip
         chosen.append(torch.multinomial(part, count, replacement=True, generator=random))

@@ -13,14 +13,25 @@ from bnce_dist.chem.geometry import with_torsions
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.simulation.bias import FlatteningBias, RotamerBias, Torsions
-from bnce_dist.chem.simulation.langevin import Langevin, relax, repartitioned_masses
-from bnce_dist.chem.simulation.replica_exchange import WindowGrid
-from bnce_dist.chem.simulation.settings import UmbrellaSettings
+from bnce_dist.chem.simulation.langevin import (
+    Langevin,
+    LangevinSettings,
+    relax,
+    repartitioned_masses,
+)
+from bnce_dist.chem.simulation.replica_exchange import WindowGrid, Windows
+from bnce_dist.chem.simulation.settings import EXCHANGE_INTERVAL_STEPS, ReferenceConfig
 from bnce_dist.core.random import generator
 
 ReportProgress = Callable[[int, int], None]
 """Called with the exchange intervals done and their total."""
 
+BURN_IN_TEMPERATURE_KELVIN = 600.0
+"""Temperature of the hot dynamics before everything else [K]."""
+FLATTENING_ORDER = 6
+"""Highest harmonic of the bias that levels the landscape."""
+ROTAMER_CEILING_KT = 2.0
+"""Height that is left to the barriers of the other torsions [kT]."""
 MAX_REDRAWS = 10
 """Times that side chains which clash are drawn again."""
 CLASH_KT = 100.0
@@ -32,7 +43,7 @@ class UmbrellaSamples:
     """What one run recorded.
 
     Args:
-        settings: The grid and the dynamics.
+        windows: The grid.
         seed: Seed of the run.
         phi: ``(frames, chains)`` float32 [rad].
         psi: ``(frames, chains)`` float32 [rad].
@@ -44,7 +55,7 @@ class UmbrellaSamples:
         seconds: Wall time of the dynamics recorded here [s].
     """
 
-    settings: UmbrellaSettings
+    windows: Windows
     seed: int
     phi: np.ndarray
     psi: np.ndarray
@@ -60,39 +71,38 @@ class UmbrellaSampler:
     """One batch of chains over the window grid; its whole future is a function of its state.
 
     Args:
-        force_field: Batched forces; float32 is enough for dynamics.
+        force_field: Batched forces and the temperature; float32 is enough for dynamics.
         molecule: Gives the start, the masses and the atoms of phi and psi.
-        settings: The grid and the dynamics.
+        config: The grid and the dynamics.
         seed: Runs with different seeds have different starts and noise.
     """
 
     def __init__(
-        self, force_field: ForceField, molecule: Molecule, settings: UmbrellaSettings, seed: int
+        self, force_field: ForceField, molecule: Molecule, config: ReferenceConfig, seed: int
     ) -> None:
         self.force_field, self.molecule = force_field, molecule
-        self.settings, self.seed = settings, seed
+        self.config, self.seed = config, seed
+        self.windows = config.windows(force_field.temperature_kelvin)
+        self.langevin = LangevinSettings(force_field.temperature_kelvin, config.timestep_fs)
         self.masses = repartitioned_masses(
             molecule.masses_dalton,
             molecule.elements,
             molecule.bonds,
-            settings.langevin.hydrogen_mass_dalton,
+            self.langevin.hydrogen_mass_dalton,
         )
-        self.centres = torch.from_numpy(settings.centres()).float()
-        self.stiffness = torch.tensor(
-            [settings.phi_stiffness_kj_mol, settings.psi_stiffness_kj_mol]
-        )
+        self.centres = torch.from_numpy(self.windows.centres()).float()
+        self.stiffness = torch.tensor([config.phi_stiffness_kj_mol, config.psi_stiffness_kj_mol])
         self.chain_centres = self.centres
         self.torsions = Torsions((molecule.phi, molecule.psi, *molecule.rotatable_torsions))
-        self.flattening = FlatteningBias.none(settings.flattening_order)
+        self.flattening = FlatteningBias.none(FLATTENING_ORDER)
         self.rotamers = RotamerBias.none(len(molecule.rotatable_torsions))
-        chain_at = torch.arange(settings.num_windows).view(settings.num_phi, settings.num_psi)
-        self.grid = WindowGrid(chain_at, settings.reduced_stiffness)
+        self.grid = WindowGrid(self.windows)
         self.intervals_done = 0
         self.positions_nm = self.velocities = torch.empty(0)
 
     def start(self) -> None:
         """Put every chain into its window, the other torsions anywhere, and shake it hot."""
-        settings, random = self.settings, generator(self.seed, "umbrella start")
+        random = generator(self.seed, "umbrella start")
         starts = self._relaxed_starts(random)
         clashed = self._are_clashed(starts)
         for _ in range(MAX_REDRAWS):
@@ -100,8 +110,8 @@ class UmbrellaSampler:
                 break
             starts = torch.where(clashed[:, None, None], self._relaxed_starts(random), starts)
             clashed = self._are_clashed(starts)
-        hot = self._langevin(settings.burn_in_temperature_kelvin)
-        steps = round(settings.burn_in_ps / (settings.langevin.timestep_fs * 1e-3))
+        hot = self._langevin(BURN_IN_TEMPERATURE_KELVIN)
+        steps = round(self.config.burn_in_ps / (self.config.timestep_fs * 1e-3))
         self.positions_nm, _ = hot.run(
             starts, hot.thermal_velocities(starts, random), steps, random
         )
@@ -109,7 +119,7 @@ class UmbrellaSampler:
 
     def _relaxed_starts(self, random: torch.Generator) -> Tensor:
         """Return one structure for every window, ``(windows, atoms, 3)`` [nm]."""
-        rotatable, num_windows = self.molecule.rotatable_torsions, self.settings.num_windows
+        rotatable, num_windows = self.molecule.rotatable_torsions, len(self.windows)
         anywhere = 2 * torch.pi * torch.rand(num_windows, len(rotatable), generator=random)
         starts = with_torsions(
             torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
@@ -122,7 +132,7 @@ class UmbrellaSampler:
     def _are_clashed(self, starts: Tensor) -> Tensor:
         """Return which structures did not part where atoms were drawn into each other."""
         energies, _ = self.force_field.energy_and_forces_kj_mol(starts)
-        limit = energies.median() + CLASH_KT * self.settings.kt_kj_mol
+        limit = energies.median() + CLASH_KT * self.force_field.kt_kj_mol
         return ~(energies < limit)
 
     def flatten(self) -> None:
@@ -131,11 +141,11 @@ class UmbrellaSampler:
         A barrier along phi or psi more sharply curved than the window's own potential would
         split its window in two; one along another torsion is held by no window at all.
         """
-        for _ in range(self.settings.flattening_stages):
-            samples, rotatable = self._advance(self.settings.flattening_ps)
-            self.rotamers = self.rotamers.refined(rotatable, self.settings.rotamer_ceiling_kT)
+        for _ in range(self.config.flattening_stages):
+            samples, rotatable = self._advance(self.config.flattening_ps)
+            self.rotamers = self.rotamers.refined(rotatable, ROTAMER_CEILING_KT)
             self.flattening = self.flattening.refined(
-                samples.phi.ravel(), samples.psi.ravel(), samples.window.ravel(), self.settings
+                samples.phi.ravel(), samples.psi.ravel(), samples.window.ravel(), self.windows
             )
 
     def advance(
@@ -153,10 +163,10 @@ class UmbrellaSampler:
         self, duration_ps: float, progress: ReportProgress | None = None
     ) -> tuple[UmbrellaSamples, np.ndarray]:
         """Do what `advance` does and also return the rotatable, ``(samples, torsions)`` [rad]."""
-        settings, began = self.settings, time.perf_counter()
-        num_intervals = max(1, round(duration_ps / settings.interval_ps))
-        stride = max(1, round(settings.positions_interval_ps / settings.interval_ps))
-        shape = (num_intervals, settings.num_windows)
+        config, began = self.config, time.perf_counter()
+        num_intervals = max(1, round(duration_ps / config.interval_ps))
+        stride = max(1, round(config.positions_interval_ps / config.interval_ps))
+        shape = (num_intervals, len(self.windows))
         angles = np.empty((*shape, len(self.torsions.atoms)), dtype=np.float32)
         window = np.empty(shape, dtype=np.int16)
         positions = []
@@ -164,7 +174,7 @@ class UmbrellaSampler:
         for interval in range(num_intervals):
             random = generator(self.seed, "umbrella interval", self.intervals_done)
             self.positions_nm, self.velocities = dynamics.run(
-                self.positions_nm, self.velocities, settings.exchange_interval_steps, random
+                self.positions_nm, self.velocities, EXCHANGE_INTERVAL_STEPS, random
             )
             current = self.torsions.angles(self.positions_nm)
             angles[interval] = current.numpy()
@@ -181,14 +191,14 @@ class UmbrellaSampler:
         common_bias = self.flattening.energy(phi.ravel(), psi.ravel()).reshape(shape)
         common_bias += self.rotamers.energy(rotatable)
         samples = UmbrellaSamples(
-            settings=settings,
+            windows=self.windows,
             seed=self.seed,
             phi=phi,
             psi=psi,
             window=window,
             common_bias=common_bias.astype(np.float32),
             positions_stride=stride,
-            positions_nm=np.array(positions).reshape(-1, settings.num_windows, atoms, 3),
+            positions_nm=np.array(positions).reshape(-1, len(self.windows), atoms, 3),
             acceptance=self.grid.acceptance,
             seconds=time.perf_counter() - began,
         )
@@ -216,7 +226,7 @@ class UmbrellaSampler:
         self.intervals_done = int(state["intervals_done"])
 
     def _langevin(self, temperature_kelvin: float | None = None) -> Langevin:
-        settings = self.settings.langevin
+        settings = self.langevin
         if temperature_kelvin is not None:
             settings = replace(settings, temperature_kelvin=temperature_kelvin)
         return Langevin(self._forces, self.masses, settings)
@@ -226,7 +236,7 @@ class UmbrellaSampler:
         angles, gradients = self.torsions.angles_and_gradients(positions_nm)
         biased, rotatable = angles.split([2, angles.shape[1] - 2], dim=1)
         slopes = self.stiffness * torch.sin(biased - self.chain_centres)
-        kt = self.settings.kt_kj_mol
+        kt = self.force_field.kt_kj_mol
         slopes += kt * self.flattening.slopes(biased)
         slopes = torch.cat([slopes, kt * self.rotamers.slopes(rotatable)], dim=1)
         return self.torsions.add_forces(forces, gradients, slopes)
@@ -235,23 +245,23 @@ class UmbrellaSampler:
 def run_umbrella(
     force_field: ForceField,
     molecule: Molecule,
-    settings: UmbrellaSettings,
+    config: ReferenceConfig,
     seed: int,
     progress: ReportProgress | None = None,
 ) -> UmbrellaSamples:
     """Run one independent replica of the whole grid, from its own starts, on this thread.
 
     Args:
-        force_field: Batched forces; float32 is enough for dynamics.
+        force_field: Batched forces and the temperature; float32 is enough for dynamics.
         molecule: Gives the start, the masses and the atoms of phi and psi.
-        settings: The grid and the dynamics.
+        config: The grid and the dynamics.
         seed: Runs with different seeds are independent.
         progress: Called after every exchange interval of the production.
 
     Raises: InputError: a chain left the finite numbers.
     """
-    sampler = UmbrellaSampler(force_field, molecule, settings, seed)
+    sampler = UmbrellaSampler(force_field, molecule, config, seed)
     sampler.start()
     sampler.flatten()
-    sampler.advance(settings.equilibration_ps)
-    return sampler.advance(settings.production_ps, progress)
+    sampler.advance(config.equilibration_ps)
+    return sampler.advance(config.production_ps, progress)

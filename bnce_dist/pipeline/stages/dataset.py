@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bnce_dist.chem.simulation.langevin import LangevinSettings
 from bnce_dist.chem.simulation.settings import DatasetConfig
-from bnce_dist.chem.simulation.training_data import TrainingDataSettings, make_training_data
+from bnce_dist.chem.simulation.training_data import make_training_data
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.target import Target
@@ -52,11 +51,10 @@ class ChainWorker:
         seed: int,
         compiled: bool,
     ) -> None:
-        self.target, self.seed = target, seed
-        self.settings = training_data_settings(config, target)
+        self.target, self.config, self.seed = target, config, seed
         self.starts = ShardedDataset.open(simulate_folder / "umbrella").load(["positions_nm"])
         self.log_weights = Reference.load(simulate_folder).potential_log_weights
-        self.dynamics = target.dynamics(self.settings.num_chains, compiled)
+        self.dynamics = target.dynamics(config.chains_per_task, compiled)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return the frames of one task's chains, ``positions_nm`` ``(frames, atoms, 3)``."""
@@ -66,23 +64,8 @@ class ChainWorker:
             self.target.molecule,
             starts.reshape(-1, *starts.shape[-2:]),
             self.log_weights,
-            self.settings,
+            self.config,
+            self.target.state_phi,
             seed_from(self.seed, "dataset", index),
         )
         return {"positions_nm": frames.positions_nm}
-
-
-def training_data_settings(config: DatasetConfig, target: Target) -> TrainingDataSettings:
-    """Return the simulation's settings."""
-    return TrainingDataSettings(
-        num_chains=config.num_chains // config.num_tasks,
-        frames_per_chain=config.frames_per_chain,
-        frame_interval_ps=config.frame_interval_ps,
-        equilibration_ps=config.equilibration_ps,
-        state_phi=target.state_phi,
-        state_fraction=config.state_fraction,
-        langevin=LangevinSettings(
-            temperature_kelvin=target.force_field.temperature_kelvin,
-            timestep_fs=config.timestep_fs,
-        ),
-    )

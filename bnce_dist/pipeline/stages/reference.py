@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnce_dist.chem.simulation.langevin import LangevinSettings
 from bnce_dist.chem.simulation.reference import ReferenceFreeEnergy, estimate_reference
+from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
-from bnce_dist.chem.simulation.umbrella import UmbrellaSamples, UmbrellaSettings, run_umbrella
+from bnce_dist.chem.simulation.umbrella import UmbrellaSamples, run_umbrella
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
@@ -40,12 +40,12 @@ _UNITS = {
 def run_reference(context: StageContext) -> None:
     """Leave ``reference/result.json`` and ``reference/frames.npz``."""
     config = context.config.reference
-    settings = umbrella_settings(config, context.config.target.temperature_kelvin)
+    windows = config.windows(context.target.force_field.temperature_kelvin)
     runs = context.executor.map_shards(
         partial(
             UmbrellaWorker,
             target=context.target,
-            settings=settings,
+            config=config,
             seed=context.config.seed,
             compiled=context.config.cluster.compile_force_field,
         ),
@@ -55,7 +55,7 @@ def run_reference(context: StageContext) -> None:
         label="reference",
     )
     reference = estimate_reference(
-        [_samples(run, settings, index) for index, run in enumerate(runs)],
+        [_samples(run, windows, index) for index, run in enumerate(runs)],
         state_phi=context.target.state_phi,
         num_blocks=config.num_blocks,
         max_stderr_kT=config.max_stderr_kT,
@@ -73,40 +73,19 @@ def run_reference(context: StageContext) -> None:
     )
 
 
-def umbrella_settings(config: ReferenceConfig, temperature_kelvin: float) -> UmbrellaSettings:
-    """Return the simulation's settings."""
-    return UmbrellaSettings(
-        num_phi=config.num_phi,
-        num_psi=config.num_psi,
-        phi_stiffness_kj_mol=config.phi_stiffness_kj_mol,
-        psi_stiffness_kj_mol=config.psi_stiffness_kj_mol,
-        langevin=LangevinSettings(
-            temperature_kelvin=temperature_kelvin, timestep_fs=config.timestep_fs
-        ),
-        burn_in_ps=config.burn_in_ps,
-        flattening_stages=config.flattening_stages,
-        flattening_ps=config.flattening_ps,
-        equilibration_ps=config.equilibration_ps,
-        production_ps=config.production_ps,
-        positions_interval_ps=config.positions_interval_ps,
-    )
-
-
 class UmbrellaWorker:
     """Runs independent umbrella simulations; the first axis of a shard is time.
 
     Args:
         target: What to simulate.
-        settings: How.
+        config: How.
         seed: Of the run; the shard's index is added to it.
         compiled: Whether to compile the force field.
     """
 
-    def __init__(
-        self, target: Target, settings: UmbrellaSettings, seed: int, compiled: bool
-    ) -> None:
-        self.target, self.settings, self.seed = target, settings, seed
-        self.dynamics = target.dynamics(settings.num_windows, compiled)
+    def __init__(self, target: Target, config: ReferenceConfig, seed: int, compiled: bool) -> None:
+        self.target, self.config, self.seed = target, config, seed
+        self.dynamics = target.dynamics(config.num_phi * config.num_psi, compiled)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return one simulation, cut into the times at which positions were recorded.
@@ -116,7 +95,7 @@ class UmbrellaWorker:
             ``reduced_potential``, ``(times, chains)``.
         """
         seed = seed_from(self.seed, "reference", index)
-        samples = run_umbrella(self.dynamics, self.target.molecule, self.settings, seed)
+        samples = run_umbrella(self.dynamics, self.target.molecule, self.config, seed)
         times, chains = samples.positions_nm.shape[:2]
         frames = samples.positions_stride
 
@@ -209,11 +188,11 @@ def require_finite(summary: Mapping[str, Any]) -> None:
         )
 
 
-def _samples(run: dict[str, np.ndarray], settings: UmbrellaSettings, index: int) -> UmbrellaSamples:
+def _samples(run: dict[str, np.ndarray], windows: Windows, index: int) -> UmbrellaSamples:
     """Return a shard in the form in which it was recorded."""
     chains = run["phi"].shape[-1]
     return UmbrellaSamples(
-        settings=settings,
+        windows=windows,
         seed=index,
         phi=run["phi"].reshape(-1, chains),
         psi=run["psi"].reshape(-1, chains),

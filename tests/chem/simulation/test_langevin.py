@@ -24,7 +24,7 @@ def _harmonic(stiffness: float):
 
 def _sample_harmonic(stiffness: float, mass: float, timestep_fs: float, seed: int = 0):
     """Positions and velocities of 4,000 oscillators of three dimensions, at ten times."""
-    settings = LangevinSettings(timestep_fs=timestep_fs, friction_per_ps=20.0)
+    settings = LangevinSettings(300.0, timestep_fs, friction_per_ps=20.0)
     dynamics = Langevin(_harmonic(stiffness), np.array([mass]), settings)
     random = generator(seed, "harmonic")
     positions = torch.zeros(4_000, 1, 3)
@@ -55,14 +55,14 @@ def test_target_does_not_depend_on_masses():
 
 def test_thermal_velocities_have_the_maxwell_boltzmann_variance_of_each_atom():
     masses = np.array([1.0, 16.0])
-    dynamics = Langevin(_harmonic(1.0), masses, LangevinSettings())
+    dynamics = Langevin(_harmonic(1.0), masses, LangevinSettings(300.0, 2.0))
     velocities = dynamics.thermal_velocities(torch.zeros(50_000, 2, 3), generator(0))
     temperature = velocities.double().square().mean(dim=(0, 2)).numpy() * masses / KT
     np.testing.assert_allclose(temperature, 1.0, atol=0.02)
 
 
 def test_same_generator_same_chains_and_arguments_untouched():
-    dynamics = Langevin(_harmonic(1e4), np.array([12.0]), LangevinSettings())
+    dynamics = Langevin(_harmonic(1e4), np.array([12.0]), LangevinSettings(300.0, 2.0))
     start, rest = torch.ones(8, 1, 3), torch.zeros(8, 1, 3)
     first = dynamics.run(start, rest, 50, generator(1))
     again = dynamics.run(start, rest, 50, generator(1))
@@ -75,7 +75,7 @@ def test_same_generator_same_chains_and_arguments_untouched():
 
 
 def test_a_run_that_explodes_says_so():
-    dynamics = Langevin(_harmonic(1e8), np.array([1.0]), LangevinSettings(timestep_fs=10.0))
+    dynamics = Langevin(_harmonic(1e8), np.array([1.0]), LangevinSettings(300.0, timestep_fs=10.0))
     start = torch.zeros(4, 1, 3)
     start[2] = 1.0
     with pytest.raises(InputError, match=r"1 of 4 chains not finite \(\[2\]\).*timestep_fs"):
@@ -92,7 +92,7 @@ def dynamics_without_noise(dynamics: Langevin) -> Langevin:
 @pytest.mark.parametrize("value", [-1.0, 0.0, float("nan")])
 def test_settings_must_be_positive(name, value):
     with pytest.raises(InputError, match=name):
-        LangevinSettings(**{name: value})
+        LangevinSettings(**{"temperature_kelvin": 300.0, "timestep_fs": 2.0} | {name: value})
 
 
 def test_hydrogen_mass_is_taken_from_the_neighbour():
@@ -123,7 +123,7 @@ def test_the_stiffest_bonds_of_alanine_dipeptide_are_at_the_bath_temperature():
     """
     molecule = Molecule.from_sequence("ACE-ALA-NME")
     force_field = ForceField.from_system(build_system(molecule), 300.0, dtype=torch.float32)
-    settings = LangevinSettings(friction_per_ps=5.0)
+    settings = LangevinSettings(300.0, 2.0, friction_per_ps=5.0)
     masses = repartitioned_masses(
         molecule.masses_dalton, molecule.elements, molecule.bonds, settings.hydrogen_mass_dalton
     )

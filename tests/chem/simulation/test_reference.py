@@ -15,13 +15,14 @@ from bnce_dist.chem.simulation.reference import (
     estimate_reference,
     trend_p_value,
 )
-from bnce_dist.chem.simulation.settings import UmbrellaSettings
+from bnce_dist.chem.simulation.replica_exchange import Windows
+from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import UmbrellaSamples
 from bnce_dist.core.errors import InputError
 
-SETTINGS = UmbrellaSettings(
+WINDOWS = ReferenceConfig(
     num_phi=6, num_psi=6, phi_stiffness_kj_mol=8.0, psi_stiffness_kj_mol=8.0
-)
+).windows(temperature_kelvin=300.0)
 CELLS = 120
 GRID = (np.arange(CELLS) + 0.5) * 2 * np.pi / CELLS - np.pi
 PHI, PSI = (angle.ravel() for angle in np.meshgrid(GRID, GRID, indexing="ij"))
@@ -44,8 +45,8 @@ def simulate(seed: int, depths: np.ndarray, flattening: FlatteningBias | None = 
     """Draw exactly from every window, one frame per depth of the landscape."""
     random = np.random.default_rng(seed)
     common = np.zeros(len(PHI)) if flattening is None else flattening.energy(PHI, PSI)
-    bias = SETTINGS.reduced_bias(PHI, PSI)
-    cells = np.empty((len(depths), SETTINGS.num_windows), dtype=int)
+    bias = WINDOWS.reduced_bias(PHI, PSI)
+    cells = np.empty((len(depths), len(WINDOWS)), dtype=int)
     for depth in np.unique(depths):
         density = np.exp(-landscape(depth) - common - bias)
         rows = depths == depth
@@ -53,13 +54,13 @@ def simulate(seed: int, depths: np.ndarray, flattening: FlatteningBias | None = 
             cells[rows, window] = random.choice(len(PHI), rows.sum(), p=row / row.sum())
     jitter = random.uniform(-0.5, 0.5, (2, *cells.shape)) * 2 * np.pi / CELLS
     return UmbrellaSamples(
-        settings=SETTINGS,
+        windows=WINDOWS,
         seed=seed,
         phi=(PHI[cells] + jitter[0]).astype(np.float32),
         psi=(PSI[cells] + jitter[1]).astype(np.float32),
-        window=np.broadcast_to(np.arange(SETTINGS.num_windows, dtype=np.int16), cells.shape),
+        window=np.broadcast_to(np.arange(len(WINDOWS), dtype=np.int16), cells.shape),
         common_bias=common[cells].astype(np.float32),
-        positions_nm=np.empty((0, SETTINGS.num_windows, 1, 3), dtype=np.float32),
+        positions_nm=np.empty((0, len(WINDOWS), 1, 3), dtype=np.float32),
         positions_stride=1,
         acceptance=(0.3, 0.3),
         seconds=0.0,
@@ -109,9 +110,9 @@ def test_log_weights_are_normalised_and_name_the_replica():
 def test_window_free_energies_are_those_of_quadrature():
     run = simulate(3, np.full(400, 0.5))
     free_energies = window_free_energies(
-        run.phi.ravel(), run.psi.ravel(), run.window.ravel(), SETTINGS
+        run.phi.ravel(), run.psi.ravel(), run.window.ravel(), WINDOWS
     )
-    density = np.exp(-landscape(0.5) - SETTINGS.reduced_bias(PHI, PSI)).sum(axis=1)
+    density = np.exp(-landscape(0.5) - WINDOWS.reduced_bias(PHI, PSI)).sum(axis=1)
     exact = -np.log(density / density[0])
     assert exact.std() > 1
     np.testing.assert_allclose(free_energies, exact, atol=0.25)
@@ -125,11 +126,11 @@ def test_windows_on_level_ground_are_solved_in_few_passes(monkeypatch: pytest.Mo
         mbar_solvers, "mbar_gradient", lambda *args: passes.append(1) or gradient(*args)
     )
     random = np.random.default_rng(0)
-    window = np.repeat(np.arange(SETTINGS.num_windows), 400)
+    window = np.repeat(np.arange(len(WINDOWS)), 400)
     phi, psi = random.vonmises(
-        SETTINGS.centres()[window].T, np.array(SETTINGS.reduced_stiffness)[:, None]
+        WINDOWS.centres()[window].T, np.array(WINDOWS.reduced_stiffness)[:, None]
     )
-    free_energies = window_free_energies(phi, psi, window, SETTINGS)
+    free_energies = window_free_energies(phi, psi, window, WINDOWS)
     np.testing.assert_allclose(free_energies, 0, atol=0.1)
     # Each iteration takes two; free energies near zero have large relative rounding errors.
     assert len(passes) <= 16
@@ -144,10 +145,10 @@ def test_the_common_bias_is_taken_out_again():
     assert reference.delta_f_kT == pytest.approx(exact, abs=3 * reference.stderr_kT)
     # Left in, it would matter.
     free_energies = window_free_energies(
-        run.phi.ravel(), run.psi.ravel(), run.window.ravel(), SETTINGS
+        run.phi.ravel(), run.psi.ravel(), run.window.ravel(), WINDOWS
     )
     weights = np.exp(unbiased_log_weights(
-        run.phi.ravel(), run.psi.ravel(), np.zeros(run.phi.size), free_energies, SETTINGS
+        run.phi.ravel(), run.psi.ravel(), np.zeros(run.phi.size), free_energies, WINDOWS
     ))  # fmt: skip
     inside = weights[(run.phi.ravel() > STATE[0]) & (run.phi.ravel() < STATE[1])].sum()
     assert abs(-np.log(inside / (1 - inside)) - exact) > 0.3
@@ -173,9 +174,9 @@ def test_a_noisy_estimate_is_not_converged():
     assert "standard error" in reference.reason
 
 
-def test_runs_of_different_settings_are_refused():
-    other = replace(simulate(1, np.full(10, 0.5)), settings=UmbrellaSettings())
-    with pytest.raises(InputError, match="settings"):
+def test_runs_of_different_windows_are_refused():
+    other = replace(simulate(1, np.full(10, 0.5)), windows=Windows(6, 8, (3.2, 3.2)))
+    with pytest.raises(InputError, match="windows"):
         estimate(simulate(0, np.full(10, 0.5)), other)
     with pytest.raises(InputError, match="num_blocks"):
         estimate(simulate(0, np.full(3, 0.5)), num_blocks=5)

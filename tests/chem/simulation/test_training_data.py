@@ -10,8 +10,8 @@ from bnce_dist.chem.geometry import dihedral, signed_volume, with_torsions
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.simulation.langevin import relax
+from bnce_dist.chem.simulation.settings import DatasetConfig
 from bnce_dist.chem.simulation.training_data import (
-    TrainingDataSettings,
     draw_start_frames,
     make_training_data,
     permute_equivalent_hydrogens,
@@ -19,9 +19,10 @@ from bnce_dist.chem.simulation.training_data import (
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 
-SETTINGS = TrainingDataSettings(
-    num_chains=40, frames_per_chain=4, frame_interval_ps=0.1, equilibration_ps=0.2
+CONFIG = DatasetConfig(
+    num_chains=40, num_tasks=1, frames_per_chain=4, frame_interval_ps=0.1, equilibration_ps=0.2
 )
+STATE = (0.0, 2.0)
 
 
 @functools.cache
@@ -47,7 +48,9 @@ def umbrella_frames() -> np.ndarray:
 def make(seed: int = 0):
     molecule, force_field = alanine_dipeptide()
     log_weights = np.array([-5.0, -6.0, -1.0, -1.5])
-    return make_training_data(force_field, molecule, umbrella_frames(), log_weights, SETTINGS, seed)
+    return make_training_data(
+        force_field, molecule, umbrella_frames(), log_weights, CONFIG, STATE, seed
+    )
 
 
 def test_frames_are_enriched_named_by_their_torsions_and_of_the_same_handedness():
@@ -73,8 +76,9 @@ def test_starts_follow_the_weights_within_the_state_and_within_the_rest():
     random = np.random.default_rng(0)
     phi = random.uniform(-3, 3, 50)
     log_weights = random.normal(size=50) - 100
-    settings = TrainingDataSettings(num_chains=40_000, state_fraction=0.3)
-    drawn = draw_start_frames(phi, log_weights, settings, generator(0)).numpy()
+    config = DatasetConfig(num_chains=80_000, num_tasks=2, state_fraction=0.3)
+    drawn = draw_start_frames(phi, log_weights, config, STATE, generator(0)).numpy()
+    assert len(drawn) == 40_000
     in_state = (phi > 0) & (phi < 2)
     assert in_state[drawn].mean() == pytest.approx(0.3)
     for member, share in ((in_state, 0.3), (~in_state, 0.7)):
@@ -87,12 +91,10 @@ def test_starts_follow_the_weights_within_the_state_and_within_the_rest():
 
 def test_no_start_on_one_side_is_refused():
     with pytest.raises(InputError, match="one side empty"):
-        draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), SETTINGS, generator(0))
-    everywhere_out = TrainingDataSettings(num_chains=4, state_fraction=0.0)
-    assert (
-        len(draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), everywhere_out, generator(0)))
-        == 4
-    )
+        draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), CONFIG, STATE, generator(0))
+    outside = DatasetConfig(num_chains=4, num_tasks=1, state_fraction=0.01)
+    drawn = draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), outside, STATE, generator(0))
+    assert len(drawn) == 4
 
 
 def test_relabelled_hydrogens_keep_energy_and_handedness_and_take_every_cyclic_order():
