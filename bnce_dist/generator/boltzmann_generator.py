@@ -15,12 +15,11 @@ from bnce_dist.chem.validation import has_native_chirality, require_molecules
 from bnce_dist.config.load import load_section, with_values
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
-from bnce_dist.core.weights import log_weights
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.torch_file import write_torch
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
-from bnce_dist.generator.evaluation import evaluate_samples, log_num_images
+from bnce_dist.generator.evaluation import evaluate_samples, log_num_images, molecule_log_weights
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.metrics import FloatArray
@@ -115,7 +114,7 @@ class BoltzmannGenerator:
         positions = self._checked(positions_nm)
         log_density, potential = self.log_density(positions), self.reduced_potential(positions)
         native = has_native_chirality(self.molecule, positions).numpy()
-        weights = log_weights(np.where(native, potential, np.inf), log_density)
+        weights = molecule_log_weights(potential, log_density, native)
         return Ensemble(self.target, positions.numpy(), log_density, potential, weights)
 
     def log_weights(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
@@ -221,13 +220,11 @@ class BoltzmannGenerator:
                 self.target, self.emulator.coordinates, z, self.density.log_density_z(z)
             ).items()
         }
-        possible = np.where(arrays["native_chirality"], arrays["reduced_potential"], np.inf)
-        return {
-            "positions_nm": arrays["positions_nm"],
-            "log_density": arrays["log_density"],
-            "reduced_potential": arrays["reduced_potential"],
-            "log_weights": log_weights(possible, arrays["log_density"]),
-        }
+        kept = {n: arrays[n] for n in ("positions_nm", "log_density", "reduced_potential")}
+        weights = molecule_log_weights(
+            arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
+        )
+        return kept | {"log_weights": weights}
 
     def _checked(self, positions_nm: ArrayLike | Tensor) -> Tensor:
         positions = torch.as_tensor(positions_nm, dtype=torch.float64).detach().cpu()

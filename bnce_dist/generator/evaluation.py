@@ -2,14 +2,19 @@
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import ValidatedPositions, has_native_chirality, validate
+from bnce_dist.core.weights import log_weights
 from bnce_dist.generator.target import Target
+
+FloatArray = NDArray[np.float64]
 
 
 @torch.no_grad()
@@ -46,6 +51,22 @@ def evaluate_samples(
         "native_chirality": ~validation.mixed,
         "mirrored": validation.mirrored,
     }
+
+
+def molecule_log_weights(
+    reduced_potential: FloatArray, log_density: FloatArray, native_chirality: NDArray[np.bool_]
+) -> FloatArray:
+    """Return log weights ``-u - log_density``; what is not the molecule has none.
+
+    Args:
+        reduced_potential: ``(samples,)`` [kT]; infinite where a sample is broken.
+        log_density: Of what the samples were drawn from, ``(samples,)`` [nats].
+        native_chirality: Whether every centre is as in the molecule, ``(samples,)``.
+
+    Returns: ``(samples,)`` [nats]; ``-inf`` for broken samples and those of another chirality.
+    Raises: InputError: as `core.weights.log_weights`.
+    """
+    return log_weights(np.where(native_chirality, reduced_potential, np.inf), log_density)
 
 
 def log_num_images(molecule: Molecule, coordinates: Coordinates) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.special import logsumexp
 
+from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.config.section import (
     Count,
     Fraction,
@@ -24,7 +25,8 @@ from bnce_dist.core.free_energy import (
 )
 from bnce_dist.core.metrics import torus_wasserstein_2, wasserstein_2
 from bnce_dist.core.random import seed_from
-from bnce_dist.core.weights import Weights, log_weights
+from bnce_dist.core.weights import Weights
+from bnce_dist.generator.evaluation import molecule_log_weights
 
 
 class EvaluateConfig(Section):
@@ -75,6 +77,8 @@ class Samples:
         log_density: Learned log density, ``(n,)`` [nats].
         log_density_exact: Exact log density, ``(n,)``; NaN where it was not computed [nats].
         num_random: How many of the first samples have one; the others that do weigh most.
+        phi: First backbone torsion, ``(n,)`` [rad].
+        psi: The one after it, ``(n,)`` [rad].
         in_state: ``(n,)`` bool.
         valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
         native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
@@ -87,6 +91,8 @@ class Samples:
     log_density: FloatArray
     log_density_exact: FloatArray
     num_random: int
+    phi: FloatArray
+    psi: FloatArray
     in_state: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     native_chirality: NDArray[np.bool_]
@@ -112,6 +118,8 @@ class Samples:
             log_density=evaluated["log_density"],
             log_density_exact=log_density_exact,
             num_random=int((~is_top).sum()),
+            phi=evaluated["phi"],
+            psi=evaluated["psi"],
             in_state=in_state,
             valid=evaluated["valid"],
             native_chirality=evaluated["native_chirality"],
@@ -142,33 +150,19 @@ class Samples:
     @property
     def log_weights_learned(self) -> FloatArray:
         """Log weights by the learned density alone, ``(n,)``."""
-        return log_weights(self._potential(), self.log_density)
+        return molecule_log_weights(self.reduced_potential, self.log_density, self.native_chirality)
 
     @property
     def log_weights_exact(self) -> FloatArray:
         """Log weights by the exact density, ``(n,)``; NaN where it was not computed."""
-        return -self._potential() - self.log_density_exact
-
-    def _potential(self) -> FloatArray:
-        """The target is the molecule as it is: its mirror images are impossible."""
-        return np.where(self.native_chirality, self.reduced_potential, np.inf)
-
-
-@dataclass(frozen=True)
-class ReferenceEnsemble:
-    """Weighted frames of a simulation; energies are of some of them.
-
-    Args:
-        torsions: phi and psi, ``(frames, 2)`` [rad].
-        weights: Non-negative, ``(frames,)``.
-        reduced_potential: Reduced potentials, ``(energies,)`` [kT].
-        potential_weights: Of those frames, non-negative, ``(energies,)``.
-    """
-
-    torsions: FloatArray
-    weights: FloatArray
-    reduced_potential: FloatArray
-    potential_weights: FloatArray
+        known = ~np.isnan(self.log_density_exact)
+        weights = np.full(len(known), np.nan)
+        weights[known] = molecule_log_weights(
+            self.reduced_potential[known],
+            self.log_density_exact[known],
+            self.native_chirality[known],
+        )
+        return weights
 
 
 def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
@@ -263,14 +257,11 @@ def weight_diagnostics(weights: Weights, in_state: NDArray[np.bool_]) -> dict[st
     }
 
 
-def distances_to_reference(
-    samples: Samples, torsions: FloatArray, reference: ReferenceEnsemble, seed: int
-) -> dict[str, float]:
+def distances_to_reference(samples: Samples, reference: Reference, seed: int) -> dict[str, float]:
     """Return 2-Wasserstein distances to the reference, before and after reweighting.
 
     Args:
         samples: The evaluated samples.
-        torsions: phi and psi of the samples, ``(n, 2)`` [rad].
         reference: Weighted simulation frames.
         seed: Of the run; decides the draws that are matched.
 
@@ -279,19 +270,21 @@ def distances_to_reference(
     """
     finite = np.isfinite(samples.reduced_potential)
     energies, weights = samples.reduced_potential[finite], Weights(samples.log_weights).normalised
-    reference_energies = reference.reduced_potential, reference.potential_weights
+    torsions, frames = (np.stack([one.phi, one.psi], axis=1) for one in (samples, reference))
+    frame_weights = np.exp(reference.log_weights)
+    potential_weights = np.exp(reference.potential_log_weights)
 
     def energy_w2(own_weights: FloatArray | None) -> float:
-        return wasserstein_2(energies, reference_energies[0], own_weights, reference_energies[1])
+        return wasserstein_2(energies, reference.reduced_potential, own_weights, potential_weights)
 
     def torsion_w2(own: FloatArray, own_weights: FloatArray | None) -> float:
         # One draw is a random number; the root of the mean square over several is steadier.
         draws = [
             torus_wasserstein_2(
                 own,
-                reference.torsions,
+                frames,
                 own_weights,
-                reference.weights,
+                frame_weights,
                 num_points=_MATCHED_POINTS,
                 seed=seed_from(seed, "torsion distance", index),
             )
@@ -304,7 +297,7 @@ def distances_to_reference(
         "energy_w2_kT": energy_w2(weights[finite]),
         "torsion_w2_emulator_rad": torsion_w2(torsions, None),
         "torsion_w2_rad": torsion_w2(torsions, weights),
-        "torsion_w2_baseline_rad": torsion_w2(reference.torsions, reference.weights),
+        "torsion_w2_baseline_rad": torsion_w2(frames, frame_weights),
     }
 
 

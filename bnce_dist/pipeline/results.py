@@ -1,6 +1,7 @@
-"""Read a finished run: its numbers, and the arrays its figures are drawn from."""
+"""Read a finished run once: its samples, its reference, and the numbers made of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,110 +9,98 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnce_dist.chem.simulation.long_reference import find_long_reference
+from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
-from bnce_dist.generator.metrics import (
-    ReferenceEnsemble,
-    Samples,
-    distances_to_reference,
-    evaluation_metrics,
-)
+from bnce_dist.generator.metrics import Samples, distances_to_reference, evaluation_metrics
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.stages.reference import Reference
 
 
-def load_samples(evaluation: Path, target: Target) -> Samples:
-    """Read the held-out samples that the stage ``evaluate`` left in its folder."""
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run ends with: held-out samples, and the reference they are compared with.
+
+    Args:
+        samples: Everything about the samples but their positions.
+        reference: The in-run reference.
+        losses: Of the two trainings, by ``"emulator"`` and ``"energy"``: the loss and its parts by
+            step.
+        dataset: The samples with their positions.
+    """
+
+    samples: Samples
+    reference: Reference
+    losses: Mapping[str, Mapping[str, np.ndarray]]
+    dataset: ShardedDataset
+
+    def positions_nm(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        """Return some of the samples, ``(rows, atoms, 3)`` [nm]."""
+        return self.dataset.take("positions_nm", np.array(rows, dtype=int)).astype(np.float64)
+
+
+def load_evaluation(folder: RunFolder, target: Target) -> Evaluation:
+    """Read what a finished run left in its folder.
+
+    Args:
+        folder: Of the run.
+        target: Of the run.
+
+    Raises: InputError: a stage is unfinished, or a file of it was changed.
+    """
+    samples, dataset = load_samples(folder.stage("evaluate"), target)
+    losses = {
+        "emulator": _history(folder, "train_emulator"),
+        "energy": _history(folder, "train_energy"),
+    }
+    return Evaluation(samples, Reference.load(folder.stage("simulate")), losses, dataset)
+
+
+def load_samples(evaluation: Path, target: Target) -> tuple[Samples, ShardedDataset]:
+    """Read the held-out samples that the stage ``evaluate`` left in its folder.
+
+    Returns: The samples, and the data set that also holds their positions.
+    """
     dataset = ShardedDataset.open(evaluation / "evaluated")
     evaluated = dataset.load(dataset.metadata.units.keys() - {"positions_nm"})
     exact = ShardedDataset.open(evaluation / "exact").load()
-    return Samples.from_arrays(evaluated, exact, target.in_state(evaluated["phi"]))
+    return Samples.from_arrays(evaluated, exact, target.in_state(evaluated["phi"])), dataset
 
 
-def load_metrics(folder: RunFolder, config: Config, target: Target) -> dict[str, Any]:
-    """Return the free energies of a finished run with their references and diagnostics."""
-    samples = load_samples(folder.stage("evaluate"), target)
+def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[str, Any]:
+    """Return the free energies of a finished run with their references and diagnostics.
+
+    Args:
+        evaluation: What the run ended with.
+        config: Of the run.
+        target: Of the run.
+
+    Raises: InputError: no sample is a molecule, or none on one side of the state.
+    """
+    samples, reference = evaluation.samples, evaluation.reference
     metrics = evaluation_metrics(samples, config.evaluate, config.seed)
-    reference = Reference.load(folder.stage("simulate"))
-    own = reference.result
+    in_run = reference.result
     long = find_long_reference(
         target.molecule.identity,
         config.target.force_field,
         config.target.temperature_kelvin,
         target.state_phi,
     )
-    angles = ShardedDataset.open(folder.stage("evaluate") / "evaluated").load(["phi", "psi"])
-    distances = distances_to_reference(
-        samples, np.stack([angles["phi"], angles["psi"]], axis=1), _ensemble(reference), config.seed
-    )
     verdict = judge(metrics)
     return {
         **metrics,
         "reliable": verdict.reliable,
         "verdict": verdict.as_record(),
-        **distances,
-        "delta_f_reference_kT": long.delta_f_kT if long else own["delta_f_kT"],
-        "delta_f_reference_stderr_kT": long.stderr_kT if long else own["stderr_kT"],
+        **distances_to_reference(samples, reference, config.seed),
+        "delta_f_reference_kT": long.delta_f_kT if long else in_run["delta_f_kT"],
+        "delta_f_reference_stderr_kT": long.stderr_kT if long else in_run["stderr_kT"],
         "delta_f_reference_source": long.source if long else "this run",
-        "delta_f_reference_run_kT": own["delta_f_kT"],
-        "delta_f_reference_run_stderr_kT": own["stderr_kT"],
-        "delta_f_reference_run_converged": own["converged"],
-        "delta_f_reference_run_reason": own["reason"],
-    }
-
-
-def load_positions(folder: RunFolder, samples: Sequence[int]) -> NDArray[np.float64]:
-    """Return some of the evaluated held-out samples, ``(samples, atoms, 3)`` [nm]."""
-    evaluated = ShardedDataset.open(folder.stage("evaluate") / "evaluated")
-    return evaluated.take("positions_nm", np.array(samples, dtype=int)).astype(np.float64)
-
-
-def _ensemble(reference: Reference) -> ReferenceEnsemble:
-    return ReferenceEnsemble(
-        np.stack([reference.phi, reference.psi], axis=1),
-        np.exp(reference.log_weights),
-        reference.reduced_potential,
-        np.exp(reference.potential_log_weights),
-    )
-
-
-def load_figure_data(
-    folder: RunFolder, config: Config, target: Target, metrics: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the fields of ``report.results.RunResults``."""
-    samples = load_samples(folder.stage("evaluate"), target)
-    evaluated = ShardedDataset.open(folder.stage("evaluate") / "evaluated").load(["phi", "psi"])
-    reference = Reference.load(folder.stage("simulate"))
-    named = (
-        "delta_f_kT",
-        "delta_f_stderr_kT",
-        "delta_f_reference_kT",
-        "delta_f_reference_stderr_kT",
-    )
-    return {
-        "phi": evaluated["phi"],
-        "psi": evaluated["psi"],
-        "log_weights": samples.log_weights,
-        "reduced_potential": samples.reduced_potential,
-        "reference_phi": reference.phi,
-        "reference_psi": reference.psi,
-        "reference_log_weights": reference.log_weights,
-        "reference_replica": reference.replica,
-        "md_energies_kT": reference.reduced_potential,
-        "md_log_weights": reference.potential_log_weights,
-        "losses": {
-            "emulator": _history(folder, "train_emulator"),
-            "energy": _history(folder, "train_energy"),
-        },
-        "log_density_exact": samples.log_density_exact[: samples.num_random],
-        "log_density_learned": samples.log_density[: samples.num_random],
-        **{name: metrics[name] for name in named},
-        "clip_fraction": config.evaluate.clip_fraction,
-        "state": target.state_phi,
-        "seed": config.seed,
+        "delta_f_reference_run_kT": in_run["delta_f_kT"],
+        "delta_f_reference_run_stderr_kT": in_run["stderr_kT"],
+        "delta_f_reference_run_converged": in_run["converged"],
+        "delta_f_reference_run_reason": in_run["reason"],
     }
 
 

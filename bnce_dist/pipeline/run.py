@@ -13,7 +13,6 @@ from bnce_dist.pipeline.artifact import Artifact, digest_of
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.provenance import PeakMemory, commit, hardware, versions
-from bnce_dist.pipeline.results import load_metrics
 from bnce_dist.pipeline.stages import evaluate, generate, simulate, train_emulator, train_energy
 from bnce_dist.pipeline.stages.context import Stage, StageContext
 from bnce_dist.tracking.tracker import Tracker
@@ -103,7 +102,8 @@ class Pipeline:
         Args:
             last_stage: Where to stop.
 
-        Returns: What belongs in ``metrics.json``; nothing if the last stage was not reached.
+        Returns: How the results came about, for ``metrics.json``; nothing if the last stage was not
+            reached.
         """
         self.folder.write_config(self.config)
         given = {name: Artifact.finished(folder) for name, folder in self.kind.given.items()}
@@ -119,9 +119,7 @@ class Pipeline:
             artifacts[spec.name] = artifact
         if last_stage != STAGE_NAMES[-1]:
             return None
-        metrics = load_metrics(self.folder, self.config, self.target) | _provenance(artifacts)
-        metrics["seed"] = self.config.seed
-        return metrics
+        return {**_provenance(artifacts), "seed": self.config.seed}
 
     def _key(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> str:
         digests = {name: inputs[name].digest(part) for name, part in spec.inputs.items()}

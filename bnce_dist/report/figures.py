@@ -49,11 +49,11 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def draw_figures(results: RunResults) -> dict[str, Figure]:
     """Return the figures of a run by name."""
-    unweighted = np.zeros_like(results.log_weights)
+    unweighted, reference = np.zeros_like(results.log_weights), results.reference
     torsions = {
         "Emulator": (results.phi, results.psi, unweighted),
         "Reweighted": (results.phi, results.psi, results.log_weights),
-        "Reference": (results.reference_phi, results.reference_psi, results.reference_log_weights),
+        "Reference": (reference.phi, reference.psi, reference.log_weights),
     }
     return {
         "ramachandran": ramachandran_figure(torsions, state=results.state),
@@ -62,7 +62,10 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
             {
                 "Emulator": (results.reduced_potential, unweighted),
                 "Reweighted": (results.reduced_potential, results.log_weights),
-                "Molecular dynamics": (results.md_energies_kT, results.md_log_weights),
+                "Molecular dynamics": (
+                    reference.reduced_potential,
+                    reference.potential_log_weights,
+                ),
             }
         ),
         "torsions": torsion_figure(torsions),
@@ -75,12 +78,8 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
 
 
 def _profile(results: RunResults) -> Figure:
-    reference = replica_profile(
-        results.reference_phi,
-        results.reference_log_weights,
-        results.reference_replica,
-        seed=results.seed,
-    )
+    frames = results.reference
+    reference = replica_profile(frames.phi, frames.log_weights, frames.replica, seed=results.seed)
     weights = Weights(results.log_weights).normalised
     return profile_figure(
         free_energy_profile(results.phi, weights, seed=results.seed),

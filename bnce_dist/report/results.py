@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bnce_dist.chem.simulation.reference_frames import Reference
+
 Array = NDArray[np.float64]
 
 
@@ -18,12 +20,7 @@ class RunResults:
         psi: The other one, ``(samples,)``.
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
         reduced_potential: Reduced potentials of these samples, ``(samples,)``.
-        reference_phi: Dihedral of the reference's frames, ``(frames,)``.
-        reference_psi: The other one, ``(frames,)``.
-        reference_log_weights: MBAR log weights of these frames, ``(frames,)``.
-        reference_replica: Independent replica each frame belongs to, ``(frames,)`` integers.
-        md_energies_kT: Reduced potentials of Boltzmann-distributed frames, ``(md_frames,)``.
-        md_log_weights: Log weights of these frames, zeros for plain dynamics, ``(md_frames,)``.
+        reference: Weighted frames of a simulation.
         losses: Per stage the array ``"step"`` and loss terms of the same length by name.
         log_density_exact: Exact log likelihood of held-out samples, ``(held_out,)``.
         log_density_learned: The energy model's log density of the same samples.
@@ -40,12 +37,7 @@ class RunResults:
     psi: Array
     log_weights: Array
     reduced_potential: Array
-    reference_phi: Array
-    reference_psi: Array
-    reference_log_weights: Array
-    reference_replica: NDArray[np.integer]
-    md_energies_kT: Array
-    md_log_weights: Array
+    reference: Reference
     losses: Mapping[str, Mapping[str, Array]]
     log_density_exact: Array
     log_density_learned: Array

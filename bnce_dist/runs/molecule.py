@@ -15,6 +15,7 @@ from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
+from bnce_dist.pipeline.results import Evaluation, load_evaluation, run_metrics
 from bnce_dist.pipeline.run import PER_MOLECULE, STAGE_NAMES, Pipeline, RunKind
 from bnce_dist.runs.report import REPORT_NAME, report_run
 from bnce_dist.tracking.create import create_tracker
@@ -105,9 +106,12 @@ def run_molecule(
         params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
         with tracked(config.tracking, folder.path, params) as tracker:
             pipeline = Pipeline(config, run.target, folder, executor, tracker, run.kind)
-            metrics = pipeline.run(last_stage)
-            if metrics is not None:
-                _record(run, tracker, metrics)
+            provenance = pipeline.run(last_stage)
+            if provenance is None:
+                return None
+            evaluation = load_evaluation(folder, run.target)
+            metrics = run_metrics(evaluation, config, run.target) | provenance
+            _record(run, tracker, metrics, evaluation)
     return metrics
 
 
@@ -121,7 +125,9 @@ def with_common_store(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"tracking": tracking})
 
 
-def _record(run: PreparedRun, tracker: Tracker, metrics: dict[str, Any]) -> None:
+def _record(
+    run: PreparedRun, tracker: Tracker, metrics: dict[str, Any], evaluation: Evaluation
+) -> None:
     """Compare the run with the one before, write its model and figures, and record everything."""
     target, folder = run.target, run.folder
     model_name = target.molecule.name.lower()
@@ -129,7 +135,7 @@ def _record(run: PreparedRun, tracker: Tracker, metrics: dict[str, Any]) -> None
     metrics |= _comparison(quality, tracker.predecessor(model_name))
     write_json(folder.path / "metrics.json", metrics)
     BoltzmannGenerator.of_run(folder, run.config.target, target).save(folder.path / FILE_NAME)
-    for figure in report_run(run.config, target, folder, metrics):
+    for figure in report_run(run.config, target, folder, metrics, evaluation):
         tracker.log_figure(figure)
     tracker.log_artifact(folder.path / REPORT_NAME)
     tracker.log_artifact(folder.path / "metrics.json")

@@ -10,7 +10,7 @@ from bnce_dist.data.atomic import read_json
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.results import load_figure_data, load_positions
+from bnce_dist.pipeline.results import Evaluation, load_evaluation
 
 REPORT_NAME = "report.html"
 
@@ -36,23 +36,51 @@ def write_report(folder: Path) -> Path:
         )
     run = RunFolder(folder)
     config = load_config(Config, run.config_path)
-    report_run(config, Target.from_config(config.target), run, metrics)
+    target = Target.from_config(config.target)
+    report_run(config, target, run, metrics, load_evaluation(run, target))
     return folder / REPORT_NAME
 
 
 def report_run(
-    config: Config, target: Target, folder: RunFolder, metrics: Mapping[str, Any]
+    config: Config,
+    target: Target,
+    folder: RunFolder,
+    metrics: Mapping[str, Any],
+    evaluation: Evaluation,
 ) -> list[Path]:
-    """Draw the figures of a finished run, write its HTML report, and return the figures."""
+    """Draw the figures of a finished run, write its HTML report, and return the figures.
+
+    Args:
+        config: Of the run.
+        target: Of the run.
+        folder: Of the run.
+        metrics: Content of its ``metrics.json``.
+        evaluation: What it ended with.
+    """
     from bnce_dist.report.conformations import basins, structures
     from bnce_dist.report.figures import write_figures
     from bnce_dist.report.html import RunReport, write_run_report
     from bnce_dist.report.results import RunResults
 
-    results = RunResults(**load_figure_data(folder, config, target, metrics))
+    samples, exact = evaluation.samples, slice(evaluation.samples.num_random)
+    named = ("delta_f", "delta_f_stderr", "delta_f_reference", "delta_f_reference_stderr")
+    results = RunResults(
+        phi=samples.phi,
+        psi=samples.psi,
+        log_weights=samples.log_weights,
+        reduced_potential=samples.reduced_potential,
+        reference=evaluation.reference,
+        losses=evaluation.losses,
+        log_density_exact=samples.log_density_exact[exact],
+        log_density_learned=samples.log_density[exact],
+        **{f"{name}_kT": metrics[f"{name}_kT"] for name in named},
+        clip_fraction=config.evaluate.clip_fraction,
+        state=target.state_phi,
+        seed=config.seed,
+    )
     figures = write_figures(folder.path / "figures", results)
     chosen = basins(results.phi, results.psi, results.log_weights)
-    positions = load_positions(folder, [basin.sample for basin in chosen])
+    positions = evaluation.positions_nm([basin.sample for basin in chosen])
     report = RunReport(
         name=folder.path.name,
         molecule=target.molecule.name,

@@ -59,9 +59,7 @@ def test_frames_of_both_sides_narrow_a_free_energy_that_is_known():
         # Under the target itself a normal log weight is the same normal, moved by its variance.
         there = np.arange(440) < 220
         frames = sd * rng.standard_normal(440) + sd**2 + np.where(there, shift, 0.0)
-        result = bennett_delta_f(
-            own, inside, Frames(frames, np.ones(440), there, (220.0, 220.0))
-        )
+        result = bennett_delta_f(own, inside, Frames(frames, np.ones(440), there, (220.0, 220.0)))
         values.append(result.value_kT)
         errors.append(result.stderr_kT)
         alone.append(logsumexp(own[~inside]) - logsumexp(own[inside]))

@@ -9,11 +9,11 @@ import math
 import numpy as np
 import pytest
 
+from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.generator.metrics import (
     EvaluateConfig,
-    ReferenceEnsemble,
     Samples,
     distances_to_reference,
     evaluation_metrics,
@@ -41,7 +41,8 @@ def make_samples(**changes: np.ndarray) -> Samples:
         "cpu_seconds": np.full(NUM_SAMPLES, 1e-5),
         "cpu_seconds_exact": np.full(NUM_EXACT, 2e-2),
     }
-    return Samples(**(arrays | changes))
+    angles = {"phi": np.zeros(NUM_SAMPLES), "psi": np.zeros(NUM_SAMPLES)}
+    return Samples(**(angles | arrays | changes))
 
 
 @pytest.fixture(scope="module")
@@ -146,13 +147,15 @@ def test_distances_to_the_reference_vanish_by_reweighting() -> None:
     rng = np.random.default_rng(1)
     y = TARGET_SD * rng.normal(size=NUM_SAMPLES)
     x = np.random.default_rng(0).normal(size=NUM_SAMPLES)  # as in make_samples
-    ones = np.ones(NUM_SAMPLES)
-    reference = ReferenceEnsemble(_across_the_cut(y), ones, 0.5 * (y / TARGET_SD) ** 2, ones)
+    zeros = np.zeros(NUM_SAMPLES)
+    phi, psi = _across_the_cut(y).T
+    reference = Reference({}, phi, psi, zeros, zeros, 0.5 * (y / TARGET_SD) ** 2, zeros)
     samples = make_samples()
     potential = samples.reduced_potential.copy()
     potential[5] = np.inf
+    phi, psi = _across_the_cut(x).T
     distances = distances_to_reference(
-        make_samples(reduced_potential=potential), _across_the_cut(x), reference, seed=0
+        make_samples(reduced_potential=potential, phi=phi, psi=psi), reference, seed=0
     )
     # Both energies are chi-squared variables times a factor, both angles Gaussians times one.
     energy_w2 = 0.5 * (1 / TARGET_SD**2 - 1) * math.sqrt(3)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.report.results import Array, RunResults
 
 
@@ -88,12 +89,15 @@ def synthetic_run(num_samples: int = 10_000, seed: int = 0) -> RunResults:
         psi=samples[:, 1],
         log_weights=log_weights,
         reduced_potential=widened - 56.0,
-        reference_phi=reference[:, 0],
-        reference_psi=reference[:, 1],
-        reference_log_weights=log_target - log_proposal,
-        reference_replica=np.repeat(np.arange(10), 3_000),
-        md_energies_kT=0.5 * rng.chisquare(57, 20_000) - 56.0,
-        md_log_weights=np.zeros(20_000),
+        reference=Reference(
+            {},
+            phi=reference[:, 0],
+            psi=reference[:, 1],
+            log_weights=log_target - log_proposal,
+            replica=np.repeat(np.arange(10), 3_000),
+            reduced_potential=0.5 * rng.chisquare(57, 20_000) - 56.0,
+            potential_log_weights=np.zeros(20_000),
+        ),
         losses={"emulator": _losses(rng, 6_000, 1), "energy": _losses(rng, 4_000, 3)},
         log_density_exact=log_exact[:1_500],
         log_density_learned=learned[:1_500],

@@ -192,8 +192,8 @@ def test_all_figures_are_written_whatever_the_global_style(tmp_path: Path, run: 
 
 
 def test_a_reference_of_one_replica_still_has_a_figure(tmp_path: Path, run: RunResults) -> None:
-    replica = np.zeros_like(run.reference_replica)
-    single = dataclasses.replace(run, reference_replica=replica)
+    replica = np.zeros_like(run.reference.replica)
+    single = dataclasses.replace(run, reference=dataclasses.replace(run.reference, replica=replica))
     assert len(write_figures(tmp_path, single)) == 7
 
 

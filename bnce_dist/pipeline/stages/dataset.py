@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.simulation.settings import DatasetConfig
 from bnce_dist.chem.simulation.training_data import make_training_data
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
-from bnce_dist.pipeline.stages.reference import Reference
 
 
 def run_dataset(context: StageContext) -> None:

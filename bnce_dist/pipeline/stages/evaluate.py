@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from bnce_dist.core.free_energy import select_for_exact
-from bnce_dist.core.weights import log_weights
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
-from bnce_dist.generator.evaluation import evaluate_samples
+from bnce_dist.generator.evaluation import evaluate_samples, molecule_log_weights
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target
@@ -91,10 +90,11 @@ def rows_for_exact(evaluated: ShardedDataset, target: Target, config: EvaluateCo
         config: Says how many.
     """
     arrays = evaluated.load(["reduced_potential", "log_density", "native_chirality", "phi"])
-    potential = np.where(arrays["native_chirality"], arrays["reduced_potential"], np.inf)
     num_heavy = config.num_exact // 4 if config.num_exact_top is None else config.num_exact_top
     return select_for_exact(
-        log_weights(potential, arrays["log_density"]),
+        molecule_log_weights(
+            arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
+        ),
         target.in_state(arrays["phi"]),
         num_random=config.num_exact,
         num_heavy=max(num_heavy, _MIN_HEAVY),

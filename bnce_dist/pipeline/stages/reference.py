@@ -1,32 +1,24 @@
 """The in-run reference: short umbrella simulations on all workers, joined by MBAR."""
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from bnce_dist.chem.simulation.reference import ReferenceFreeEnergy, estimate_reference
+from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import UmbrellaSamples, run_umbrella
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
-from bnce_dist.data.atomic import atomic_path, read_json, write_json
-from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
 
 EXPLODED_KT = 1_000.0
 """Energy above the median that no molecule in one piece has [kT]."""
-_RENAMED = {
-    "energies_kt": "reduced_potential",
-    "energies_log_weights": "potential_log_weights",
-}
-"""What arrays in the files of version 0.1 are called now."""
 _UNITS = {
     "phi": "rad",
     "psi": "rad",
@@ -60,11 +52,22 @@ def run_reference(context: StageContext) -> None:
         num_blocks=config.num_blocks,
         max_stderr_kT=config.max_stderr_kT,
     )
-    folder = context.folder / "reference"
     summary = _summary(reference)
     require_finite(summary)
-    _write_frames(folder / "frames.npz", reference, runs)
-    write_json(folder / "result.json", summary)
+    potentials = np.stack([run["reduced_potential"] for run in runs])
+    # A recorded position belongs to the last frame of its time.
+    shape = runs.read(0, ["phi"])["phi"].shape
+    log_weights = reference.log_weights.reshape(len(runs), *shape)[:, :, -1]
+    frames = Reference(
+        summary,
+        phi=reference.phi.astype(np.float32),
+        psi=reference.psi.astype(np.float32),
+        log_weights=reference.log_weights,
+        replica=reference.replica.astype(np.int16),
+        reduced_potential=potentials.ravel(),
+        potential_log_weights=log_weights.ravel(),
+    )
+    frames.save(context.folder)
     context.tracker.log_metrics(
         {
             "delta_f_reference_run_kT": reference.delta_f_kT,
@@ -135,37 +138,6 @@ def _require_whole(reduced_potential: torch.Tensor) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """The run's reference as the stages after it read it; frames are flat arrays.
-
-    Args:
-        result: Free energy, standard error and verdict, as in ``result.json``.
-        phi: ``(frames,)`` [rad].
-        psi: ``(frames,)`` [rad].
-        log_weights: Of the unbiased ensemble, normalised, ``(frames,)``.
-        replica: Independent replica of each frame, ``(frames,)``.
-        reduced_potential: Reduced potentials of some of the frames, ``(energies,)`` [kT].
-        potential_log_weights: Log weights of those frames, ``(energies,)``.
-    """
-
-    result: dict[str, Any]
-    phi: np.ndarray
-    psi: np.ndarray
-    log_weights: np.ndarray
-    replica: np.ndarray
-    reduced_potential: np.ndarray
-    potential_log_weights: np.ndarray
-
-    @classmethod
-    def load(cls, simulate_folder: Path) -> "Reference":
-        """Read what `run_reference` left in the stage's folder."""
-        folder = simulate_folder / "reference"
-        with np.load(folder / "frames.npz", allow_pickle=False) as frames:
-            arrays = {_RENAMED.get(name, name): array for name, array in frames.items()}
-            return cls(read_json(folder / "result.json"), **arrays)
-
-
 def require_finite(summary: Mapping[str, Any]) -> None:
     """Refuse an estimate that too short a simulation has left undefined.
 
@@ -203,23 +175,6 @@ def _samples(run: dict[str, np.ndarray], windows: Windows, index: int) -> Umbrel
         acceptance=(np.nan, np.nan),
         seconds=0.0,
     )
-
-
-def _write_frames(path: Path, reference: ReferenceFreeEnergy, runs: ShardedDataset) -> None:
-    potentials = np.stack([run["reduced_potential"] for run in runs])
-    # A recorded position belongs to the last frame of its time.
-    shape = runs.read(0, ["phi"])["phi"].shape
-    log_weights = reference.log_weights.reshape(len(runs), *shape)[:, :, -1]
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            phi=reference.phi.astype(np.float32),
-            psi=reference.psi.astype(np.float32),
-            log_weights=reference.log_weights,
-            replica=reference.replica.astype(np.int16),
-            reduced_potential=potentials.ravel(),
-            potential_log_weights=log_weights.ravel(),
-        )
 
 
 def _summary(reference: ReferenceFreeEnergy) -> dict[str, Any]:

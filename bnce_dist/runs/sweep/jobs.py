@@ -12,6 +12,7 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
+from bnce_dist.pipeline.results import load_evaluation, run_metrics
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, Pipeline
 from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.run import run_planar
@@ -131,9 +132,10 @@ class TrainJob(Job):
             if (shared / name).exists() and not link.exists():
                 link.symlink_to(os.path.relpath(shared / name, folder))
         target = Target.from_config(config.target)
-        metrics = Pipeline(config, target, RunFolder(folder), executor, NullTracker()).run()
-        if metrics is None:
-            raise RuntimeError("the pipeline stopped before its last stage")
+        run_folder = RunFolder(folder)
+        provenance = Pipeline(config, target, run_folder, executor, NullTracker()).run()
+        metrics = run_metrics(load_evaluation(run_folder, target), config, target)
+        metrics |= provenance or {}
         write_json(folder / "metrics.json", metrics)
         return metrics
 

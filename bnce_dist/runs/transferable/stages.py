@@ -126,7 +126,8 @@ def _training_positions(folder: Path, molecule: Molecule, seed: int) -> Tensor:
 def _reweighted_positions(context: StageContext) -> Tensor:
     """Draw as many molecules as the zero-shot run evaluated, by their clipped weights."""
     folder = context.inputs["zero_shot_evaluation"]
-    weights = Weights(load_samples(folder, context.target).log_weights)
+    samples, dataset = load_samples(folder, context.target)
+    weights = Weights(samples.log_weights)
     clipped, _ = weights.clipped(context.config.evaluate.clip_fraction)
     context.tracker.log_metrics({"fine_tuning_ess": clipped.ess})
     rows = torch.multinomial(
@@ -135,7 +136,7 @@ def _reweighted_positions(context: StageContext) -> Tensor:
         replacement=True,
         generator=generator(context.config.seed, "fine tuning"),
     )
-    positions = ShardedDataset.open(folder / "evaluated").load(["positions_nm"])["positions_nm"]
+    positions = dataset.load(["positions_nm"])["positions_nm"]
     return torch.from_numpy(positions)[rows]
 
 
