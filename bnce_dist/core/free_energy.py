@@ -1,7 +1,7 @@
 """Free-energy differences between a state and the rest of a weighted ensemble."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -168,6 +168,30 @@ def stratified_log_weights(
         part[side.heavy] = exact[mask][side.heavy]
         result[mask] = part
     return result
+
+
+def with_correction(
+    estimate: FreeEnergyDifference, correction_kT: float, stderr_kT: float
+) -> FreeEnergyDifference:
+    """Return an estimate by approximate weights with their correction, measured elsewhere.
+
+    Args:
+        estimate: Its error is of sampling only.
+        correction_kT: To be added [kT].
+        stderr_kT: Standard error of the correction, independent of the estimate's [kT].
+    """
+    value = estimate.value_kT + correction_kT
+    low, high = (
+        math.hypot(end - estimate.value_kT, stats.norm.ppf(0.975) * stderr_kT)
+        for end in estimate.interval_kT
+    )
+    return replace(
+        estimate,
+        value_kT=value,
+        stderr_kT=math.hypot(estimate.stderr_kT, stderr_kT),
+        interval_kT=(value - low, value + high),
+        weight_in_state=float(1 / (1 + np.exp(value))),
+    )
 
 
 def _split(

@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.tails import fit_tail
@@ -33,6 +32,8 @@ class SideWeights:
         largest_share: Share of its weight that one sample has.
         correction_kT: Log of its weight over its approximate weight [kT].
         correction_stderr_kT: Standard error of that [kT].
+        calibration_stderr_kT: What the calibration of its light samples adds to the error of the
+            log of its weight [kT].
     """
 
     num_samples: int
@@ -43,6 +44,7 @@ class SideWeights:
     largest_share: float
     correction_kT: float
     correction_stderr_kT: float
+    calibration_stderr_kT: float
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,12 @@ class Replicates:
     Args:
         log_sums: Log of the side's weight, ``(replicates,)`` [nats].
         corrections: Log of its weight over its approximate weight, ``(replicates,)`` [nats].
+        log_ratios: Log of the light stratum's calibration, ``(replicates,)`` [nats].
     """
 
     log_sums: FloatArray
     corrections: FloatArray
+    log_ratios: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,9 +122,7 @@ class Side:
         """Exact over approximate weight of the light stratum, by those that calibrate it."""
         if not self.calibrating.any():
             return 1.0
-        return float(
-            self.exact[self.calibrating].sum() / self.approximate[self.calibrating].sum()
-        )
+        return float(self.exact[self.calibrating].sum() / self.approximate[self.calibrating].sum())
 
     @cached_property
     def log_sum(self) -> float:
@@ -158,11 +160,12 @@ class Side:
         ])  # fmt: skip
         heavy, exact, approximate, light, every = sums.T
         others = _gamma_sums(self.approximate[~self.known], num_replicates, rng)
-        ratio = exact / approximate if self.calibrating.any() else 1.0
+        ratio = exact / approximate if self.calibrating.any() else np.ones(num_replicates)
         totals = heavy + ratio * (light + others)
         return Replicates(
             log_sums=np.log(totals) + self.log_scale,
             corrections=np.log(totals / (every + others)),
+            log_ratios=np.log(ratio),
         )
 
     def summary(self, replicates: Replicates) -> SideWeights:
@@ -173,6 +176,7 @@ class Side:
         mass = float(weights[0] @ multiplicity)
         total = math.exp(self.log_sum - self.log_scale)
         each = np.where(self.heavy, self.exact, self.ratio * self.approximate)
+        light_share = float(each[~self.heavy].sum()) / total
         return SideWeights(
             num_samples=len(self.known),
             num_exact=int(self.known.sum()),
@@ -182,6 +186,7 @@ class Side:
             largest_share=float(each.max()) / total,
             correction_kT=math.log(total / float(self.approximate.sum())),
             correction_stderr_kT=float(replicates.corrections.std(ddof=1)),
+            calibration_stderr_kT=float(replicates.log_ratios.std(ddof=1) * light_share),
         )
 
     def _population(self) -> tuple[FloatArray, FloatArray]:

@@ -65,9 +65,7 @@ def fit_tail(log_weights: FloatArray, multiplicity: FloatArray | None = None) ->
     gain = np.log1p(np.maximum(mass.sum() * mean_excess - mass @ x, 0.0) / total)
     order = np.argsort(gain)
     upper = int(np.searchsorted(np.cumsum(posterior[order]), _HIDDEN_QUANTILE))
-    return Tail(
-        _shape(x, mass, posterior, theta), float(gain[order[min(upper, len(gain) - 1)]])
-    )
+    return Tail(_shape(x, mass, posterior, theta), float(gain[order[min(upper, len(gain) - 1)]]))
 
 
 def generalised_pareto_shape(exceedances: FloatArray) -> float:

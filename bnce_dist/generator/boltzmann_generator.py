@@ -1,7 +1,7 @@
 """A trained pair of models as one object and one file: samples with weights, densities."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import has_native_chirality, require_molecules
+from bnce_dist.chem.validation import (
+    has_native_chirality,
+    relabel_hydrogens,
+    require_molecules,
+)
 from bnce_dist.config.load import load_section, with_values
+from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.torch_file import write_torch
@@ -31,6 +37,7 @@ FILE_NAME = "generator.pt"
 """What a finished run calls its own."""
 _KIND = "generator"
 _BATCH = 1000
+_EXACT_BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -56,28 +63,46 @@ class BoltzmannGenerator:
         """The molecule."""
         return self.target.molecule
 
-    def sample(self, num_samples: int, seed: int = 0, *, progress: bool = True) -> Ensemble:
+    @property
+    def correction(self) -> Estimate | None:
+        """What the learned density's ``delta_f`` lacks, as the run measured it, if it did."""
+        value, stderr = (self.metrics.get(f"correction_{x}kT") for x in ("", "stderr_"))
+        return None if value is None or stderr is None else Estimate(value, stderr)
+
+    def sample(
+        self, num_samples: int, seed: int = 0, *, num_exact: int = 0, progress: bool = True
+    ) -> Ensemble:
         """Draw weighted conformations.
 
         Args:
             num_samples: How many; the first ones do not depend on it.
             seed: Of the noise.
+            num_exact: How many of them get an exact density as well, which is slow: a fifth are the
+                heaviest of each side of the state, the others the first.
             progress: Whether to show how far it is.
 
-        Raises: InputError: not a positive number, or the models give numbers that are not finite.
+        Raises: InputError: not a positive number, more exact densities than samples, or the models
+            give numbers that are not finite.
         """
         if num_samples < 1:
             raise InputError(
                 "num_samples", expected="at least 1", got=num_samples, remedy="ask for more"
             )
+        if not 0 <= num_exact <= num_samples:
+            raise InputError(
+                "num_exact", expected=f"0 to {num_samples}, the number of samples", got=num_exact,
+                remedy="ask for fewer, or draw more samples",
+            )  # fmt: skip
         batches = []
         with Progress("sample", total=num_samples, unit="sample", shown=progress) as display:
             for index, start in enumerate(range(0, num_samples, _BATCH)):
                 size = min(_BATCH, num_samples - start)
-                batches.append(self._sample_batch(size, generator(seed, "sample", index)))
+                batches.append(self._sample_batch(self._prior(size, seed, index)))
                 display.update(start + size)
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        return Ensemble(self.target, **joined)
+        log_det = joined.pop("log_det_decode")
+        ensemble = Ensemble(self.target, **joined, correction=self.correction)
+        return self._with_exact(ensemble, log_det, seed, num_exact) if num_exact else ensemble
 
     def log_density(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
         """Return the emulator's normalised log density, modulo rigid motion.
@@ -106,6 +131,9 @@ class BoltzmannGenerator:
     def evaluate(self, positions_nm: ArrayLike | Tensor) -> Ensemble:
         """Return conformations with the weights that samples of the emulator would have.
 
+        Hydrogens of one atom that are numbered the other way round are exchanged first. Mirror
+        images, and a torsion that the emulator never turns (a cis peptide bond), have no weight.
+
         Args:
             positions_nm: ``(batch, atoms, 3)`` [nm].
 
@@ -113,9 +141,17 @@ class BoltzmannGenerator:
         """
         positions = self._checked(positions_nm)
         log_density, potential = self.log_density(positions), self.reduced_potential(positions)
-        native = has_native_chirality(self.molecule, positions).numpy()
-        weights = molecule_log_weights(potential, log_density, native)
-        return Ensemble(self.target, positions.numpy(), log_density, potential, weights)
+        possible = has_native_chirality(self.molecule, positions)
+        possible &= self.density.coordinates.in_basin(positions)
+        weights = molecule_log_weights(potential, log_density, possible.numpy())
+        return Ensemble(
+            self.target,
+            positions.numpy(),
+            log_density,
+            potential,
+            weights,
+            correction=self.correction,
+        )
 
     def log_weights(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
         """Return the log weights of the emulator's samples towards the target.
@@ -211,9 +247,12 @@ class BoltzmannGenerator:
             content["metrics"],
         )
 
-    def _sample_batch(self, size: int, noise: torch.Generator) -> dict[str, FloatArray]:
-        """Return the arrays of an `Ensemble`."""
-        z = self.emulator.transport(self.emulator.path.sample_prior(size, noise))
+    def _prior(self, size: int, seed: int, index: int) -> Tensor:
+        return self.emulator.path.sample_prior(size, generator(seed, "sample", index))
+
+    def _sample_batch(self, z_prior: Tensor) -> dict[str, FloatArray]:
+        """Return the arrays of an `Ensemble`, and ``log_det_decode``."""
+        z = self.emulator.transport(z_prior)
         arrays = {
             name: array.numpy()
             for name, array in evaluate_samples(
@@ -224,12 +263,39 @@ class BoltzmannGenerator:
         weights = molecule_log_weights(
             arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
         )
-        return kept | {"log_weights": weights}
+        return kept | {"log_weights": weights, "log_det_decode": arrays["log_det_decode"]}
+
+    def _with_exact(
+        self, ensemble: Ensemble, log_det: FloatArray, seed: int, num_exact: int
+    ) -> Ensemble:
+        num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 5
+        rows = select_for_exact(
+            ensemble.log_weights,
+            ensemble.in_state,
+            num_random=num_random,
+            num_heavy=num_exact - num_random,
+        )
+        exact = np.full(len(ensemble), np.nan)
+        for index, start in enumerate(range(0, len(ensemble), _BATCH)):
+            mine = rows[(rows >= start) & (rows < start + _BATCH)]
+            if not len(mine):
+                continue
+            prior = self._prior(min(_BATCH, len(ensemble) - start), seed, index)
+            parts = torch.from_numpy(mine - start).split(_EXACT_BATCH)
+            log_density = [
+                self.emulator.transport_with_log_density(prior[part])[1].double() for part in parts
+            ]
+            exact[mine] = torch.cat(log_density).numpy() - log_det[mine]
+        learned = ensemble.log_weights
+        # The potential is in the learned weight; what has none has none by any density.
+        weights = np.where(np.isneginf(learned), learned, learned + ensemble.log_density - exact)
+        weights[np.isnan(exact)] = np.nan
+        return replace(ensemble, log_weights_exact=weights, num_random=num_random)
 
     def _checked(self, positions_nm: ArrayLike | Tensor) -> Tensor:
         positions = torch.as_tensor(positions_nm, dtype=torch.float64).detach().cpu()
         require_molecules(self.molecule, positions)
-        return positions
+        return relabel_hydrogens(self.molecule, positions)
 
 
 FOLDER = Path(__file__).parents[1] / "models"

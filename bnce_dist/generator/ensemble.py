@@ -10,10 +10,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from bnce_dist.chem.geometry import dihedral
-from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
+from bnce_dist.core.bennett import Estimate
+from bnce_dist.core.free_energy import (
+    FreeEnergyDifference,
+    delta_f,
+    stratified_delta_f,
+    stratified_log_weights,
+    with_correction,
+)
 from bnce_dist.core.weights import Weights
 from bnce_dist.generator.ensemble_file import write_ensemble
-from bnce_dist.generator.metrics import FloatArray, weight_diagnostics
+from bnce_dist.generator.metrics import FloatArray, evidence, weight_diagnostics
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
 
@@ -27,7 +34,13 @@ class Ensemble:
         positions_nm: ``(samples, atoms, 3)`` [nm].
         log_density: Of the distribution they were drawn from, ``(samples,)`` [nats].
         reduced_potential: ``(samples,)`` [kT]; infinite where the sample is no molecule.
-        log_weights: Unnormalised, ``(samples,)`` [nats]; ``-inf`` for a broken or mirrored sample.
+        log_weights: By that density, unnormalised, ``(samples,)`` [nats]; ``-inf`` for a broken or
+            mirrored sample.
+        log_weights_exact: By the exact density, ``(samples,)`` [nats]; NaN where it was not
+            computed; absent if nowhere.
+        num_random: How many of the first samples have one whatever they weigh.
+        correction: What the learned density's ``delta_f`` of the target's state lacks, as an
+            earlier evaluation measured it; absent if none did.
     """
 
     target: Target
@@ -35,17 +48,29 @@ class Ensemble:
     log_density: FloatArray
     reduced_potential: FloatArray
     log_weights: FloatArray
+    log_weights_exact: FloatArray | None = None
+    num_random: int = 0
+    correction: Estimate | None = None
 
     def __len__(self) -> int:
         return len(self.log_weights)
 
     @cached_property
     def weights(self) -> Weights:
-        """The weights with all their diagnostics.
+        """The weights with all their diagnostics: exact where they decide, if they are known.
 
         Raises: InputError: no sample has any weight.
         """
-        return Weights(self.log_weights)
+        if self.log_weights_exact is None:
+            return Weights(self.log_weights)
+        return Weights(
+            stratified_log_weights(
+                self.log_weights,
+                self.log_weights_exact,
+                self.in_state,
+                num_random=self.num_random,
+            )
+        )
 
     @property
     def ess_fraction(self) -> float:
@@ -77,24 +102,46 @@ class Ensemble:
     ) -> FreeEnergyDifference:
         """Return the free energy of a state relative to everything else, with its interval.
 
+        Exact densities, or the correction that an earlier evaluation measured, enter value and
+        interval. Without either the interval is of sampling only: the learned density's own error
+        is not in it.
+
         Args:
             in_state: Whether each sample is in the state, ``(samples,)`` bool; by default the
-                target's own state, an interval of phi.
+                target's own state, an interval of phi. A correction is known of that one only.
             num_bootstrap: Replicates of the error bar.
             seed: Of the replicates.
 
         Raises: InputError: one side of the division is empty.
         """
         inside = self.in_state if in_state is None else in_state
-        return delta_f(self.log_weights, inside, num_bootstrap=num_bootstrap, seed=seed)
+        if self.log_weights_exact is not None:
+            return stratified_delta_f(
+                self.log_weights,
+                self.log_weights_exact,
+                inside,
+                num_random=self.num_random,
+                num_bootstrap=num_bootstrap,
+                seed=seed,
+            )
+        sampled = delta_f(self.log_weights, inside, num_bootstrap=num_bootstrap, seed=seed)
+        if self.correction is None or in_state is not None:
+            return sampled
+        return with_correction(sampled, self.correction.value_kT, self.correction.stderr_kT)
 
     def diagnostics(self) -> dict[str, Any]:
         """Return what a verdict is made from, under the names of ``metrics.json``."""
-        return weight_diagnostics(self.weights, self.in_state)
+        numbers = weight_diagnostics(self.weights, self.in_state) | evidence(self.delta_f())
+        if self.log_weights_exact is None:
+            known = self.correction
+            numbers["correction_kT"] = known.value_kT if known else None
+            numbers["correction_stderr_kT"] = known.stderr_kT if known else None
+            numbers["model_error_kT"] = numbers["correction_stderr_kT"]
+        return numbers
 
     @property
     def verdict(self) -> Verdict:
-        """Whether free energies of these samples can be trusted; the density is taken as exact."""
+        """Whether the free energy of the target's state can be trusted."""
         return judge(self.diagnostics())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:

@@ -227,6 +227,9 @@ def evidence(result: FreeEnergyDifference) -> dict[str, Any]:
             result.rest.correction_stderr_kT, result.state.correction_stderr_kT
         ),
     }
+    numbers["model_error_kT"] = math.hypot(
+        result.rest.calibration_stderr_kT, result.state.calibration_stderr_kT
+    )
     for name, side in sides.items():
         numbers |= {
             f"num_exact_{name}": side.num_exact,

@@ -9,7 +9,7 @@ from bnce_dist.core.reliability import deviation, pareto_k_limit
 MIN_EFFECTIVE_SAMPLES_PER_SIDE = 30
 MAX_REJECTED = 0.2
 MAX_WEIGHT_SHARE = 0.2
-MAX_CORRECTION_STDERR_KT = 0.15
+MAX_MODEL_ERROR_KT = 0.15
 MAX_DEVIATION = 3.0
 MAX_NEGATIVE_DETERMINANTS = 0.001
 MIN_FORWARD_OVER_REVERSE = 0.1
@@ -79,11 +79,11 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     never measured is not reliable.
 
     Args:
-        metrics: As of ``metrics.json``. ``correction_stderr_kT`` is the standard error of the
-            learned density's measured correction; without it the error bar is of sampling only.
+        metrics: As of ``metrics.json``. ``model_error_kT`` is the part of the standard error that
+            the learned density's correction makes; without it the bar is of sampling only.
     """
     checks = [*_tails(metrics), _coverage(metrics), _largest(metrics), _rejected(metrics)]
-    checks.append(_correction(metrics))
+    checks.append(_model_error(metrics))
     checks += [
         check(metrics)
         for name, check in (
@@ -150,8 +150,8 @@ def _rejected(metrics: Mapping[str, Any]) -> _Check:
     )
 
 
-def _correction(metrics: Mapping[str, Any]) -> _Check:
-    error = metrics.get("correction_stderr_kT")
+def _model_error(metrics: Mapping[str, Any]) -> _Check:
+    error = metrics.get("model_error_kT")
     if error is None:
         return _Check(
             False,
@@ -160,9 +160,9 @@ def _correction(metrics: Mapping[str, Any]) -> _Check:
             "Measure that by exact likelihoods (bnce evaluate --num-exact 1000)",
         )
     return _Check(
-        error <= MAX_CORRECTION_STDERR_KT,
-        f"The correction of the learned density is known to {error:.3f} kT",
-        f"worse than {MAX_CORRECTION_STDERR_KT:.2f} kT",
+        error <= MAX_MODEL_ERROR_KT,
+        f"The correction of the learned density adds {error:.3f} kT to the error",
+        f"more than {MAX_MODEL_ERROR_KT:.2f} kT",
         "Compute more exact likelihoods (evaluate.num_exact), or train the energy model longer "
         "(energy.num_steps)",
     )

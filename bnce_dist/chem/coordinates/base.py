@@ -65,6 +65,15 @@ class Coordinates(nn.Module, ABC):
         are to be counted and given weight zero.
         """
 
+    def in_basin(self, positions_nm: Tensor) -> Tensor:
+        """Return which positions are where models in these coordinates were trained, ``(batch,)``.
+
+        False where a torsion that does not turn is in another basin; densities there mean nothing.
+
+        Raises: InputError: as for :meth:`encode`.
+        """
+        return torch.ones(len(positions_nm), dtype=torch.bool)
+
     @abstractmethod
     def to_state(self) -> dict[str, Any]:
         """Return plain types and tensors from which :meth:`from_state` rebuilds this object."""

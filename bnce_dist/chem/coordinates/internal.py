@@ -155,6 +155,12 @@ class WhitenedInternal(Coordinates):
         stiff, circular = self._split(z)
         return (stiff == torch.cat(self._clamped(stiff))).all(0) & circular.isfinite().all(0)
 
+    def in_basin(self, positions_nm: Tensor) -> Tensor:
+        """See :meth:`Coordinates.in_basin`: narrow torsions within pi/2 of their mean."""
+        stiff, _ = self._split(self.encode(positions_nm)[0])
+        narrow = (stiff - self.mean[:, None]).split(self.stiff_sizes)[2]
+        return (narrow.abs() <= math.pi / 2).all(0)
+
     def to_state(self) -> dict[str, Any]:
         """See :meth:`Coordinates.to_state`; save in float64, convert afterwards."""
         return {

@@ -1,0 +1,207 @@
+"""Do 95 % intervals hold the truth in 95 of 100 repetitions? Weights whose sums are closed forms.
+
+Each case draws exact log weights, with a known mean weight on both sides of a state, and what a
+learned density would make of them; the estimator sees exact ones of 2,000 of 10,000 samples and
+of the 250 heaviest of each side, as a run does.
+
+    python benchmarks/coverage.py --write                 # minutes on one core
+    python benchmarks/coverage.py --repetitions 100 --case C --case one_sided_07
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from record import publish
+
+from bnce_dist.core.free_energy import (
+    FreeEnergyDifference,
+    select_for_exact,
+    stratified_delta_f,
+)
+from bnce_dist.generator.metrics import evidence
+from bnce_dist.generator.verdict import judge
+
+Array = NDArray[np.float64]
+Error = Callable[[np.random.Generator, Array, NDArray[np.bool_]], Array]
+
+SHIFT_IN_STATE = -3.0
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Exact log weights on one side: a normal body, and a Pareto tail of shape ``k``.
+
+    Args:
+        sd: Standard deviation of the body [nats].
+        k: Shape of the tail; 0 for none.
+    """
+
+    sd: float
+    k: float = 0.0
+
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        """Return log weights, ``(size,)``."""
+        return self.sd * rng.standard_normal(size) + self.k * rng.exponential(size=size)
+
+    @property
+    def log_mean(self) -> float:
+        """Log of the mean weight: of a log-normal variable times a Pareto variable."""
+        return self.sd**2 / 2 - math.log(1 - self.k)
+
+
+def noise(sd: float, in_state: float = 0.0, outside: float = 0.0) -> Error:
+    """Return a normal error of the learned log weights with a bias on each side."""
+
+    def draw(rng: np.random.Generator, tail: Array, inside: NDArray[np.bool_]) -> Array:
+        return sd * rng.standard_normal(len(tail)) + np.where(inside, in_state, outside)
+
+    return draw
+
+
+def shrunk(share: float) -> Error:
+    """Return an error that takes a share of the tail away, as smooth models do."""
+
+    def draw(rng: np.random.Generator, tail: Array, inside: NDArray[np.bool_]) -> Array:
+        return 0.3 * rng.standard_normal(len(tail)) - share * tail
+
+    return draw
+
+
+def outliers(sd: float, probability: float, mean: float) -> Error:
+    """Return an error that now and then is larger by an exponential variable of a mean."""
+
+    def draw(rng: np.random.Generator, tail: Array, inside: NDArray[np.bool_]) -> Array:
+        struck = rng.random(len(tail)) < probability
+        jumps = mean * rng.exponential(size=len(tail))
+        return sd * rng.standard_normal(len(tail)) + np.where(struck, jumps, 0.0)
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a run may meet.
+
+    Args:
+        rest: Exact log weights outside the state.
+        state: Inside.
+        error: Of the learned log weights.
+        share: Of the samples in the state.
+        num_samples: Samples.
+        num_exact: Of them, the first ones that have an exact weight.
+    """
+
+    rest: Tail
+    state: Tail
+    error: Error
+    share: float = 0.28
+    num_samples: int = 10_000
+    num_exact: int = 2_000
+
+    @property
+    def truth(self) -> float:
+        """``f(state) - f(rest)`` [kT]."""
+        weight_of_rest = math.log(1 - self.share) + self.rest.log_mean
+        return weight_of_rest - math.log(self.share) - SHIFT_IN_STATE - self.state.log_mean
+
+    def estimate(self, seed: int) -> tuple[FreeEnergyDifference, int]:
+        """Return one repetition, and how many samples it had."""
+        rng = np.random.default_rng(seed)
+        inside = rng.random(self.num_samples) < self.share
+        tail = np.where(
+            inside, self.state.draw(rng, len(inside)), self.rest.draw(rng, len(inside))
+        )
+        exact = tail + np.where(inside, SHIFT_IN_STATE, 0.0)
+        learned = exact + self.error(rng, tail, inside)
+        known = np.full(len(exact), np.nan)
+        rows = select_for_exact(
+            learned, inside, num_random=self.num_exact, num_heavy=self.num_exact // 4
+        )
+        known[rows] = exact[rows]
+        result = stratified_delta_f(
+            learned, known, inside, num_random=self.num_exact, num_bootstrap=200, seed=seed
+        )
+        return result, len(inside)
+
+
+def _same(tail: Tail, error: Error, **options: Any) -> Case:
+    return Case(tail, tail, error, **options)
+
+
+CASES = {
+    "A": _same(Tail(0.9), noise(0.38, 0.07)),
+    "B": _same(Tail(0.9), noise(1.3, 0.3, -0.2)),
+    "C": _same(Tail(1.5), noise(1.3, 0.3)),
+    "D": _same(Tail(2.0), noise(1.3, 0.3)),
+    "E": _same(Tail(0.5, 0.5), noise(0.8, 0.2)),
+    "F": _same(Tail(0.5, 0.65), noise(0.8, 0.2)),
+    "G": _same(Tail(0.5, 0.65), shrunk(0.5)),
+    "H": _same(Tail(1.2), outliers(0.8, 1e-3, 4.0)),
+    "small_state": _same(Tail(0.9), noise(0.8, 0.3), share=0.02),
+    "small_state_tail_05": Case(Tail(0.9), Tail(0.5, 0.5), noise(0.8, 0.3), share=0.02),
+    "small_state_tail_07": Case(Tail(0.9), Tail(0.5, 0.7), noise(0.8, 0.3), share=0.02),
+    "one_sided_05": Case(Tail(0.5, 0.3), Tail(0.5, 0.5), noise(0.8, 0.3)),
+    "one_sided_07": Case(Tail(0.5, 0.3), Tail(0.5, 0.7), noise(0.8, 0.3)),
+    "one_sided_09": Case(Tail(0.5, 0.3), Tail(0.5, 0.9), noise(0.8, 0.3)),
+    "both_sides_08": _same(Tail(0.5, 0.8), noise(0.8)),
+    "no_learned_tail": _same(Tail(0.2, 0.7), shrunk(1.0)),
+    "few_samples": _same(Tail(0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=300),
+    "all_exact": _same(Tail(1.2), noise(1.0), num_exact=10_000),
+}
+"""A to H are those of the first review of the estimators; the others are harder."""
+
+
+def measure(case: Case, repetitions: int) -> dict[str, float]:
+    """Return how often intervals hold the truth, and what the verdict says of them.
+
+    Args:
+        case: What is met.
+        repetitions: Independent data sets, seeds from 0 on.
+
+    Returns: ``coverage`` of all and ``coverage_reliable`` of those called reliable (NaN if there
+        is none), the shares called reliable, and called reliable although the truth is outside,
+        ``rmse_kT``, ``bias_kT`` and the median ``stderr_kT`` and half width of the interval.
+    """
+    results = [case.estimate(seed) for seed in range(repetitions)]
+    errors = np.array([result.value_kT for result, _ in results]) - case.truth
+    ends = np.array([result.interval_kT for result, _ in results])
+    covered = (ends[:, 0] <= case.truth) & (case.truth <= ends[:, 1])
+    reliable = np.array([
+        judge({"num_rejected": 0, "ess_num_samples": size, **evidence(result)}).reliable
+        for result, size in results
+    ])  # fmt: skip
+    numbers = {
+        "coverage": covered.mean(),
+        "share_reliable": reliable.mean(),
+        "coverage_reliable": covered[reliable].mean() if reliable.any() else math.nan,
+        "share_reliable_and_wrong": (reliable & ~covered).mean(),
+        "rmse_kT": math.sqrt(np.square(errors).mean()),
+        "bias_kT": errors.mean(),
+        "stderr_kT": np.median([result.stderr_kT for result, _ in results]),
+        "half_width_kT": np.median(ends[:, 1] - ends[:, 0]) / 2,
+    }
+    return {name: round(float(value), 4) for name, value in numbers.items()}
+
+
+def main(
+    repetitions: Annotated[int, typer.Option(min=2, help="Data sets of each case.")] = 1_000,
+    case: Annotated[list[str] | None, typer.Option(help="Some of the cases.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
+) -> None:
+    """Repeat every case, print one JSON line, and write it if asked."""
+    cases = {}
+    for name in case or CASES:
+        numbers = measure(CASES[name], repetitions)
+        # JSON has no NaN.
+        cases[name] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+        typer.echo(f"{name:<20} {cases[name]}", err=True)
+    publish("coverage", {"repetitions": repetitions, "cases": cases}, ("numpy",), write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)
