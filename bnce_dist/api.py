@@ -185,10 +185,7 @@ def learn_planar(
     Raises: InputError: unusable settings, or another run's folder.
     """
     resolved = _resolved(PlanarConfig, config, settings)
-    cluster = resolved.cluster
-    executor = create_executor(
-        cluster.executor or "local", cluster.num_workers, require_gpus=cluster.require_gpus
-    )
+    executor = create_executor(resolved.cluster, "local")
     return run_tracked(resolved, Path(folder).absolute(), executor)
 
 
@@ -215,9 +212,7 @@ def evaluate_pretrained(
     values = {"weights": str(weights), **(settings or {})}
     resolved = _resolved(PretrainedConfig, config, values)
     run = PretrainedRun(resolved, Path(folder).absolute())
-    cluster = resolved.cluster
-    executor = create_executor(cluster.executor, cluster.num_workers)
-    return evaluate_pretrained_field(run, executor, comparison)
+    return evaluate_pretrained_field(run, create_executor(resolved.cluster), comparison)
 
 
 def _resolved(

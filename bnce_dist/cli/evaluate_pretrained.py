@@ -57,10 +57,9 @@ def evaluate_pretrained(
         begin_work()
         # The work is spread over processes; more threads in each would fight for the cores.
         torch.set_num_threads(1)
-        cluster = settings.cluster
         metrics = evaluate_pretrained_field(
             PretrainedRun(settings, folder),
-            create_executor(cluster.executor, cluster.num_workers),
+            create_executor(settings.cluster),
             Comparison(profile, energies, md_offset),
         )
     typer.echo(f"{summary(metrics)}\n{'folder':<20} {folder}")

@@ -201,7 +201,4 @@ def _run_table(configs: Sequence[PlanarConfig], folder: Path, as_json: bool) -> 
 
 
 def _executor(config: PlanarConfig, default: Literal["ray", "local"]) -> Executor:
-    cluster = config.cluster
-    return create_executor(
-        cluster.executor or default, cluster.num_workers, require_gpus=cluster.require_gpus
-    )
+    return create_executor(config.cluster, default)

@@ -14,10 +14,10 @@ from bnce_dist.distributed.cluster import (
     require_some_gpus,
     require_workers,
 )
-from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.distributed.pool import map_shards
 from bnce_dist.distributed.tasks import map_tasks, map_to_outcomes
 from bnce_dist.distributed.train import fit
+from bnce_dist.pipeline.cluster import DATA_PARALLEL, Parallelism
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 

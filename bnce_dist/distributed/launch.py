@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import nn
 
-from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
 from bnce_dist.generator.architectures import (
     build_energy_matching,
     build_flow_matching,
     build_molecular_matching,
 )
+from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.pipeline.run import STAGE_NAMES
@@ -19,22 +19,16 @@ from bnce_dist.runs.molecule import PreparedRun
 from bnce_dist.training.settings import TrainingConfig
 
 
-def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = False) -> Parallelism:
-    """Return how the run's trainings are spread.
+def require_trainable(config: Config, last_stage: str, *, is_cartesian: bool = False) -> None:
+    """Refuse a strategy that cannot train what a run comes to.
 
     Args:
         config: Of the run.
         last_stage: Where it stops.
         is_cartesian: Whether its models live in Cartesian coordinates.
 
-    Raises: InputError: the strategy cannot train a model that the run comes to.
+    Raises: InputError: it cannot, or it is not installed.
     """
-    cluster = config.cluster
-    parallelism = Parallelism(
-        strategy=cluster.strategy,
-        zero_stage=cluster.zero_stage,
-        accumulation_steps=cluster.accumulation_steps,
-    )
     trainings: dict[str, tuple[TrainingConfig, Callable[[], nn.Module]]] = {
         "train_emulator": (config.emulator, partial(build_flow_matching, config.emulator, 1, 1)),
         "train_energy": (config.energy, partial(build_energy_matching, config.energy, 1, 1)),
@@ -51,28 +45,29 @@ def parallelism_of(config: Config, last_stage: str, *, is_cartesian: bool = Fals
     for stage in STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]:
         if stage in trainings:
             section, build_objective = trainings[stage]
-            parallelism.require_supported(build_objective, section.with_seed(config.seed))
-    return parallelism
+            config.cluster.require_supported(build_objective, section.with_seed(config.seed))
 
 
-def create_executor(
-    kind: Literal["ray", "local"],
-    num_workers: int | None,
-    parallelism: Parallelism = DATA_PARALLEL,
-    *,
-    min_workers: int | None = None,
-    require_gpus: bool = False,
-) -> Executor:
+def create_executor(cluster: ClusterConfig, default: Literal["ray", "local"] = "ray") -> Executor:
     """Return the executor of a configuration's ``cluster`` section.
+
+    Args:
+        cluster: The section.
+        default: Where the work runs if the section does not say.
 
     Raises: InputError: the cluster cannot be reached or is too small.
     """
-    if kind == "local":
-        return LocalExecutor(parallelism.accumulation_steps)
+    if (cluster.executor or default) == "local":
+        return LocalExecutor(cluster.accumulation_steps)
     # Ray takes seconds to import, which a run in this process should not wait for.
     from bnce_dist.distributed.executor import RayExecutor
 
-    return RayExecutor(num_workers, parallelism, min_workers=min_workers, require_gpus=require_gpus)
+    return RayExecutor(
+        cluster.num_workers,
+        cluster,
+        min_workers=cluster.min_workers,
+        require_gpus=cluster.require_gpus,
+    )
 
 
 def executor_for(run: PreparedRun, last_stage: str = STAGE_NAMES[-1]) -> Executor:
@@ -85,15 +80,9 @@ def executor_for(run: PreparedRun, last_stage: str = STAGE_NAMES[-1]) -> Executo
     Raises: InputError: the cluster cannot be used, or not for the run's models, or one of its
         nodes is not fit for the run.
     """
-    cluster = run.config.cluster
-    executor = create_executor(
-        cluster.executor,
-        cluster.num_workers,
-        parallelism_of(run.config, last_stage, is_cartesian=run.kind.is_cartesian),
-        min_workers=cluster.min_workers,
-        require_gpus=cluster.require_gpus,
-    )
-    if cluster.executor == "ray":
+    require_trainable(run.config, last_stage, is_cartesian=run.kind.is_cartesian)
+    executor = create_executor(run.config.cluster)
+    if run.config.cluster.executor == "ray":
         from bnce_dist.distributed.preflight import require_sound_nodes
 
         require_sound_nodes(run.config, run.folder.path.parent, run.plan)

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from bnce_dist.distributed.parallelism import Parallelism
+from bnce_dist.pipeline.cluster import Parallelism
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.strategy import SingleDevice
 
@@ -34,7 +34,7 @@ def parallelise(
     match parallelism.strategy:
         case "ddp" if torch.distributed.get_world_size() > 1:
             return DataParallel(objective, settings)
-        case "single" | "ddp":
+        case "ddp":
             return SingleDevice(objective, settings)
         case "sharded":
             return Sharded(objective, settings)

@@ -1,10 +1,8 @@
 """A sweep on a cluster: what trials share first, then the trials, then the winner."""
 
 from functools import partial
-from typing import Literal
 
-from bnce_dist.distributed.launch import create_executor, parallelism_of
-from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
+from bnce_dist.distributed.launch import create_executor, require_trainable
 from bnce_dist.distributed.tune import concurrent_trials, run_trials
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
@@ -48,14 +46,12 @@ def _run_missing(
 ) -> None:
     """Compute what trials share, then the trials that have not ended."""
     cluster = base.cluster
-    create = partial(
-        create_executor, parallelism=_parallelism(base), require_gpus=cluster.require_gpus
-    )
-    together = create(cluster.executor or "local", cluster.num_workers)
+    if isinstance(base, Config):
+        require_trainable(base, STAGE_NAMES[-1])
+    together = create_executor(cluster, "local")
     JOBS[sweep.job].prepare(base, sweep.space, folder.shared, together, tracker)
-    workers = workers_per_trial(base)
-    kind: Literal["ray", "local"] = "ray" if workers else "local"
-    alone = partial(create, kind, workers or None)
+    kind = "ray" if workers_per_trial(base) else "local"
+    alone = partial(create_executor, cluster.model_copy(update={"executor": kind}))
     results = folder.results
     for result in results:  # a driver that was killed may have recorded them on disk alone
         track(folder.trial(int(result.name)), tracker)
@@ -68,8 +64,3 @@ def _run_missing(
             progress.update(len(results), note="" if best is None else f"best {best:.4g}")
 
         run_trials(sweep, base, folder, alone, on_end)
-
-
-def _parallelism(base: JobConfig) -> Parallelism:
-    """Return how the workers of a training share it, and check that they can."""
-    return parallelism_of(base, STAGE_NAMES[-1]) if isinstance(base, Config) else DATA_PARALLEL

@@ -22,7 +22,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import not_writable
 from bnce_dist.distributed.cluster import SURVIVES, num_gpus, require_workers
 from bnce_dist.distributed.parallel import parallelise
-from bnce_dist.distributed.parallelism import DATA_PARALLEL, Parallelism
+from bnce_dist.pipeline.cluster import DATA_PARALLEL, Parallelism
 from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from bnce_dist.training.loop import (
     TrainingDiverged,
@@ -78,7 +78,6 @@ def fit(
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)
     require_workers(min_workers or num_workers)
-    parallelism.require_one_model(num_workers)
     parallelism.require_supported(task.create_objective, task.settings)
     _require_batch(task, num_workers, parallelism, elastic=min_workers is not None)
     folder = Path(folder).resolve()

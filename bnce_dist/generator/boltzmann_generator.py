@@ -100,9 +100,16 @@ class BoltzmannGenerator:
                 batches.append(self._sample_batch(self._prior(size, seed, index)))
                 display.update(start + size)
         joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        log_det = joined.pop("log_det_decode")
-        ensemble = Ensemble(self.target, **joined, correction=self.correction)
-        return self._with_exact(ensemble, log_det, seed, num_exact) if num_exact else ensemble
+        positions, log_density, potential, weights = (
+            joined[name]
+            for name in ("positions_nm", "log_density", "reduced_potential", "log_weights")
+        )
+        ensemble = Ensemble(
+            self.target, positions, log_density, potential, weights, correction=self.correction
+        )
+        if not num_exact:
+            return ensemble
+        return self._with_exact(ensemble, joined["log_det_decode"], seed, num_exact)
 
     def log_density(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
         """Return the emulator's normalised log density, modulo rigid motion.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from bnce_dist.chem.simulation.settings import DatasetConfig, ReferenceConfig
 from bnce_dist.config.section import Count, Section
@@ -14,6 +14,7 @@ from bnce_dist.generator.architectures import (
 )
 from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import TargetConfig
+from bnce_dist.pipeline.cluster import ClusterConfig
 
 
 class GenerateConfig(Section):
@@ -25,44 +26,16 @@ class GenerateConfig(Section):
     """Samples per shard."""
 
 
-class ClusterConfig(Section):
+class MolecularClusterConfig(ClusterConfig):
     """How the work is spread; results do not depend on it beyond rounding."""
 
     executor: Literal["ray", "local"] = "ray"
     """Where the work runs: on Ray, or all of it in the calling process."""
-    num_workers: Count | None = None
-    """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
-    min_workers: Count | None = None
-    """Let a training go on with as few when nodes are lost, and grow back; null is never."""
-    require_gpus: bool = False
-    """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
-    strategy: Literal["ddp", "deepspeed", "sharded"] = "ddp"
-    """How the workers of a training share the model: all hold it, or each a part of it."""
-    zero_stage: Literal[1, 2, 3] = 1
-    """What deepspeed spreads: the optimiser state, also the gradients, also the weights."""
-    accumulation_steps: Count = 1
-    """Equal parts in which a worker goes through its samples of a step, to save memory."""
     activation_checkpointing: bool = False
     """Compute the inside of a Cartesian model's layers again in the backward pass instead of
     keeping it: several times less memory, a third more time."""
     compile_force_field: bool = True
     """Compile the force field for simulations: half a minute once, then several times faster."""
-
-    @model_validator(mode="after")
-    def _check_strategy(self) -> "ClusterConfig":
-        self.require(
-            self.executor == "ray" or self.strategy == "ddp",
-            "executor ray for a strategy of many workers",
-            "executor",
-            "strategy",
-        )
-        self.require(
-            self.min_workers is None or self.min_workers <= (self.num_workers or 0),
-            "min_workers of at most num_workers, which must be given",
-            "min_workers",
-            "num_workers",
-        )
-        return self
 
 
 class TrackingConfig(Section):
@@ -90,5 +63,5 @@ class Config(Section):
     generate: GenerateConfig = GenerateConfig()
     energy: EnergyConfig = EnergyConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    cluster: MolecularClusterConfig = MolecularClusterConfig()
     tracking: TrackingConfig = TrackingConfig()

@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from bnce_dist.cli.planar import app
+from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.runs.planar.config import PlanarConfig
 
 SMALL = (
@@ -135,13 +136,13 @@ class Refused(Exception):
 def test_gpus_are_required_of_the_executor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: tuple[str, ...]
 ) -> None:
-    asked = {}
+    asked = []
 
-    def create(*_: object, **options: object) -> None:
-        asked.update(options)
+    def create(cluster: ClusterConfig, *_: object) -> None:
+        asked.append(cluster.require_gpus)
         raise Refused
 
     monkeypatch.setattr("bnce_dist.cli.planar.create_executor", create)
     result = planar("--output", tmp_path, *table, "cluster.require_gpus=true")
     assert isinstance(result.exception, Refused)
-    assert asked["require_gpus"] is True
+    assert asked == [True]

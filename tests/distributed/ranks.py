@@ -24,14 +24,15 @@ from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
 from bnce_dist.distributed.parallel import parallelise
-from bnce_dist.distributed.parallelism import Parallelism
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.recomputing import with_activation_checkpointing
 from bnce_dist.nn.velocity import InternalVelocity
+from bnce_dist.pipeline.cluster import Parallelism
 from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
 from bnce_dist.training.loop import train
 from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
 
 
@@ -81,7 +82,7 @@ def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:
 def run(folder: Path, training: dict[str, Any], rank: int, world_size: int) -> None:
     """Train from the checkpoint ``resume`` (or the start) to the step ``stop`` (or the end)."""
     task = make_task(folder, training)
-    parallelism = Parallelism(**training["parallelism"])
+    parallelism = Parallelism(**training["parallelism"] or {})
     resume = training.get("resume")
 
     def save(content: dict[str, Any]) -> None:
@@ -98,7 +99,9 @@ def run(folder: Path, training: dict[str, Any], rank: int, world_size: int) -> N
             rank=rank,
             world_size=world_size,
             accumulation_steps=parallelism.accumulation_steps,
-            parallelise=partial(parallelise, parallelism=parallelism),
+            parallelise=partial(parallelise, parallelism=parallelism)
+            if world_size > 1
+            else SingleDevice,
             resume=load_resumable(folder / f"{resume}.pt", task) if resume else None,
             save=save,
         )
@@ -116,7 +119,7 @@ def main(folder: Path, rank: int, world_size: int) -> None:
         "gloo", init_method=rendezvous, rank=rank, world_size=world_size
     )
     for training in json.loads((folder / "trainings.json").read_text()):
-        if training["parallelism"]["strategy"] != "single":
+        if training["parallelism"] is not None:
             run(folder, training, rank, world_size)
         elif rank == 0:
             run(folder, training, rank=0, world_size=1)

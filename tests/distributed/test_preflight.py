@@ -18,7 +18,7 @@ import pytest
 from bnce_dist.distributed import nodes
 from bnce_dist.distributed.nodes import NodeFacts, NodeProbe, local_versions
 from bnce_dist.distributed.preflight import CLUSTER, Check, Report, node_checks
-from bnce_dist.pipeline.config import ClusterConfig, Config
+from bnce_dist.pipeline.config import Config, MolecularClusterConfig
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -83,7 +83,7 @@ def test_too_little_space_is_one_line() -> None:
 
 
 def test_deepspeed_is_missed_where_the_strategy_asks_for_it() -> None:
-    config = CONFIG.model_copy(update={"cluster": ClusterConfig(strategy="deepspeed")})
+    config = CONFIG.model_copy(update={"cluster": MolecularClusterConfig(strategy="deepspeed")})
     (problem,) = problems(SOUND, config=config)
     assert problem.startswith("DeepSpeed on node a: expected an installation")
     assert problems(replace(SOUND, has_deepspeed=True), config=config) == []

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from bnce_dist.config.section import Count, NonNegative, Positive, Section
 from bnce_dist.core.systems import system_from_name
 from bnce_dist.generator.architectures import EnergyConfig
+from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.pipeline.config import TrackingConfig
 
 Objective = Literal["infonce", "score", "hybrid"]
@@ -56,17 +57,6 @@ class GridConfig(Section):
     """Cells along each side of the square [-2, 2]^2."""
 
 
-class PlanarClusterConfig(Section):
-    """How the work is spread; results do not depend on it beyond rounding."""
-
-    executor: Literal["ray", "local"] | None = None
-    """Ray, or the calling process; null is the process for one run and Ray for a table."""
-    num_workers: Count | None = None
-    """Workers of one training on Ray; null is as many as the cluster holds."""
-    require_gpus: bool = False
-    """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
-
-
 class PlanarTrackingConfig(TrackingConfig):
     """Where one run is recorded besides its folder."""
 
@@ -91,7 +81,7 @@ class PlanarConfig(Section):
     energy: PlanarEnergyConfig = PlanarEnergyConfig()
     steps: StepsConfig = StepsConfig()
     evaluate: GridConfig = GridConfig()
-    cluster: PlanarClusterConfig = PlanarClusterConfig()
+    cluster: ClusterConfig = ClusterConfig()
     tracking: PlanarTrackingConfig = PlanarTrackingConfig()
 
     @field_validator("system")

@@ -7,6 +7,7 @@ from pydantic import Field
 from bnce_dist.config.section import Count, Fraction, Positive, Section
 from bnce_dist.generator.architectures import EnergyConfig
 from bnce_dist.generator.target import TargetConfig
+from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.runs.pretrained.field import TIME_EXPONENT
 
 
@@ -54,15 +55,6 @@ class PretrainedEvaluateConfig(Section):
     """Bootstrap resamples."""
 
 
-class PretrainedClusterConfig(Section):
-    """How the work is spread; results do not depend on it beyond rounding."""
-
-    executor: Literal["ray", "local"] = "ray"
-    """Where the work runs: on Ray, or all of it in the calling process."""
-    num_workers: Count | None = None
-    """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
-
-
 class PretrainedConfig(Section):
     """One pretrained field, one molecule, one target."""
 
@@ -74,4 +66,4 @@ class PretrainedConfig(Section):
     samples: PretrainedSamplesConfig = PretrainedSamplesConfig()
     energy: PretrainedEnergyConfig = PretrainedEnergyConfig()
     evaluate: PretrainedEvaluateConfig = PretrainedEvaluateConfig()
-    cluster: PretrainedClusterConfig = PretrainedClusterConfig()
+    cluster: ClusterConfig = ClusterConfig()

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from bnce_dist.cli.sweep import app
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
+from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.planar.config import PlanarConfig
@@ -342,14 +343,14 @@ class Refused(Exception):
 def test_gpus_are_required_of_the_executor(
     sweep_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {}
+    asked = []
 
-    def create(*_: object, **options: object) -> None:
-        asked.update(options)
+    def create(cluster: ClusterConfig, *_: object) -> None:
+        asked.append(cluster.require_gpus)
         raise Refused
 
     monkeypatch.setattr("bnce_dist.distributed.sweep.concurrent_trials", lambda *_: 1)
     monkeypatch.setattr("bnce_dist.distributed.sweep.create_executor", create)
     result = sweep(sweep_path, "tracking.backend=none", "base.cluster.require_gpus=true")
     assert isinstance(result.exception, Refused)
-    assert asked["require_gpus"] is True
+    assert asked == [True]

@@ -1,0 +1,91 @@
+"""How a run's work is spread over machines, as settings."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from bnce_dist.config.section import Count, Section
+from bnce_dist.core.errors import InputError
+from bnce_dist.training.settings import TrainSettings
+
+
+class Parallelism(Section):
+    """How the ranks of a training share one model; what is learned does not depend on it."""
+
+    strategy: Literal["ddp", "deepspeed", "sharded"] = "ddp"
+    """How the workers of a training share the model: all hold it, or each a part of it."""
+    zero_stage: Literal[1, 2, 3] = 1
+    """What deepspeed spreads: the optimiser state, also the gradients, also the weights."""
+    accumulation_steps: Count = 1
+    """Equal parts in which a worker goes through its samples of a step, to save memory."""
+
+    def require_supported(
+        self, build_objective: Callable[[], Any], settings: TrainSettings
+    ) -> None:
+        """Refuse what the strategy cannot train.
+
+        Args:
+            build_objective: Called only where the answer depends on the objective.
+            settings: How it is trained.
+
+        Raises: InputError: DeepSpeed is not installed; Muon, which needs whole matrices, where
+            they are cut; or a gradient inside the loss under ZeRO-3.
+        """
+        if self.strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+            raise InputError(
+                "strategy deepspeed",
+                expected="an installed DeepSpeed",
+                got="none",
+                remedy="run `make setup-deepspeed`, or choose the strategy ddp or sharded",
+            )
+        if self.strategy != "ddp" and settings.optimizer == "muon":
+            raise InputError(
+                f"training setting optimizer with the strategy {self.strategy}",
+                expected="adamw: muon needs whole matrices",
+                got=settings.optimizer,
+                remedy="choose the optimizer adamw or the strategy ddp",
+            )
+        if (self.strategy, self.zero_stage) == ("deepspeed", 3):
+            objective = build_objective()
+            if objective.double_backward:
+                raise InputError(
+                    f"zero_stage for {type(objective).__name__}",
+                    expected="1 or 2: ZeRO-3 cannot differentiate a loss that holds a gradient",
+                    got=self.zero_stage,
+                    remedy="choose the strategy sharded, which also spreads the weights",
+                )
+
+
+DATA_PARALLEL = Parallelism()
+
+
+class ClusterConfig(Parallelism):
+    """How the work is spread; results do not depend on it beyond rounding."""
+
+    executor: Literal["ray", "local"] | None = None
+    """Where the work runs: on Ray, or all of it in the calling process; null is the process for
+    a single run of a planar system and for a sweep's trial of one, else Ray."""
+    num_workers: Count | None = None
+    """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
+    min_workers: Count | None = None
+    """Let a training go on with as few when nodes are lost, and grow back; null is never."""
+    require_gpus: bool = False
+    """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
+
+    @model_validator(mode="after")
+    def _check_strategy(self) -> "ClusterConfig":
+        self.require(
+            self.executor == "ray" or self.strategy == "ddp",
+            "executor ray for a strategy of many workers",
+            "executor",
+            "strategy",
+        )
+        self.require(
+            self.min_workers is None or self.min_workers <= (self.num_workers or 0),
+            "min_workers of at most num_workers, which must be given",
+            "min_workers",
+            "num_workers",
+        )
+        return self
