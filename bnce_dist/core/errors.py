@@ -1,5 +1,8 @@
 """The one exception a user's mistake raises."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
@@ -29,3 +32,20 @@ class InputError(ValueError):
 
 def _rebuild(what: str, expected: object, got: object, remedy: str) -> InputError:
     return InputError(what, expected=expected, got=got, remedy=remedy)
+
+
+@contextmanager
+def as_input_error(refused: Callable[[object], InputError]) -> Iterator[None]:
+    """Turn whatever reading a user's file raises into one line.
+
+    Args:
+        refused: Makes the line, told what was found instead.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # Parsers raise whatever they meet.
+        line = next(iter(str(error).splitlines()), "")
+        named = f"{type(error).__name__}: {line}" if isinstance(error, LookupError) else line
+        raise refused(named or type(error).__name__) from error

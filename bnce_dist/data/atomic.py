@@ -11,6 +11,9 @@ from typing import Any
 
 from bnce_dist.core.errors import InputError
 
+DIGEST = "sha256"
+"""The field of a JSON file that holds the digest of all the others."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -70,19 +73,33 @@ def require_new_files(paths: Iterable[Path], *, overwrite: bool) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, atomically; NaN is refused."""
+    """Write ``content`` as indented JSON, atomically; NaN is refused.
+
+    An object gets one more field, ``sha256``, by which `read_json` knows it unaltered.
+    """
+    if isinstance(content, dict):
+        content = {**content, DIGEST: _json_sha256(content)}
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file; a digest in it is checked and left out.
 
-    Raises: InputError: the file is absent or is not JSON (torn, truncated).
+    Raises: InputError: the file is absent, is not JSON (torn, truncated) or was altered.
     """
+
+    def refused(got: object) -> InputError:
+        return InputError(
+            f"file {path}",
+            expected="JSON as it was written",
+            got=got,
+            remedy="delete it and run the stage that writes it again",
+        )
+
     try:
-        return json.loads(Path(path).read_text())
+        content = json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:
         raise InputError(
             f"file {path}",
@@ -90,13 +107,23 @@ def read_json(path: str | Path) -> Any:
             got="nothing",
             remedy="check the path or run the stage that writes it",
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"file {path}",
-            expected="JSON",
-            got=f"unreadable text ({error})",
-            remedy="delete it and run the stage that writes it again",
-        ) from error
+    except OSError as error:
+        raise refused(error.strerror or error) from error
+    except (ValueError, RecursionError) as error:
+        raise refused(f"unreadable text ({error})") from error
+    if not isinstance(content, dict) or not content:
+        return content
+    name, digest = content.popitem()
+    # A damaged name would pass for a file of a version that wrote no digest.
+    if (name == DIGEST) != (digest == _json_sha256(content)):
+        raise refused(f"other content than its {DIGEST} says")
+    return content if name == DIGEST else {**content, name: digest}
+
+
+def _json_sha256(content: dict[str, Any]) -> str:
+    """Return the digest of an object as it comes back from a JSON file."""
+    plain = json.loads(json.dumps(content, allow_nan=False))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def file_sha256(path: str | Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bnce_dist.core.errors import InputError
+from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.data.atomic import atomic_path, file_sha256, read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -95,9 +95,9 @@ def completed_shard(
     """
     path = Path(folder) / _shard_name(index)
     try:
-        content = json.loads(_side_car(path).read_text())
+        content = read_json(_side_car(path))
         record = ShardRecord(**content["shard"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return None
     _require_same(path, _describe(metadata), content)
     intact = path.exists() and file_sha256(path) == record.sha256
@@ -160,13 +160,11 @@ class ShardedDataset:
         folder = Path(folder)
         path = folder / "manifest.json"
         content = read_json(path)
-        try:
+        with as_input_error(lambda got: _damaged(path, f"a manifest without its fields ({got})")):
             if content["schema_version"] != SCHEMA_VERSION:
                 raise _foreign(path, f"schema {SCHEMA_VERSION}", content["schema_version"])
             metadata = DatasetMetadata(**content["metadata"])
             records = [ShardRecord(**record) for record in content["shards"]]
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, f"a manifest without its fields ({error})") from error
         if molecule not in (None, metadata.molecule):
             raise _foreign(path, f"molecule {molecule}", f"molecule {metadata.molecule}")
         return cls(folder, metadata, records)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bnce_dist.chem.validation import (
 )
 from bnce_dist.config.load import load_section, with_values
 from bnce_dist.core.bennett import Estimate
-from bnce_dist.core.errors import InputError
+from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
@@ -29,7 +30,7 @@ from bnce_dist.generator.evaluation import evaluate_samples, log_num_images, mol
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.metrics import FloatArray
-from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state
+from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.training.progress import Progress
 
@@ -245,14 +246,15 @@ class BoltzmannGenerator:
     @classmethod
     def _of_file(cls, path: Path) -> "BoltzmannGenerator":
         content = load_state(path, _KIND)
-        target_config = with_values(TargetConfig(), content["target"])
-        return cls(
-            target_config,
-            Target.from_config(target_config),
-            Emulator.from_state(content["emulator"]),
-            LearnedDensity.from_state(content["energy"]),
-            content["metrics"],
-        )
+        with as_input_error(partial(unusable, path)):
+            target_config = with_values(TargetConfig(), content["target"])
+            return cls(
+                target_config,
+                Target.from_config(target_config),
+                Emulator.from_state(content["emulator"]),
+                LearnedDensity.from_state(content["energy"]),
+                content["metrics"],
+            )
 
     def _prior(self, size: int, seed: int, index: int) -> Tensor:
         return self.emulator.path.sample_prior(size, generator(seed, "sample", index))

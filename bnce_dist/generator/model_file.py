@@ -1,16 +1,14 @@
 """What the files of trained models have in common."""
 
-import pickle
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import torch
-
 from bnce_dist.chem.coordinates import Coordinates
-from bnce_dist.core.errors import InputError
+from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.path import ProductPath
-from bnce_dist.data.torch_file import write_torch
+from bnce_dist.data.torch_file import read_torch, write_torch
 from bnce_dist.generator.architectures import (
     VelocityModel,
     build_path,
@@ -59,7 +57,9 @@ class ModelFile(ABC):
 
         Raises: InputError: absent, torn, or of something else.
         """
-        return cls.from_state(load_state(path, cls.kind, molecule_identity))
+        content = load_state(path, cls.kind, molecule_identity)
+        with as_input_error(partial(unusable, path)):
+            return cls.from_state(content)
 
 
 def model_state(
@@ -99,22 +99,29 @@ def load_state(path: Path, kind: str, molecule_identity: str | None = None) -> d
 
     Raises: InputError: absent, torn, or of something else.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        found = (content["schema_version"], content["kind"], content["molecule"])
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"model {path}",
-            expected=f"a complete {kind} file",
-            got=(str(error) or type(error).__name__).splitlines()[0],
-            remedy="delete it and run the stage that writes it again",
-        ) from error
+    content = read_torch(
+        path,
+        "model",
+        expected=f"a complete {kind} file",
+        remedy="delete it and run the stage that writes it again",
+    )
+    found = tuple(content.get(name) for name in ("schema_version", "kind", "molecule"))
     expected = (SCHEMA_VERSION, kind, molecule_identity or found[2])
     if found != expected:
         raise InputError(
             f"model {path}",
-            expected="schema version {}, kind {}, molecule {:.12}".format(*expected),
-            got="schema version {}, kind {}, molecule {:.12}".format(*found),
+            expected="schema version {}, kind {}, molecule {!s:.12}".format(*expected),
+            got="schema version {}, kind {}, molecule {!s:.12}".format(*found),
             remedy="give the file that belongs to this molecule and purpose",
         )
     return content
+
+
+def unusable(path: Path, got: object) -> InputError:
+    """Return the error of a file that is whole but holds no model that can be built."""
+    return InputError(
+        f"model {path}",
+        expected="the fields and weights of a model of this version",
+        got=got,
+        remedy="run the stage that writes it again, or use the version that wrote it",
+    )

@@ -1,19 +1,17 @@
 """Checkpoints: plain types and tensors, labelled with what they belong to."""
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bnce_dist.core.errors import InputError
-from bnce_dist.data.torch_file import write_torch
+from bnce_dist.data.torch_file import read_torch, write_torch
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
 
 SCHEMA_VERSION = 2
+_FIELDS = ("metadata", "settings", "step", "model", "ema", "history")
 # They change what is written when, not what is learned.
 _FREE_SETTINGS = ("checkpoint_interval", "report_interval")
 SCHEDULABLE_SETTINGS = ("learning_rate", "gradient_clip")
@@ -48,16 +46,16 @@ def load_checkpoint(
     Raises: InputError: absent, truncated, not a checkpoint, of an unknown schema version, or of
         another molecule, stage or model.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version = content["schema_version"]
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"checkpoint {path}",
-            expected="a complete checkpoint file",
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            remedy="delete it to train from the last earlier checkpoint or from the start",
-        ) from error
+    content = read_torch(
+        path,
+        "checkpoint",
+        expected="a complete checkpoint file",
+        remedy="delete it to train from the last earlier checkpoint or from the start",
+    )
+    version = content.get("schema_version")
+    absent = [name for name in _FIELDS if name not in content]
+    if absent and version in (1, SCHEMA_VERSION):
+        _require_equal(path, "fields", ", ".join(_FIELDS), f"without {', '.join(absent)}")
     if version != 1:
         _require_equal(path, "schema version", SCHEMA_VERSION, version)
     if metadata is not None:

@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from bnce_dist.cli.planar import app
+from bnce_dist.data.atomic import read_json
 from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.runs.planar.config import PlanarConfig
 
@@ -63,7 +64,7 @@ def test_a_table_of_all_objectives_is_not_made_twice(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     folder = tmp_path / "table"
     content = json.loads(result.stdout.splitlines()[-1])
-    assert content == json.loads((folder / "table.json").read_text())
+    assert content == read_json(folder / "table.json")
     assert len(content["runs"]) == 6
     assert [line["objective"] for line in content["lines"]] == ["infonce", "score", "hybrid"]
     assert (folder / "table.md").read_text() in result.stdout

@@ -1,4 +1,3 @@
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import (
     DatasetMetadata,
     ShardedDataset,
@@ -109,8 +109,7 @@ def test_another_molecule_or_format_is_refused_at_opening(folder: Path) -> None:
     with pytest.raises(InputError, match="molecule molecule-b"):
         ShardedDataset.open(folder, molecule="molecule-b")
     manifest = folder / "manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(content | {"schema_version": 2}))
+    write_json(manifest, read_json(manifest) | {"schema_version": 2})
     with pytest.raises(InputError, match="schema 1, got 2"):
         ShardedDataset.open(folder)
     manifest.write_text("{}")

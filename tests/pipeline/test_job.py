@@ -15,6 +15,7 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.divergence import log_density_along_ode
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
+from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.learned_density import LearnedDensity
@@ -50,7 +51,7 @@ def run_copy(finished_run: Path, tmp_path: Path) -> Path:
 
 def test_a_run_ends_with_a_report_that_can_be_written_again(run_copy: Path) -> None:
     text = (run_copy / "report.html").read_text()
-    metrics = json.loads((run_copy / "metrics.json").read_text())
+    metrics = read_json(run_copy / "metrics.json")
     assert f"{metrics['delta_f_kT']:.2f} ± {metrics['delta_f_stderr_kT']:.2f} kT" in text
     assert metrics["hardware"] in text
     (run_copy / "report.html").unlink()
@@ -64,7 +65,7 @@ def modification_times(folder: Path) -> dict[Path, int]:
 
 
 def test_metrics_hold_what_is_promised(finished_run: Path) -> None:
-    metrics = json.loads((finished_run / "metrics.json").read_text())
+    metrics = read_json(finished_run / "metrics.json")
     assert metrics.keys() >= PROMISED
     numbers = [value for value in metrics.values() if isinstance(value, float)]
     assert all(math.isfinite(value) for value in numbers)
@@ -90,9 +91,7 @@ def test_the_same_command_again_computes_nothing(run_job: Job, run_copy: Path) -
     result = run_job("--output", run_copy.parent, "--name", "done", "--json", "--strict")
     metrics = json.loads(result.stdout)
     assert result.exit_code == (0 if metrics["verdict"]["reliable"] else 3), result.output
-    assert (
-        metrics["delta_f_kT"] == json.loads((run_copy / "metrics.json").read_text())["delta_f_kT"]
-    )
+    assert metrics["delta_f_kT"] == read_json(run_copy / "metrics.json")["delta_f_kT"]
     assert [modification_times(stage) for stage in stages] == before
 
 
@@ -107,7 +106,7 @@ def test_a_changed_configuration_needs_resume_and_redoes_what_it_affects(
     accepted = run_job(*command, "--resume")
     assert accepted.exit_code == 0, accepted.output
     assert modification_times(run_copy / "train_energy") == training
-    metrics = json.loads((run_copy / "metrics.json").read_text())
+    metrics = read_json(run_copy / "metrics.json")
     assert metrics["log_density_num_samples"] == 40
     assert (run_copy / "superseded" / "evaluate-1" / "artifact.json").exists()
 
@@ -116,7 +115,7 @@ def test_an_interrupted_training_with_a_torn_checkpoint_is_one_line(
     run_job: Job, run_copy: Path
 ) -> None:
     stage = run_copy / "train_energy"
-    record = json.loads((stage / "artifact.json").read_text())
+    record = read_json(stage / "artifact.json")
     (stage / "artifact.json").write_text(json.dumps({k: record[k] for k in record if k != "files"}))
     checkpoint = stage / "training" / "checkpoint.pt"
     whole = checkpoint.read_bytes()

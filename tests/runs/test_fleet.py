@@ -1,6 +1,5 @@
 """Many molecules: what goes in, what comes out of those that work and those that do not."""
 
-import json
 import math
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import read_json
 from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.runs.fleet.members import Outcome, members_of
@@ -142,8 +142,8 @@ def test_the_job_runs_a_fleet(run_job: Any, finished_run: Path, tmp_path: Path) 
 
     result = run_job(*arguments[:-1], "ACE-ALA-NME")
     assert result.exit_code == 0, result.output
-    record = json.loads((tmp_path / "fleet" / "fleet.json").read_text())
-    expected = json.loads((finished_run / "metrics.json").read_text())
+    record = read_json(tmp_path / "fleet" / "fleet.json")
+    expected = read_json(finished_run / "metrics.json")
     assert record["molecules"]["ACE-ALA-NME"]["delta_f_kT"] == expected["delta_f_kT"]
     assert math.isfinite(record["summary"]["energy_w2_mean_kT"])
     assert (tmp_path / "fleet" / "fleet.png").stat().st_size > 10_000

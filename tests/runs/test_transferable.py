@@ -1,6 +1,5 @@
 """One field for many molecules, from simulations of two to a table about a third."""
 
-import json
 import math
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
 from bnce_dist.cli.train import app
 from bnce_dist.core.mean_free import to_mean_free, zero_sum_basis
+from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.nn.mean_free import MeanFreeVelocity
@@ -77,7 +77,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_table_has_a_row_zero_shot_and_one_fine_tuned(finished: Path) -> None:
-    record = json.loads((finished / "fleet.json").read_text())
+    record = read_json(finished / "fleet.json")
     assert tuple(record["molecules"]) == RUNS
     table = (finished / "fleet.md").read_text()
     for name, metrics in record["molecules"].items():

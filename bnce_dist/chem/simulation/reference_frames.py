@@ -1,11 +1,13 @@
 """What a reference simulation leaves behind: its free energy and its weighted frames."""
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
 
 _RENAMED = {
@@ -41,7 +43,11 @@ class Reference:
     def load(cls, simulate_folder: Path) -> "Reference":
         """Read what `save` left in the folder of a simulation."""
         folder = simulate_folder / "reference"
-        with np.load(folder / "frames.npz", allow_pickle=False) as frames:
+        path = folder / "frames.npz"
+        with (
+            as_input_error(partial(_unreadable, path)),
+            np.load(path, allow_pickle=False) as frames,
+        ):
             arrays = {_RENAMED.get(name, name): array for name, array in frames.items()}
             return cls(read_json(folder / "result.json"), **arrays)
 
@@ -56,3 +62,12 @@ class Reference:
         with atomic_path(folder / "frames.npz") as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)
         write_json(folder / "result.json", self.result)
+
+
+def _unreadable(path: Path, got: object) -> InputError:
+    return InputError(
+        f"frames of the reference {path}",
+        expected="the file as it was written",
+        got=got,
+        remedy="delete its stage's folder and run the stage again",
+    )

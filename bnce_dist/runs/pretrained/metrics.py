@@ -1,15 +1,15 @@
 """The numbers of a run on a pretrained field."""
 
 import math
-import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnce_dist.core.errors import InputError
+from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
 from bnce_dist.core.metrics import FreeEnergyProfile, wasserstein_2
 from bnce_dist.core.random import seed_from
@@ -198,11 +198,9 @@ def load_umbrella(path: Path) -> FreeEnergyProfile:
     Returns: The profile on all bins, normalised; infinite in those left out.
     Raises: InputError: not such a file.
     """
-    try:
-        with np.load(path) as content:
-            centres, mean, deviation = (content[name] for name in ("xs", "f_i_mean", "f_i_std"))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise _refusal(path, "a .npz file with xs, f_i_mean and f_i_std", error) from error
+    expected = "a .npz file with xs, f_i_mean and f_i_std"
+    with as_input_error(partial(_refusal, path, expected)), np.load(path) as content:
+        centres, mean, deviation = (content[name] for name in ("xs", "f_i_mean", "f_i_std"))
     if not (centres.ndim == 1 and len(centres) > 1 and centres.shape == mean.shape):
         raise _refusal(path, "one value per centre", f"{centres.shape} and {mean.shape}")
     num_bins = round(2 * math.pi / np.diff(centres).min())
@@ -243,10 +241,8 @@ def load_energies(path: Path) -> FloatArray:
 
     Raises: InputError: not an ``.npy`` file of finite numbers.
     """
-    try:
+    with as_input_error(partial(_refusal, path, "a .npy file of energies")):
         energies = np.load(path, allow_pickle=False).astype(np.float64).ravel()
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise _refusal(path, "a .npy file of energies", error) from error
     if len(energies) == 0 or not np.isfinite(energies).all():
         raise _refusal(path, "finite energies", f"{len(energies)}, some not finite or none")
     return energies

@@ -1,4 +1,3 @@
-import json
 import math
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ import pytest
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
+from bnce_dist.data.atomic import read_json
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.run import run_planar
@@ -36,7 +36,7 @@ def test_a_run_leaves_what_is_promised_and_is_not_repeated(tmp_path: Path) -> No
     started = time.process_time()
     metrics = run_planar(small(), tmp_path / "run", LocalExecutor(), report=records.append)
     elapsed = time.process_time() - started
-    assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics == read_json(tmp_path / "run" / "metrics.json")
     assert metrics["system"] == "gaussians8"
     assert (metrics["objective"], metrics["recipe"]) == ("hybrid", "ours")
     assert (metrics["seed"], metrics["steps"], metrics["samples_per_step"]) == (0, 60, 128)
