@@ -1,5 +1,6 @@
 """Training with Ray Train: the loop of `training`, data-parallel over many workers."""
 
+import logging
 import os
 import shutil
 import threading
@@ -32,6 +33,8 @@ from bnce_dist.training.loop import (
 )
 from bnce_dist.training.progress import TrainingDisplay
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 # Of Ray Train's own folder inside the task's. Every call has a new one, so that nothing is left to
@@ -263,10 +266,31 @@ def _load_last(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _keep_last(folder: Path) -> None:
-    """Move the last checkpoint to where every executor looks for it, and drop the rest."""
-    written = [*folder.glob(CHECKPOINT), *folder.glob(f"{RUN_PREFIX}*/*/{CHECKPOINT}")]
-    if written:
-        last = max(written, key=lambda path: path.stat().st_mtime_ns)
-        last.replace(folder / CHECKPOINT)
+    """Move the last checkpoint to where every executor looks for it, and drop the rest.
+
+    The last is that of the highest step: time stamps are those of a copy, or of another clock.
+
+    Raises: InputError: there are checkpoints, and none can be read; all of them stay.
+    """
+    own, left = folder / CHECKPOINT, sorted(folder.glob(f"{RUN_PREFIX}*/*/{CHECKPOINT}"))
+    if left:
+        last = _last(left + [own] * own.exists())
+        if last != own:
+            last.replace(own)
     for run_folder in folder.glob(f"{RUN_PREFIX}*"):
         shutil.rmtree(run_folder, ignore_errors=True)
+
+
+def _last(paths: list[Path]) -> Path:
+    """Return the checkpoint of the highest step among those that can be read."""
+    steps, errors = {}, []
+    for path in paths:
+        try:
+            steps[path] = load_checkpoint(path)["step"]
+        except InputError as error:
+            errors.append(error)
+    if not steps:
+        raise errors[0]
+    for error in errors:
+        logger.warning("passed over: %s", error)
+    return max(steps, key=lambda path: steps[path])

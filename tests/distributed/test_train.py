@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.distributed.train import fit
+from bnce_dist.distributed.train import _keep_last, fit
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.training.checkpoint import load_checkpoint
+from bnce_dist.training.checkpoint import load_checkpoint, save_checkpoint
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -94,7 +94,7 @@ def test_a_killed_worker_changes_nothing(
 DRIVER = """
 import pickle, sys
 from bnce_dist.distributed.cluster import ensure_ray
-from bnce_dist.distributed.train import fit
+from bnce_dist.distributed.train import _keep_last, fit
 ensure_ray(num_cpus=2)
 task, folder = pickle.load(open(sys.argv[1], "rb"))
 fit(task, folder, num_workers=2, report=lambda record: print(record["step"], flush=True))
@@ -137,6 +137,50 @@ class Diverging(nn.Module):
         self.steps += 1
         spoilt = math.inf if first.any() and self.steps == 5 else 1.0
         return {"loss": self.linear(x_data).square().mean() * spoilt}
+
+
+def checkpoint_of(step: int, path: Path, task: TrainingTask) -> Path:
+    objective = task.create_objective()
+    content = {"step": step, "model": objective.state_dict(), "ema": {}, "optimizer": {}}
+    save_checkpoint(path, {**content, "history": [{"step": step}]}, task)
+    return path
+
+
+@pytest.mark.parametrize("copied_in", ["order", "reverse"])
+def test_the_step_tells_the_last_checkpoint_whatever_the_clocks_say(
+    task: TrainingTask, tmp_path: Path, copied_in: str
+) -> None:
+    """As after ``cp -r``, or on a file system whose clock is another one."""
+    run = tmp_path / "ray_train_1"
+    paths = [
+        checkpoint_of(100, tmp_path / "checkpoint.pt", task),
+        checkpoint_of(500, run / "step_00000500" / "checkpoint.pt", task),
+        checkpoint_of(1000, run / "step_00001000" / "checkpoint.pt", task),
+    ]
+    for seconds, path in enumerate(paths if copied_in == "order" else reversed(paths)):
+        os.utime(path, (seconds, seconds))
+    _keep_last(tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 1000
+    assert list(tmp_path.iterdir()) == [tmp_path / "checkpoint.pt"]
+
+
+def test_nothing_is_dropped_before_a_checkpoint_was_read_whole(
+    task: TrainingTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "ray_train_1"
+    early = checkpoint_of(500, run / "step_00000500" / "checkpoint.pt", task)
+    late = checkpoint_of(1000, run / "step_00001000" / "checkpoint.pt", task)
+    whole = early.read_bytes()
+    for path in (early, late):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="step_00000500"):
+        _keep_last(tmp_path)
+    assert early.exists()
+    assert late.exists()
+    early.write_bytes(whole)
+    _keep_last(tmp_path)
+    assert "step_00001000" in caplog.text
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 500
 
 
 def test_divergence_on_one_rank_ends_all_at_once(task: TrainingTask, tmp_path: Path) -> None:
