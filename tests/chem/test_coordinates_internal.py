@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnce_dist.chem.coordinates import WhitenedInternal, ZMatrix, from_state
+from bnce_dist.chem.coordinates import Coordinates, WhitenedInternal, ZMatrix, from_state
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.errors import InputError
@@ -259,6 +259,43 @@ def test_float32_agrees_with_float64(coordinates, positions):
 def test_gradients_flow_through_decode(coordinates, positions):
     z = coordinates.encode(positions[:2])[0].requires_grad_()
     assert torch.autograd.gradcheck(lambda z: coordinates.decode(z), (z,))
+
+
+@pytest.mark.parametrize("sequence", ["ACE-ALA-NME", "KS", "NY", "ACE-PRO-NME"])
+def test_pull_back_is_the_gradient_that_autograd_finds(sequence):
+    """Of any function of positions, also one that knows where the molecule lies."""
+    molecule = build(sequence)
+    positions = thermal_positions(molecule, 200)
+    coordinates = WhitenedInternal.fit(
+        ZMatrix.from_graph(molecule.elements, molecule.bonds), positions
+    )
+    z = coordinates.encode(positions)[0][:50]
+    decoded = coordinates.decode(z)[0]
+    random = generator("covector")
+    gradient = 1000 * torch.randn(decoded.shape, generator=random, dtype=torch.float64)
+    expected = Coordinates.pull_back(coordinates, z, decoded, gradient)
+    analytic = coordinates.pull_back(z, decoded, gradient)
+    assert (analytic - expected).abs().max() < 1e-12 * expected.abs().max()
+    single = copy.deepcopy(coordinates).float()
+    z_single = z.float()
+    analytic = single.pull_back(z_single, single.decode(z_single)[0], gradient.float())
+    relative = (analytic - expected).norm(dim=1) / expected.norm(dim=1)
+    assert relative.max() < 1e-4
+
+
+def test_pull_back_is_zero_where_decode_holds_a_coordinate_back(coordinates, positions):
+    z = coordinates.encode(positions[:4])[0]
+    z[0] = broken(z[0], coordinates, 5, -0.1)
+    z[1] = broken(z[1], coordinates, 30, 3.5)
+    z[2, -1] = math.inf
+    z[3, 3] = math.nan
+    decoded = coordinates.decode(z)[0]
+    gradient = torch.ones_like(decoded)
+    analytic = coordinates.pull_back(z, decoded, gradient)
+    torch.testing.assert_close(
+        analytic, Coordinates.pull_back(coordinates, z, decoded, gradient).nan_to_num(0.0)
+    )
+    assert analytic[2, -1] == 0
 
 
 def test_the_state_is_plain_and_rebuilds_the_same_map(coordinates, positions):

@@ -57,6 +57,25 @@ class Coordinates(nn.Module, ABC):
         Raises: InputError: wrong shape.
         """
 
+    def pull_back(self, z: Tensor, positions_nm: Tensor, gradient: Tensor) -> Tensor:
+        r"""Return the gradient by ``z`` of a function of positions plus the log-determinant.
+
+        .. math:: \sum_i \frac{\partial x_i}{\partial z} g_i
+                  + \frac{\partial}{\partial z} \log \Big|\frac{\partial x}{\partial z}\Big|
+
+        Args:
+            z: Model-space vectors, ``(batch, dim)``.
+            positions_nm: Their ``decode``, ``(batch, atoms, 3)`` [nm].
+            gradient: Of the function by them, :math:`g`, ``(batch, atoms, 3)`` [1/nm].
+
+        Returns: ``(batch, dim)``; zero for coordinates that ``decode`` moved into its range.
+        """
+        z = z.detach().requires_grad_()
+        with torch.enable_grad():
+            positions, log_det = self.decode(z)
+            total = (positions * gradient).sum() + log_det.sum()
+        return torch.autograd.grad(total, z)[0]
+
     @abstractmethod
     def validity(self, z: Tensor) -> Tensor:
         """Return which vectors are the code of a molecule, ``(batch,)`` bool.
