@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import Coordinates, from_state
-from bnce_dist.generator.architectures import (
-    ENERGY_MODELS,
-)
+from bnce_dist.generator.architectures import ENERGY_MODELS
 from bnce_dist.generator.model_file import ModelFile, model_state
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.energy_model import EnergyModel
@@ -50,6 +48,14 @@ class LearnedDensity(ModelFile):
     def log_density_z(self, z: Tensor) -> Tensor:
         """Return the normalised log density in model space, ``(batch,)`` [nats]."""
         return self.energy_model.log_density_z(z, self.path)
+
+    @torch.enable_grad()
+    def log_density_z_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``log_density_z`` and its gradient, ``(batch,)`` [nats] and ``(batch, dim)``."""
+        z = z.detach().requires_grad_()
+        log_density = self.energy_model.log_density_z(z, self.path)
+        (gradient,) = torch.autograd.grad(log_density.sum(), z)
+        return log_density.detach(), gradient
 
     def to_state(self) -> dict[str, Any]:
         """Return plain types and tensors from which `from_state` rebuilds this object."""
