@@ -291,6 +291,6 @@ def _last(paths: list[Path]) -> Path:
             errors.append(error)
     if not steps:
         raise errors[0]
-    for error in errors:
-        logger.warning("passed over: %s", error)
+    for unreadable in errors:
+        logger.warning("passed over: %s", unreadable)
     return max(steps, key=lambda path: steps[path])
