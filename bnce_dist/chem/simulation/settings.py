@@ -9,14 +9,13 @@ from bnce_dist.chem.potentials.force_field import BOLTZMANN_KJ_MOL_KELVIN
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.config.section import Count, Fraction, NonNegative, Positive, Section
 
-EXCHANGE_INTERVAL_STEPS = 50
-"""Steps between exchanges of the reference; the angles are recorded there."""
-
 
 class ReferenceConfig(Section):
     """The short umbrella sampling that every run makes for itself."""
 
     renamed: ClassVar[Mapping[str, str]] = {"max_stderr_kt": "max_stderr_kT"}
+    exchange_interval_steps: ClassVar[int] = 50
+    """Steps between exchanges; the angles are recorded there."""
 
     num_tasks: Count = 2
     """Independent simulations, one task each; each is a replica of the error estimate."""
@@ -50,7 +49,7 @@ class ReferenceConfig(Section):
     @property
     def interval_ps(self) -> float:
         """Time between exchanges [ps]."""
-        return EXCHANGE_INTERVAL_STEPS * self.timestep_fs * 1e-3
+        return self.exchange_interval_steps * self.timestep_fs * 1e-3
 
     def windows(self, temperature_kelvin: float) -> Windows:
         """Return the grid, its bias in units of kT at a temperature [K]."""

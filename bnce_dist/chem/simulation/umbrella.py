@@ -20,7 +20,7 @@ from bnce_dist.chem.simulation.langevin import (
     repartitioned_masses,
 )
 from bnce_dist.chem.simulation.replica_exchange import WindowGrid, Windows
-from bnce_dist.chem.simulation.settings import EXCHANGE_INTERVAL_STEPS, ReferenceConfig
+from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.core.random import generator
 
 ReportProgress = Callable[[int, int], None]
@@ -174,7 +174,7 @@ class UmbrellaSampler:
         for interval in range(num_intervals):
             random = generator(self.seed, "umbrella interval", self.intervals_done)
             self.positions_nm, self.velocities = dynamics.run(
-                self.positions_nm, self.velocities, EXCHANGE_INTERVAL_STEPS, random
+                self.positions_nm, self.velocities, config.exchange_interval_steps, random
             )
             current = self.torsions.angles(self.positions_nm)
             angles[interval] = current.numpy()

@@ -20,7 +20,13 @@ from bnce_dist.core.random import generator
 
 PHI, PSI, CHI = (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5)
 BONDS = ((0, 1), (1, 2), (2, 3), (3, 4))
-CONFIG = ReferenceConfig(
+
+
+class ReferenceWithManyExchanges(ReferenceConfig):
+    exchange_interval_steps = 20
+
+
+CONFIG = ReferenceWithManyExchanges(
     num_phi=8,
     num_psi=8,
     phi_stiffness_kj_mol=10.0,
