@@ -9,7 +9,7 @@ PIP    := $(BIN)/pip install --quiet --constraint constraints.txt
 NAME   ?= alanine_dipeptide
 ARGS   ?=
 
-.PHONY: setup setup-deepspeed setup-graphs train test lint docs bench clean
+.PHONY: setup setup-deepspeed setup-graphs train test lint docs tables bench clean
 
 setup: $(READY)
 
@@ -48,6 +48,9 @@ lint: $(READY)
 
 docs: $(READY)  ## the pages in build/site
 	$(BIN)/mkdocs build --quiet --strict
+
+tables: $(READY)  ## the tables of the documents, from the records
+	$(BIN)/python docs/tables.py
 
 bench: $(READY)  ## seconds to minutes each; one JSON line per script
 	$(BIN)/python benchmarks/force_field.py

@@ -1,0 +1,297 @@
+"""Tables of the documents from the records: ``python docs/tables.py`` writes them in place.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its cells are
+templates whose fields are dotted paths into a record, ``{planar.lines.2.kl_grid.mean:.4f}``; a
+field that begins with a dot goes on from the path of its row.
+"""
+
+import json
+import re
+import string
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "results"
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+REGION = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end of table -->", re.DOTALL)
+
+
+@cache
+def record(name: str) -> Any:
+    """Return the content of a record by its file's stem."""
+    return json.loads((RECORDS / f"{name}.json").read_text())
+
+
+def value_of(path: str) -> Any:
+    """Return what is at a dotted path, which begins with the record's name."""
+    name, *keys = path.split(".")
+    value = record(name)
+    for key in keys:
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
+
+
+class Template(string.Formatter):
+    """Fills templates with values of the records.
+
+    Args:
+        row: Path that fields with a leading dot go on from.
+    """
+
+    def __init__(self, row: str) -> None:
+        self.row = row
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> tuple[Any, str]:
+        """Return the value that a field of a template names."""
+        path = self.row + field_name if field_name.startswith(".") else field_name
+        return value_of(path), field_name
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, row: str = "") -> str:
+    """Return a table in Markdown.
+
+    Args:
+        header: Headings of the columns.
+        rows: Templates, one per cell.
+        row: Path that fields with a leading dot go on from.
+    """
+    fill = Template(row).format
+    lines = [header, ["---"] * len(header), *([fill(cell) for cell in cells] for cells in rows)]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+
+
+def row_per_path(columns: dict[str, str], paths: Iterable[str]) -> str:
+    """Return a table of one row per path.
+
+    Args:
+        columns: Templates by their headings.
+        paths: What the templates' fields go on from.
+    """
+    filled = ([Template(path).format(cell) for cell in columns.values()] for path in paths)
+    return table(list(columns), filled)
+
+
+def alanine_dipeptide() -> str:
+    """Return the seeds of the main job."""
+    columns = {
+        "seed": "{.seed}",
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
+        "energy model alone": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
+        "exact alone": "{.delta_f_exact_kT:.2f} +- {.delta_f_exact_stderr_kT:.2f}",
+        "ESS fraction": "{.ess_fraction:.2f}",
+        "Pareto k": "{.pareto_k:.2f}",
+        "log density RMSE (kT)": "{.log_density_rmse_kT:.2f}",
+        "exact : learned cost": "{.speedup_over_exact:,.0f}",
+    }
+    return row_per_path(columns, [f"alanine_dipeptide.runs.{index}" for index in range(3)])
+
+
+def dipeptides() -> str:
+    """Return the molecules of the fleet."""
+    reference = "{.delta_f_reference_run_kT:.2f} +- {.delta_f_reference_run_stderr_kT:.2f}"
+    columns = {
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "reference (kT)": reference,
+        "published MD (kT)": "{.published_md_delta_f_kT:.2f}",
+        "published error, exact (kT)": "{.published_exact_error_kT:.2f}",
+        "energy W2 (kT)": "{.energy_w2_kT:.2f}",
+        "torsion W2 (rad)": "{.torsion_w2_rad:.2f}",
+        "ESS fraction": "{.ess_fraction:.2f}",
+        "Pareto k": "{.pareto_k:.2f}",
+        "log density RMSE (kT)": "{.log_density_rmse_kT:.2f}",
+    }
+    molecules = value_of("dipeptides.molecules")
+    rows = [
+        [name, *(Template(f"dipeptides.molecules.{name}").format(c) for c in columns.values())]
+        for name in molecules
+    ]
+    return table(["molecule", *columns], rows)
+
+
+def pretrained() -> str:
+    """Return the free energies of the pretrained field by several routes."""
+    exact = "exact likelihoods of {.num_exact} samples, {.num_exact_in_state} of them in the state"
+    learned = (
+        "our energy model, {.num_samples:,} samples "
+        "(Pareto k {.pareto_k:.2f}, ESS fraction {.ess_fraction:.4f})"
+    )
+    routes = {
+        "the authors' umbrella sampling": "umbrella_",
+        exact: "exact_",
+        learned: "",
+        "the field's samples, unweighted": "unweighted_",
+    }
+    rows = [
+        (route, f"{{.delta_f_{name}kT:.2f}} +- {{.delta_f_{name}stderr_kT:.2f}}")
+        for route, name in routes.items()
+    ]
+    return table(("Δf by", "kT"), rows, row="pretrained_adp_xtb")
+
+
+_SYSTEMS = {
+    "gaussians8": "eight Gaussians",
+    "checkerboard": "checkerboard",
+    "two_moons": "two moons",
+    "rings": "rings",
+}
+_OBJECTIVES = {"infonce": "InfoNCE alone", "score": "score alone", "hybrid": "hybrid"}
+_RECIPES = {"ours": "ours", "paper-reduced": "published recipe, reduced"}
+
+
+def _planar_lines(system: str, recipe: str) -> list[str]:
+    """Return the paths of a system's lines in the order of the objectives, if there are any."""
+    lines = {
+        line["objective"]: f"planar.lines.{index}"
+        for index, line in enumerate(value_of("planar.lines"))
+        if (line["system"], line["recipe"]) == (system, recipe)
+    }
+    return [lines[objective] for objective in _OBJECTIVES if objective in lines]
+
+
+def planar() -> str:
+    """Return the divergences of our recipe."""
+    rows = []
+    for system, label in _SYSTEMS.items():
+        infonce, score, hybrid = _planar_lines(system, "ours")
+        cells = f"{{{infonce}.kl_grid.mean:.2f}}", f"{{{score}.kl_grid.mean:.2f}}"
+        rows.append((label, *cells, f"{{{hybrid}.kl_grid.mean:.4f}}"))
+    return table(("system", *_OBJECTIVES.values()), rows)
+
+
+def planar_recipes() -> str:
+    """Return published divergences beside ours and those of the published recipe, reduced."""
+    rows = []
+    for system, label in _SYSTEMS.items():
+        published = [value_of(f"{path}.published") for path in _planar_lines(system, "ours")]
+        if any(published):
+            cells = ("-" if value is None else f"{value:.4f}" for value in published)
+            rows.append((f"{label}, published", *cells, ""))
+        for recipe, name in _RECIPES.items():
+            paths = _planar_lines(system, recipe)
+            if paths:
+                seconds = " / ".join(f"{{{path}.cpu_seconds.mean:.0f}}" for path in paths)
+                rows.append((f"{label}, {name}", *map(_mean_and_spread, paths), seconds))
+    return table(("forward KL (nats)", *_OBJECTIVES.values(), "CPU-seconds"), rows)
+
+
+def _mean_and_spread(path: str) -> str:
+    """Return the template of a divergence; one seed has no spread."""
+    form = ".4f" if value_of(f"{path}.kl_grid.mean") < 0.1 else ".3f"
+    spread = f" +- {{{path}.kl_grid.sd:{form}}}" if "sd" in value_of(f"{path}.kl_grid") else ""
+    return f"{{{path}.kl_grid.mean:{form}}}{spread}"
+
+
+def speed() -> str:
+    """Return what was measured of force field, networks, faults and the command line."""
+    rows = [
+        ("force field, energies with forces per CPU-second, batches of 256: OpenMM's dynamics",
+         "{force_field.openmm_cpu_dynamics.median:,.0f}", "force_field"),
+        ("the same, ours in 64 bits, compiled",
+         "{force_field.compiled_float64.median:,.0f}", "force_field"),
+        ("the same, ours in 32 bits, not compiled",
+         "{force_field.eager_float32.median:,.0f}", "force_field"),
+        ("equivariant network (GVP), training, molecules per CPU-second: edge lists",
+         "{gvp.edge_list_training.median:,.0f}", "gvp"),
+        ("the same, dense", "{gvp.dense_training.median:,.0f}", "gvp"),
+        ("served model, one request of 100 conformations, median",
+         "{serving.latency_ms.median:.0f} ms", "serving"),
+        ("the same, of 100 requests at once: answered",
+         "{serving.concurrent_answered}, in {serving.concurrent_total_s:.0f} s", "serving"),
+        ("a training on two workers goes on after one was killed (s)",
+         "{faults.worker.recovered_after_seconds:.0f}", "faults"),
+        ("the same after the death of a node, with a spare one (s)",
+         "{faults.nodes.spare.recovered_after_seconds:.0f}", "faults"),
+        ("the same with fewer workers, elastic (s)",
+         "{faults.nodes.elastic.recovered_after_seconds:.0f}", "faults"),
+        ("shards that 200 asked for came to, with an actor killed every 5 s",
+         "{faults.actors.num_distinct}", "faults"),
+        ("`bnce --help` (s)", "{first_samples.help.median:.2f}", "first_samples"),
+        ("1,000 samples of the shipped model, from the command line (s)",
+         "{first_samples.sample_1000.median:.1f}", "first_samples"),
+    ]  # fmt: skip
+    named = ((what, measured, f"`{name}.json`") for what, measured, name in rows)
+    return table(("what", "measured", "record"), named)
+
+
+def scaling_measured() -> str:
+    """Return throughputs on one and two workers."""
+    trainings = {
+        "emulator (flow matching)": "flow",
+        "energy model (score matching and InfoNCE)": "energy",
+    }
+    pools = {
+        "generation, a pool of actors": "generation",
+        "energies, a pool of actors": "energies",
+    }
+    ways = (
+        ("without_ray", "strong_1", "strong_2", "weak_2"),
+        ("without_ray", "actors_1", "actors_2"),
+    )
+    rows = []
+    for label, name in trainings.items():
+        rows.append((label, *(f"{{scaling.{name}.{way}.median:,.0f}}" for way in ways[0])))
+    for label, name in pools.items():
+        alone, one, two = (f"{{scaling.{name}.{way}.median:,.0f}}" for way in ways[1])
+        rows.append((label, alone, one, "", two))
+    same = ("2 workers, same global batch", "2 workers, same batch each")
+    return table(("", "without Ray", "1 worker", *same), rows)
+
+
+def scaling_predicted() -> str:
+    """Return the step's time by the model and by the clock."""
+    columns = {
+        "predicted (s)": "{.predicted_seconds:.3f}",
+        "measured (s)": "{.measured_seconds:.3f}",
+    }
+    rows = [
+        (label, *(Template(f"scaling.{name}.model.2").format(cell) for cell in columns.values()))
+        for label, name in (("emulator", "flow"), ("energy model", "energy"))
+    ]
+    return table(("step of the same global batch", *columns), rows)
+
+
+def scaling_projected() -> str:
+    """Return the efficiencies that the model of the step projects."""
+    cells = "{{scaling.{}.projected_efficiency.{}:.2f}}"
+    rows = [
+        (number, *(cells.format(name, number) for name in ("flow", "energy")))
+        for number in value_of("scaling.flow.projected_efficiency")
+        if int(number) >= 8
+    ]
+    return table(("GPUs", "emulator", "energy model"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (
+        alanine_dipeptide,
+        dipeptides,
+        pretrained,
+        planar,
+        planar_recipes,
+        speed,
+        scaling_measured,
+        scaling_predicted,
+        scaling_projected,
+    )
+}
+"""By the name that documents use."""
+
+
+def with_tables(document: str) -> str:
+    """Return a document with the content of its tables made anew."""
+
+    def region(found: re.Match[str]) -> str:
+        name = found.group(1)
+        return f"<!-- table: {name} -->\n{TABLES[name]()}\n<!-- end of table -->"
+
+    return REGION.sub(region, document)
+
+
+if __name__ == "__main__":
+    for path in DOCUMENTS:
+        path.write_text(with_tables(path.read_text()))
