@@ -113,9 +113,7 @@ class Case:
         """Return one repetition, and how many samples it had."""
         rng = np.random.default_rng(seed)
         inside = rng.random(self.num_samples) < self.share
-        tail = np.where(
-            inside, self.state.draw(rng, len(inside)), self.rest.draw(rng, len(inside))
-        )
+        tail = np.where(inside, self.state.draw(rng, len(inside)), self.rest.draw(rng, len(inside)))
         exact = tail + np.where(inside, SHIFT_IN_STATE, 0.0)
         learned = exact + self.error(rng, tail, inside)
         known = np.full(len(exact), np.nan)

@@ -117,7 +117,7 @@ def sample_with_log_density(
     *,
     time_exponent: float = 1.0,
     differentiate: Jacobian = jacobian,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""Return samples and the log density of exactly the map that produced them.
 
     Every midpoint step is a map of its own; its log determinant is taken from its full Jacobian,
@@ -134,16 +134,20 @@ def sample_with_log_density(
         time_exponent: Above 1 the steps shorten towards the data.
         differentiate: ``jacobian`` or ``reverse_jacobian``, whichever is faster for the field.
 
-    Returns: The samples of ``ode.midpoint``, ``(batch, dim)``, and ``(batch,)`` [nats].
+    Returns: The samples of ``ode.midpoint``, ``(batch, dim)``; ``(batch,)`` [nats]; and which of
+        them passed a step that turned space inside out, ``(batch,)`` bool. Where there is such a
+        step the map may not be one to one, and the density that of one of several ways.
     Raises: InputError: no steps.
     """
     times = time_grid(num_steps, 1.0, 0.0, time_exponent, like=z_prior)
     z, log_density = z_prior, path.log_prior(z_prior)
+    inverted = torch.zeros(len(z), dtype=torch.bool, device=z.device)
     for t, t_next in pairwise(times):
 
         def step(z: Tensor, t: Tensor = t, t_next: Tensor = t_next) -> Tensor:
             return midpoint_step(velocity, z, t, t_next)
 
-        log_density = log_density - torch.linalg.slogdet(differentiate(step, z)).logabsdet
+        sign, log_determinant = torch.linalg.slogdet(differentiate(step, z))
+        log_density, inverted = log_density - log_determinant, inverted | (sign < 0)
         z = path.wrap(step(z))
-    return z, log_density
+    return z, log_density, inverted

@@ -12,7 +12,7 @@ FloatArray = NDArray[np.float64]
 _MIN_EXCEEDANCES = 5
 # A mean over a tail of shape 1 is infinite; a posterior that reaches it says no more than "large".
 _MAX_SHAPE = 0.95
-_HIDDEN_QUANTILE = 0.9
+_HIDDEN_QUANTILE = 0.95
 
 
 @dataclass(frozen=True)

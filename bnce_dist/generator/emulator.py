@@ -95,10 +95,11 @@ class Emulator(ModelFile):
             time_exponent=self.ode_time_exponent,
         )
 
-    def transport_with_log_density(self, z_prior: Tensor) -> tuple[Tensor, Tensor]:
+    def transport_with_log_density(self, z_prior: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``transport(z_prior)`` and its exact log density, thousands of times slower.
 
-        Returns: ``(batch, dim)`` and ``(batch,)`` [nats], in model space.
+        Returns: ``(batch, dim)`` and ``(batch,)`` [nats], in model space; and which of them passed
+            a step that turned space inside out, ``(batch,)`` bool.
         """
         is_internal = isinstance(self.velocity_field, InternalVelocity)
         return sample_with_log_density(

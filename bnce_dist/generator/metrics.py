@@ -83,6 +83,8 @@ class Samples:
         valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
         native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
         mirrored: Whether the sample was the mirror image and was inverted, ``(n,)`` bool.
+        num_negative_determinants: Of the samples with an exact density, those that passed a step
+            which turned space inside out; None if nobody looked.
         cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
         cpu_seconds_exact: Of the exact one, where it was computed [s].
     """
@@ -97,6 +99,7 @@ class Samples:
     valid: NDArray[np.bool_]
     native_chirality: NDArray[np.bool_]
     mirrored: NDArray[np.bool_]
+    num_negative_determinants: int | None
     cpu_seconds: FloatArray
     cpu_seconds_exact: FloatArray
 
@@ -125,6 +128,7 @@ class Samples:
             native_chirality=evaluated["native_chirality"],
             # Version 0.1 never inverted a sample.
             mirrored=evaluated.get("mirrored", np.zeros_like(evaluated["valid"])),
+            num_negative_determinants=int(exact["inverted"].sum()) if "inverted" in exact else None,
             cpu_seconds=evaluated["cpu_seconds"],
             cpu_seconds_exact=exact["cpu_seconds"],
         )
@@ -210,6 +214,7 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "ess_fraction_learned": learned_weights.ess_fraction,
         "pareto_k_learned": learned_weights.pareto_k,
         "log_z": _log_z(learned_weights),
+        "num_negative_determinants": samples.num_negative_determinants,
         "num_exact_top": int(np.isfinite(samples.log_density_exact[samples.num_random :]).sum()),
         **_exact_metrics(samples, config, seed),
     }

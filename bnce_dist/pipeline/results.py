@@ -17,6 +17,7 @@ from bnce_dist.generator.metrics import Samples, distances_to_reference, evaluat
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
 from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.forward_check import forward_check
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Evaluation:
     """What a run ends with: held-out samples, and the reference they are compared with.
 
     Args:
+        folder: Of the run.
         samples: Everything about the samples but their positions.
         reference: The in-run reference.
         losses: Of the two trainings, by ``"emulator"`` and ``"energy"``: the loss and its parts by
@@ -31,6 +33,7 @@ class Evaluation:
         dataset: The samples with their positions.
     """
 
+    folder: RunFolder
     samples: Samples
     reference: Reference
     losses: Mapping[str, Mapping[str, np.ndarray]]
@@ -55,7 +58,8 @@ def load_evaluation(folder: RunFolder, target: Target) -> Evaluation:
         "emulator": _history(folder, "train_emulator"),
         "energy": _history(folder, "train_energy"),
     }
-    return Evaluation(samples, Reference.load(folder.stage("simulate")), losses, dataset)
+    reference = Reference.load(folder.stage("simulate"))
+    return Evaluation(folder, samples, reference, losses, dataset)
 
 
 def load_samples(evaluation: Path, target: Target) -> tuple[Samples, ShardedDataset]:
@@ -88,20 +92,21 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         config.target.temperature_kelvin,
         target.state_phi,
     )
-    verdict = judge(metrics)
-    return {
-        **metrics,
-        "reliable": verdict.reliable,
-        "verdict": verdict.as_record(),
-        **distances_to_reference(samples, reference, config.seed),
+    metrics |= distances_to_reference(samples, reference, config.seed)
+    metrics |= forward_check(evaluation.folder, samples, reference, target)
+    metrics |= {
         "delta_f_reference_kT": long.delta_f_kT if long else in_run["delta_f_kT"],
         "delta_f_reference_stderr_kT": long.stderr_kT if long else in_run["stderr_kT"],
         "delta_f_reference_source": long.source if long else "this run",
+        # Only converged ones are shipped.
+        "delta_f_reference_converged": bool(long) or in_run["converged"],
         "delta_f_reference_run_kT": in_run["delta_f_kT"],
         "delta_f_reference_run_stderr_kT": in_run["stderr_kT"],
         "delta_f_reference_run_converged": in_run["converged"],
         "delta_f_reference_run_reason": in_run["reason"],
     }
+    verdict = judge(metrics)
+    return metrics | {"reliable": verdict.reliable, "verdict": verdict.as_record()}
 
 
 def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:
@@ -127,9 +132,11 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         f"(n = {metrics['log_density_num_samples']})",
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['ess_num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
-        "Pareto k": f"{metrics['pareto_k']:.2f} (reliable below 0.7)",
+        "Pareto k": f"{metrics['pareto_k_in_state']:.2f} in the state, "
+        f"{metrics['pareto_k_outside_state']:.2f} outside",
         "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
         f"{metrics['speedup_over_exact']:.0f} times faster than exact",
+        "break-even": break_even(metrics),
         "time": f"{sum(metrics['seconds'].values()):.0f} s ({stages})",
         "memory": f"{metrics['peak_memory_gb']:.1f} GB",
         "folder": str(folder),
@@ -138,6 +145,17 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     heads = ["verdict", *("" for _ in verdict.advice)]
     lines += [f"{head:<20} {text}" for head, text in zip(heads, verdict.lines(), strict=True)]
     return "\n".join(lines)
+
+
+def break_even(metrics: Mapping[str, Any]) -> str:
+    """Return from how many samples on the energy model is cheaper than exact densities of all."""
+    seconds = metrics["seconds"].get("generate", 0.0) + metrics["seconds"].get("train_energy", 0.0)
+    exact, learned = (metrics[f"{kind}_cpu_seconds_per_sample"] for kind in ("exact", "learned"))
+    num_samples = seconds / max(exact - learned, 1e-12)
+    return (
+        f"{num_samples:,.0f} samples: the energy model and its data took {seconds:.0f} s, "
+        f"an exact density {exact:.3f} CPU-s"
+    )
 
 
 def with_error(metrics: Mapping[str, Any], name: str) -> str:

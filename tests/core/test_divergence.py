@@ -72,16 +72,32 @@ def test_sampled_log_density_is_that_of_the_discrete_map(network, differentiate)
 
     rows = torch.autograd.functional.jacobian(whole_map, z_prior)
     determinant = torch.stack([torch.det(rows[i, :, i]) for i in range(4)])
-    samples, log_density = sample_with_log_density(
+    samples, log_density, inverted = sample_with_log_density(
         network, MIXED, z_prior, 3, differentiate=differentiate
     )
     torch.testing.assert_close(samples, midpoint(network, z_prior, 3, wrap=MIXED.wrap))
     torch.testing.assert_close(log_density, MIXED.log_prior(z_prior) - determinant.abs().log())
+    assert not inverted.any()
+
+
+def test_steps_that_turn_space_inside_out_are_reported():
+    """One step of -1 of sin(2 z): 1 - 2 sin(1) < 0 at pi / 4, and 1 + 4 at pi / 2."""
+    path = ProductPath(TrigonometricInterpolant(), num_euclidean=2, num_circular=0)
+    z_prior = torch.tensor([[math.pi / 4, 1.0], [math.pi / 2, 1.0]], dtype=torch.float64)
+
+    def velocity(z, t):
+        return torch.stack([torch.sin(2 * z[:, 0]), torch.zeros_like(z[:, 1])], dim=1)
+
+    _, log_density, inverted = sample_with_log_density(velocity, path, z_prior, 1)
+    assert inverted.tolist() == [True, False]
+    determinant = torch.tensor([1 - 2 * math.sin(1), 5.0], dtype=torch.float64)
+    expected = path.log_prior(z_prior) - determinant.abs().log()
+    torch.testing.assert_close(log_density, expected)
 
 
 def test_sampling_and_encoding_agree_as_steps_shrink(network):
     z_prior = MIXED.sample_prior(20, generator("prior"), torch.float64)
-    samples, log_density = sample_with_log_density(network, MIXED, z_prior, 100)
+    samples, log_density, inverted = sample_with_log_density(network, MIXED, z_prior, 100)
     again = log_density_along_ode(network, MIXED, samples, 100)
     torch.testing.assert_close(again, log_density, rtol=0, atol=1e-3)
 

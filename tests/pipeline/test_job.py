@@ -165,8 +165,9 @@ def test_emulator_samples_the_molecule(finished_run: Path) -> None:
 def test_exact_log_density_agrees_with_the_continuous_flow(finished_run: Path) -> None:
     emulator = Emulator.load(finished_run / "train_emulator" / "emulator.pt")
     z_prior = emulator.path.sample_prior(20, generator(2))
-    z, discrete = emulator.transport_with_log_density(z_prior)
+    z, discrete, inverted = emulator.transport_with_log_density(z_prior)
     torch.testing.assert_close(z, emulator.transport(z_prior), rtol=1e-4, atol=1e-4)
+    assert not inverted.any()
     continuous = log_density_along_ode(emulator.velocity_field, emulator.path, z, 48)
     assert (discrete - continuous).abs().median() < 0.5
 

@@ -32,7 +32,13 @@ _EVALUATION_UNITS = {
 }
 # A side is not judged by fewer than ten exact likelihoods.
 _MIN_HEAVY = 20
-_EXACT_UNITS = {"row": "1", "is_top": "1", "log_density_z": "nat", "cpu_seconds": "s"}
+_EXACT_UNITS = {
+    "row": "1",
+    "is_top": "1",
+    "log_density_z": "nat",
+    "inverted": "1",
+    "cpu_seconds": "s",
+}
 
 
 def run(context: StageContext) -> None:
@@ -164,11 +170,12 @@ class ExactLikelihood:
         """Return the log densities of one shard and the time each sample took."""
         z_prior = self.shards[index]
         started = time.process_time()
-        log_density = self.emulator.transport_with_log_density(z_prior)[1]
+        _, log_density, inverted = self.emulator.transport_with_log_density(z_prior)
         cpu_seconds = (time.process_time() - started) / len(z_prior)
         return {
             "row": self.rows[index].numpy(),
             "is_top": (self.rows[index] >= self.num_first).numpy(),
             "log_density_z": log_density.double().numpy(),
+            "inverted": inverted.numpy(),
             "cpu_seconds": np.full(len(z_prior), cpu_seconds),
         }

@@ -138,7 +138,7 @@ class PretrainedSampler:
 
         Returns: ``(batch, atoms, 3)`` [nm] and ``(batch,)`` float64 [nats].
         """
-        z, log_density_z = sample_with_log_density(
+        z, log_density_z, _ = sample_with_log_density(
             self.velocity_field,
             build_path("linear", self.coordinates.num_euclidean, self.coordinates.num_circular),
             z_prior,
