@@ -97,6 +97,8 @@ def analyse(
         "reason": reference.reason,
         "largest_difference_kT": difference,
         "trend_p_value": reference.trend_p_value,
+        "halves_p_value": reference.halves_p_value,
+        "replica_delta_f_kT": reference.replica_delta_f_kT.tolist(),
         "agreement_p_value": reference.agreement_p_value,
         "runs": [
             _summary(run, blocks)

@@ -97,7 +97,7 @@ def test_steps_that_turn_space_inside_out_are_reported():
 
 def test_sampling_and_encoding_agree_as_steps_shrink(network):
     z_prior = MIXED.sample_prior(20, generator("prior"), torch.float64)
-    samples, log_density, inverted = sample_with_log_density(network, MIXED, z_prior, 100)
+    samples, log_density, _ = sample_with_log_density(network, MIXED, z_prior, 100)
     again = log_density_along_ode(network, MIXED, samples, 100)
     torch.testing.assert_close(again, log_density, rtol=0, atol=1e-3)
 

@@ -150,14 +150,14 @@ def test_what_cannot_be_estimated_is_said():
     partly[:12] = exact[:12]
     with pytest.raises(InputError, match="exact log densities in the state"):
         stratified_delta_f(approximate, partly, inside, num_random=12)
+    spoilt = approximate.copy()
+    spoilt[5] = np.nan
     with pytest.raises(InputError, match="NaN or inf"):
-        spoilt = approximate.copy()
-        spoilt[5] = np.nan
         stratified_delta_f(spoilt, exact, inside, num_random=200)
-    with pytest.raises(InputError, match="weights in the state.*all of weight zero"):
+    with pytest.raises(InputError, match=r"weights in the state.*all of weight zero"):
         delta_f(np.where(inside, -np.inf, exact), inside)
     with pytest.raises(InputError, match="log_weights_exact"):
         stratified_delta_f(approximate, exact[:5], inside, num_random=5)
+    impossible = np.where(inside, -np.inf, exact)
     with pytest.raises(InputError, match="exact weights on one side"):
-        impossible = np.where(inside, -np.inf, exact)
         stratified_delta_f(approximate, impossible, inside, num_random=200)

@@ -12,7 +12,7 @@ from bnce_dist.core.errors import InputError
 
 STATE_PHI = (0.0, 2.0)
 """The phi > 0 basin of the published definition [rad]."""
-SIGNIFICANCE = 0.01
+SIGNIFICANCE = 0.02
 """A trend or disagreement less likely than this by chance means: not converged."""
 _RECORDED = ("phi", "psi", "window", "common_bias")
 
@@ -27,10 +27,13 @@ class ReferenceFreeEnergy:
 
     Args:
         delta_f_kT: f(state) - f(rest) from all samples together [kT].
-        stderr_kT: Standard error from the spread of the blocks [kT].
-        replica_delta_f_kT: Mean over the blocks of each replica, ``(replicas,)`` [kT].
+        stderr_kT: Standard error: from the spread of the blocks or of the replicas, whichever is
+            larger [kT].
+        interval_kT: 95 % interval by Student's t at the freedom of that spread [kT].
+        replica_delta_f_kT: From all samples of each replica, ``(replicas,)`` [kT].
         block_delta_f_kT: One MBAR estimate each, ``(replicas, blocks)`` [kT].
         trend_p_value: Chance of so steep a trend over time without drift.
+        halves_p_value: Chance of such different halves in time without drift.
         agreement_p_value: Chance of such different replica means in equilibrium.
         converged: Whether the value may be used as a reference.
         reason: Why, or why not.
@@ -45,9 +48,11 @@ class ReferenceFreeEnergy:
 
     delta_f_kT: float
     stderr_kT: float
+    interval_kT: tuple[float, float]
     replica_delta_f_kT: np.ndarray
     block_delta_f_kT: np.ndarray
     trend_p_value: float
+    halves_p_value: float
     agreement_p_value: float
     converged: bool
     reason: str
@@ -108,15 +113,25 @@ def estimate_reference(
             profiles.append(free_energy_profile(block.phi.ravel(), weights, num_bins))
 
     by_replica = np.reshape(blocks, (-1, num_blocks))
-    stderr = float(np.std(blocks, ddof=1) / np.sqrt(len(blocks)))
-    trend, agreement = trend_p_value(by_replica), agreement_p_value(by_replica)
-    converged, reason = _verdict(stderr, trend, agreement, max_stderr_kT)
+    # Blocks are shorter than runs, and their estimates biased: they give the spread only.
+    replicas = np.array([
+        delta_f(run.phi.ravel(), _log_weights(run, run_free_energies), state_phi)
+        for run, run_free_energies in zip(runs, free_energies, strict=True)
+    ])  # fmt: skip
+    stderr, freedom = standard_error(by_replica, replicas)
+    trend, halves = trend_p_value(by_replica), halves_p_value(by_replica)
+    agreement = agreement_p_value(by_replica)
+    converged, reason = _verdict(stderr, trend, halves, agreement, max_stderr_kT)
+    value = delta_f(phi, log_weights, state_phi)
+    reach = float(stats.t.ppf(0.975, freedom)) * stderr
     return ReferenceFreeEnergy(
-        delta_f_kT=delta_f(phi, log_weights, state_phi),
+        delta_f_kT=value,
         stderr_kT=stderr,
-        replica_delta_f_kT=by_replica.mean(axis=1),
+        interval_kT=(value - reach, value + reach),
+        replica_delta_f_kT=replicas,
         block_delta_f_kT=by_replica,
         trend_p_value=trend,
+        halves_p_value=halves,
         agreement_p_value=agreement,
         converged=converged,
         reason=reason,
@@ -176,11 +191,13 @@ def _log_weights(run: UmbrellaSamples, free_energies: np.ndarray) -> np.ndarray:
 
 
 def _verdict(
-    stderr: float, trend: float, agreement: float, max_stderr_kT: float
+    stderr: float, trend: float, halves: float, agreement: float, max_stderr_kT: float
 ) -> tuple[bool, str]:
     faults = []
     if not trend > SIGNIFICANCE:
         faults.append(f"the blocks trend (p = {trend:.2g}): equilibrate longer")
+    if not halves > SIGNIFICANCE:
+        faults.append(f"the halves disagree (p = {halves:.2g}): equilibrate longer")
     if not agreement > SIGNIFICANCE:
         faults.append(f"the replicas disagree (p = {agreement:.2g}): run longer")
     if not stderr <= max_stderr_kT:
@@ -188,7 +205,8 @@ def _verdict(
     if faults:
         return False, "; ".join(faults)
     return True, (
-        f"no trend (p = {trend:.2g}), replicas agree (p = {agreement:.2g}), "
+        f"no trend (p = {trend:.2g}), halves agree (p = {halves:.2g}), "
+        f"replicas agree (p = {agreement:.2g}), "
         f"standard error {stderr:.3f} kT"
     )
 
@@ -210,6 +228,44 @@ def trend_p_value(blocks: np.ndarray) -> float:
     freedom = num_replicas * (num_blocks - 1) - 1
     residual_variance = ((centred - slope * time) ** 2).sum() / freedom
     return float(2 * stats.t.sf(abs(slope) / np.sqrt(residual_variance / sum_of_squares), freedom))
+
+
+def halves_p_value(blocks: np.ndarray) -> float:
+    """Return how likely halves so different are in the absence of a drift.
+
+    The mean difference over all replicas is tested by Student's t, against the spread of blocks
+    within halves; a middle block is left out.
+
+    Args:
+        blocks: Estimates in order of time, ``(replicas, blocks)``; fewer than four of a replica
+            tell nothing and give 1.
+    """
+    num_replicas, half = len(blocks), blocks.shape[1] // 2
+    if half < 2:
+        return 1.0
+    halves = np.stack([blocks[:, :half], blocks[:, -half:]])
+    difference = float((halves[1] - halves[0]).mean())
+    freedom = 2 * num_replicas * (half - 1)
+    variance = ((halves - halves.mean(axis=2, keepdims=True)) ** 2).sum() / freedom
+    stderr = np.sqrt(2 * variance / (num_replicas * half))
+    return float(2 * stats.t.sf(abs(difference) / stderr, freedom))
+
+
+def standard_error(blocks: np.ndarray, replicas: np.ndarray) -> tuple[float, int]:
+    """Return the standard error of the mean, and its degrees of freedom.
+
+    Blocks are many but may be correlated; replicas are few but independent. The larger error is
+    the honest one.
+
+    Args:
+        blocks: Estimates, ``(replicas, blocks)``.
+        replicas: One estimate of each, ``(replicas,)``.
+    """
+    within = float(np.std(blocks, ddof=1) / np.sqrt(blocks.size))
+    if len(replicas) == 1:
+        return within, blocks.size - 1
+    between = float(np.std(replicas, ddof=1) / np.sqrt(len(replicas)))
+    return (between, len(replicas) - 1) if between > within else (within, blocks.size - 1)
 
 
 def agreement_p_value(blocks: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from pymbar import mbar_solvers
+from scipy import stats
 
 from bnce_dist.chem.simulation.bias import FlatteningBias
 from bnce_dist.chem.simulation.mbar import unbiased_log_weights, window_free_energies
@@ -13,6 +14,8 @@ from bnce_dist.chem.simulation.reference import (
     ReferenceFreeEnergy,
     agreement_p_value,
     estimate_reference,
+    halves_p_value,
+    standard_error,
     trend_p_value,
 )
 from bnce_dist.chem.simulation.replica_exchange import Windows
@@ -182,9 +185,30 @@ def test_runs_of_different_windows_are_refused():
         estimate(simulate(0, np.full(3, 0.5)), num_blocks=5)
 
 
-@pytest.mark.parametrize("p_value", [trend_p_value, agreement_p_value])
+def test_the_estimate_of_all_lies_among_those_of_the_replicas():
+    reference = equilibrated()
+    assert reference.replica_delta_f_kT.min() <= reference.delta_f_kT
+    assert reference.delta_f_kT <= reference.replica_delta_f_kT.max()
+
+
+def test_replicas_stuck_apart_widen_the_error_and_a_drift_is_seen():
+    random = np.random.default_rng(1)
+    stuck, drifting, covered = 0, 0, []
+    for _ in range(400):
+        blocks = 0.1 * random.standard_normal((4, 5))
+        offsets = 0.1 * random.standard_normal((4, 1))
+        stderr, freedom = standard_error(blocks + offsets, (blocks + offsets).mean(1))
+        covered.append(abs((blocks + offsets).mean()) < stats.t.ppf(0.975, freedom) * stderr)
+        stuck += agreement_p_value(blocks + 2 * offsets) > 0.02
+        drifting += halves_p_value(blocks + 0.3 * np.linspace(0.5, -0.5, 5)) > 0.02
+    assert np.mean(covered) > 0.88
+    assert stuck / 400 < 0.2
+    assert drifting / 400 < 0.2
+
+
+@pytest.mark.parametrize("p_value", [trend_p_value, halves_p_value, agreement_p_value])
 def test_p_values_are_uniform_without_an_effect(p_value):
     random = np.random.default_rng(0)
-    values = [p_value(random.normal(size=(2, 5))) for _ in range(1_500)]
+    values = [p_value(random.normal(size=(4, 6))) for _ in range(1_500)]
     assert np.mean(np.array(values) < 0.05) == pytest.approx(0.05, abs=0.02)
     assert np.mean(values) == pytest.approx(0.5, abs=0.03)
