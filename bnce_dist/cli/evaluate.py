@@ -48,10 +48,12 @@ def evaluation_record(
 ) -> dict[str, Any]:
     """Return the free energy by fresh samples with its diagnostics, as plain JSON.
 
+    Where no sample has any weight, there is no free energy: it is None.
+
     Raises: InputError: no sample on one side of the state.
     """
     ensemble = generator.sample(num_samples, seed, num_exact=num_exact)
-    estimate = ensemble.delta_f(seed=seed)
+    estimate = ensemble.delta_f(seed=seed) if ensemble.has_weight else None
     diagnostics = ensemble.diagnostics()
     config = generator.target_config
     reference = find_long_reference(
@@ -63,17 +65,24 @@ def evaluation_record(
     record = {
         "molecule": generator.molecule.name,
         "seed": seed,
-        "delta_f_kT": estimate.value_kT,
-        "delta_f_stderr_kT": estimate.stderr_kT,
-        "delta_f_interval_kT": list(estimate.interval_kT),
+        "delta_f_kT": estimate.value_kT if estimate else None,
+        "delta_f_stderr_kT": estimate.stderr_kT if estimate else None,
+        "delta_f_interval_kT": list(estimate.interval_kT) if estimate else None,
         "delta_f_reference_kT": reference.delta_f_kT if reference else None,
         "delta_f_reference_stderr_kT": reference.stderr_kT if reference else None,
         **diagnostics,
     }
-    return record | {"verdict": judge(record).as_record()}
+    verdict = judge(record) if estimate else ensemble.verdict
+    return record | {"verdict": verdict.as_record()}
 
 
 def _table(record: dict[str, Any]) -> str:
+    rows = _estimates(record) if record["delta_f_kT"] is not None else {}
+    rows["verdict"] = "\n".join(Verdict.from_record(record["verdict"]).lines())
+    return "\n".join(f"{name:<20} {text}" for name, text in rows.items())
+
+
+def _estimates(record: dict[str, Any]) -> dict[str, str]:
     low, high = record["delta_f_interval_kT"]
     error = record["model_error_kT"]
     rows = {
@@ -88,9 +97,7 @@ def _table(record: dict[str, Any]) -> str:
             f"{record['delta_f_reference_kT']:.2f} +- "
             f"{record['delta_f_reference_stderr_kT']:.2f} kT"
         )
-    rows |= {
+    return rows | {
         "effective samples": f"{record['ess_fraction']:.3f} of {record['ess_num_samples']}",
         "Pareto k": f"{record['pareto_k']:.2f} (reliable below 0.7)",
-        "verdict": "\n".join(Verdict.from_record(record["verdict"]).lines()),
     }
-    return "\n".join(f"{name:<20} {text}" for name, text in rows.items())

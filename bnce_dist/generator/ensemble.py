@@ -73,6 +73,16 @@ class Ensemble:
         )
 
     @property
+    def num_rejected(self) -> int:
+        """Samples without weight: broken, or of the wrong chirality."""
+        return int(np.isneginf(self.log_weights).sum())
+
+    @property
+    def has_weight(self) -> bool:
+        """Whether any sample has a weight; without one there is nothing to estimate."""
+        return self.num_rejected < len(self)
+
+    @property
     def ess_fraction(self) -> float:
         """Effective sample size over the number of samples; it depends on that number."""
         return self.weights.ess_fraction
@@ -130,7 +140,14 @@ class Ensemble:
         return with_correction(sampled, self.correction.value_kT, self.correction.stderr_kT)
 
     def diagnostics(self) -> dict[str, Any]:
-        """Return what a verdict is made from, under the names of ``metrics.json``."""
+        """Return what a verdict is made from, under the names of ``metrics.json``.
+
+        Where no sample has any weight, the effective sizes and the tail are None.
+        """
+        if not self.has_weight:
+            names = ("ess_fraction", "ess_in_state", "ess_outside_state", "pareto_k")
+            counts = {"ess_num_samples": len(self), "num_rejected": self.num_rejected}
+            return dict.fromkeys(names) | counts
         numbers = weight_diagnostics(self.weights, self.in_state) | evidence(self.delta_f())
         if self.log_weights_exact is None:
             known = self.correction
@@ -142,7 +159,7 @@ class Ensemble:
     @property
     def verdict(self) -> Verdict:
         """Whether the free energy of the target's state can be trusted."""
-        return judge(self.diagnostics())
+        return judge(self.diagnostics()) if self.has_weight else nothing_left(len(self))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write everything to files and return their paths; see `write_ensemble`.
@@ -157,3 +174,17 @@ class Ensemble:
 
     def _torsion(self, atoms: tuple[int, int, int, int]) -> FloatArray:
         return dihedral(torch.from_numpy(self.positions_nm), atoms).numpy()
+
+
+def nothing_left(num_samples: int) -> Verdict:
+    """Return the verdict on samples none of which has any weight."""
+    return Verdict(
+        reliable=False,
+        reasons=(
+            f"All {num_samples} samples are broken or of the wrong chirality: none has any weight.",
+        ),
+        advice=(
+            "Train the emulator longer (emulator.num_steps), or with more integration steps "
+            "(emulator.num_ode_steps).",
+        ),
+    )
