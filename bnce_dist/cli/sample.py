@@ -8,7 +8,11 @@ import typer
 
 from bnce_dist.cli.common import errors_as_one_line
 from bnce_dist.cli.model import Model, Sequence, load_model
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.ensemble import nothing_left
 from bnce_dist.generator.ensemble_file import require_output
+from bnce_dist.generator.long_sample import MOST_IN_MEMORY, WrittenSamples, sample_into_file
+from bnce_dist.training.progress import Progress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -34,25 +38,51 @@ def sample(
     Weights and energies are in the .npz file, or in one beside a trajectory; beside DCD and XTC
     there is also a PDB file with the topology. XTC rounds positions to 0.001 nm, which moves
     energies by 0.86 kT (root mean square): it is for viewing only.
+
+    More than 100 000 samples are drawn part by part into a hidden folder beside the file; the same
+    command goes on where it was interrupted.
     """
     with errors_as_one_line():
         require_output(output, overwrite=overwrite)
-        ensemble = load_model(sequence, model).sample(num_samples, seed)
-        num_rejected, ess_fraction = ensemble.weights.num_rejected, ensemble.ess_fraction
-        files = [str(path) for path in ensemble.save(output, overwrite=overwrite)]
+        generator = load_model(sequence, model)
+        written = _write(generator, output, num_samples, seed, overwrite=overwrite)
+    files = [str(path) for path in written.files]
+    verdict = nothing_left(num_samples) if written.ess_fraction is None else None
     if as_json:
         record = {
             "files": files,
             "num_samples": num_samples,
-            "num_rejected": num_rejected,
-            "ess_fraction": ess_fraction,
+            "num_rejected": written.num_rejected,
+            "ess_fraction": written.ess_fraction,
             "seed": seed,
+            **({"verdict": verdict.as_record()} if verdict else {}),
         }
         typer.echo(json.dumps(record))
     else:
-        typer.echo(f"samples              {num_samples}, {num_rejected} of them without weight")
-        typer.echo(f"effective samples    {ess_fraction:.3f} of all")
+        typer.echo(f"samples              {num_samples}, {written.num_rejected} without weight")
+        if verdict:
+            typer.echo("verdict              " + "\n".join(verdict.lines()))
+        else:
+            typer.echo(f"effective samples    {written.ess_fraction:.3f} of all")
         typer.echo(f"files                {', '.join(files)}")
     if output.suffix == ".xtc":
         warning = "XTC rounds to 0.001 nm: for viewing only, energies are 0.86 kT (rms) off"
         typer.echo(f"warning: {warning}", err=True)
+
+
+def _write(
+    generator: BoltzmannGenerator, output: Path, num_samples: int, seed: int, *, overwrite: bool
+) -> WrittenSamples:
+    """Draw samples into files: at once, or part by part where they are many."""
+    if num_samples > MOST_IN_MEMORY:
+        with Progress("sample", total=num_samples, unit="sample") as display:
+            return sample_into_file(
+                generator, output, num_samples, seed, display.update, overwrite=overwrite
+            )
+    ensemble = generator.sample(num_samples, seed)
+    return WrittenSamples(
+        ensemble.save(output, overwrite=overwrite),
+        num_samples,
+        ensemble.num_rejected,
+        ensemble.ess_fraction if ensemble.has_weight else None,
+    )

@@ -10,7 +10,9 @@ from tqdm import tqdm
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
 from bnce_dist.cli.common import errors_as_one_line
+from bnce_dist.generator.long_sample import MOST_IN_MEMORY
 from bnce_dist.runs.pretrained.field import PretrainedSampler, write_samples
+from bnce_dist.runs.pretrained.long_sample import sample_into_file
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -32,19 +34,37 @@ def sample_pretrained(
     """Sample a pretrained velocity field: positions in nm, our order of atoms, D mapped to L.
 
     Every sample is written with what is wrong with it, if anything; counts go to the terminal.
+    More than 100 000 samples are drawn part by part into a hidden folder beside the file; the same
+    command goes on where it was interrupted.
     """
     with errors_as_one_line():
         molecule = Molecule.from_sequence(sequence) if sequence is not None else None
         sampler = PretrainedSampler.load(weights, molecule)
-        z_prior = sampler.prior(num_samples, seed)
-        batches = sampler.sample(z_prior, num_steps=num_steps, batch_size=batch_size)
         with tqdm(total=num_samples, unit="sample", disable=None) as progress:
-            positions = []
-            for batch in batches:
-                positions.append(batch)
-                progress.update(len(batch))
-        validation = validate(sampler.molecule, torch.cat(positions))
-        write_samples(output, sampler.molecule, validation)
-    for name, count in validation.counts().items():
+
+            def show(done: int) -> None:
+                progress.update(done - progress.n)
+
+            if num_samples > MOST_IN_MEMORY:
+                counts = sample_into_file(
+                    sampler,
+                    weights,
+                    output,
+                    num_samples,
+                    seed,
+                    show,
+                    num_steps=num_steps,
+                    batch_size=batch_size,
+                )
+            else:
+                positions = []
+                z_prior = sampler.prior(num_samples, seed)
+                for batch in sampler.sample(z_prior, num_steps=num_steps, batch_size=batch_size):
+                    positions.append(batch)
+                    progress.update(len(batch))
+                validation = validate(sampler.molecule, torch.cat(positions))
+                write_samples(output, sampler.molecule, validation)
+                counts = validation.counts()
+    for name, count in counts.items():
         typer.echo(f"{name:<14}{count:>8}")
     typer.echo(output)

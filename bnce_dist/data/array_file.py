@@ -1,8 +1,9 @@
-"""Arrays too large for memory, as a ``.npy`` that is written in parts and mapped when read."""
+"""Arrays too large for memory, written in parts: a ``.npy`` to be mapped, or an ``.npz``."""
 
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -38,7 +39,35 @@ def write_rows(path: str | Path, parts: Iterable[np.ndarray]) -> None:
         _write_header(stream, row, num_rows)
 
 
-def _write_header(stream: BinaryIO, row: np.ndarray, num_rows: int) -> None:
+def write_archive(
+    path: str | Path,
+    columns: Mapping[str, Iterable[np.ndarray]],
+    num_rows: int,
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    """Write an ``.npz`` as ``numpy.savez`` does, its long arrays in parts.
+
+    Args:
+        path: The file; it appears when it is whole.
+        columns: Of each long array, its rows in parts that are alike, at least one.
+        num_rows: Of each of them.
+        arrays: The others.
+
+    Raises: InputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, parts in columns.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                for index, part in enumerate(parts):
+                    if index == 0:
+                        _write_header(entry, np.empty_like(part, shape=part.shape[1:]), num_rows)
+                    entry.write(np.ascontiguousarray(part).data)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def _write_header(stream: IO[bytes], row: np.ndarray, num_rows: int) -> None:
     """Write numpy's header, which has the same length for every number of rows."""
     header = {
         "descr": np.lib.format.dtype_to_descr(row.dtype),

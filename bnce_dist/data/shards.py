@@ -7,7 +7,7 @@ process writes ``manifest.json``, and the folder is a data set.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,32 @@ def missing_shards(folder: str | Path, num_shards: int, metadata: DatasetMetadat
     Raises: InputError: a shard belongs to another data set.
     """
     return [i for i in range(num_shards) if completed_shard(folder, i, metadata) is None]
+
+
+def fill_shards(
+    folder: str | Path,
+    sizes: Sequence[int],
+    worker: ShardWorker,
+    metadata: DatasetMetadata,
+    show: Callable[[int], None],
+) -> "ShardedDataset":
+    """Write the shards that are missing, or of another size, one after the other.
+
+    Args:
+        folder: The data set's folder.
+        sizes: Samples of each shard.
+        worker: Computes a shard; called with rising indices, and not for those that are there.
+        metadata: Of the data set.
+        show: Called with the number of samples there are.
+
+    Raises: InputError: a shard belongs to another data set, or the folder cannot be written.
+    """
+    for index, size in enumerate(sizes):
+        record = completed_shard(folder, index, metadata)
+        if record is None or record.num_samples != size:
+            write_shard(folder, index, worker(index), metadata)
+        show(sum(sizes[: index + 1]))
+    return ShardedDataset.finish(folder, len(sizes), metadata)
 
 
 class ShardedDataset:

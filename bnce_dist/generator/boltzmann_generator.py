@@ -1,6 +1,6 @@
 """A trained pair of models as one object and one file: samples with weights, densities."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
+from bnce_dist.data.room import require_memory
 from bnce_dist.data.torch_file import write_torch
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
@@ -37,7 +38,8 @@ from bnce_dist.training.progress import Progress
 FILE_NAME = "generator.pt"
 """What a finished run calls its own."""
 _KIND = "generator"
-_BATCH = 1000
+BATCH = 1000
+"""Samples that are drawn at once, from noise of their own."""
 _EXACT_BATCH = 50
 
 
@@ -94,23 +96,42 @@ class BoltzmannGenerator:
                 "num_exact", expected=f"0 to {num_samples}, the number of samples", got=num_exact,
                 remedy="ask for fewer, or draw more samples",
             )  # fmt: skip
-        batches = []
+        # The batches, then the same joined.
+        require_memory(
+            f"{num_samples} samples",
+            2 * num_samples * 8 * (3 * self.molecule.num_atoms + 3),
+            "draw fewer, or draw them into a file by `bnce sample`",
+        )
         with Progress("sample", total=num_samples, unit="sample", shown=progress) as display:
-            for index, start in enumerate(range(0, num_samples, _BATCH)):
-                size = min(_BATCH, num_samples - start)
-                batches.append(self._sample_batch(self._prior(size, seed, index)))
-                display.update(start + size)
-        joined = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        positions, log_density, potential, weights = (
-            joined[name]
-            for name in ("positions_nm", "log_density", "reduced_potential", "log_weights")
-        )
-        ensemble = Ensemble(
-            self.target, positions, log_density, potential, weights, correction=self.correction
-        )
-        if not num_exact:
-            return ensemble
-        return self._with_exact(ensemble, joined["log_det_decode"], seed, num_exact)
+            drawn = self.draw(num_samples, seed, show=display.update)
+        log_det = drawn.pop("log_det_decode")
+        ensemble = Ensemble(self.target, correction=self.correction, **drawn)
+        return self._with_exact(ensemble, log_det, seed, num_exact) if num_exact else ensemble
+
+    def draw(
+        self,
+        num_samples: int,
+        seed: int,
+        *,
+        first: int = 0,
+        show: Callable[[int], None] = lambda done: None,
+    ) -> dict[str, Any]:
+        """Return some of the samples of `sample` as arrays under the names of an `Ensemble`.
+
+        Args:
+            num_samples: How many.
+            seed: Of the noise.
+            first: Place of the first one among all, a multiple of ``BATCH``.
+            show: Called with the number of samples drawn.
+
+        Returns: ``log_det_decode``, ``(samples,)`` [nats], besides.
+        """
+        batches = []
+        for start in range(first, first + num_samples, BATCH):
+            size = min(BATCH, first + num_samples - start)
+            batches.append(self._sample_batch(self._prior(size, seed, start // BATCH)))
+            show(start + size - first)
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     def log_density(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
         """Return the emulator's normalised log density, modulo rigid motion.
@@ -285,11 +306,11 @@ class BoltzmannGenerator:
             num_heavy=num_exact - num_random,
         )
         exact = np.full(len(ensemble), np.nan)
-        for index, start in enumerate(range(0, len(ensemble), _BATCH)):
-            mine = rows[(rows >= start) & (rows < start + _BATCH)]
+        for index, start in enumerate(range(0, len(ensemble), BATCH)):
+            mine = rows[(rows >= start) & (rows < start + BATCH)]
             if not len(mine):
                 continue
-            prior = self._prior(min(_BATCH, len(ensemble) - start), seed, index)
+            prior = self._prior(min(BATCH, len(ensemble) - start), seed, index)
             parts = torch.from_numpy(mine - start).split(_EXACT_BATCH)
             log_density = [
                 self.emulator.transport_with_log_density(prior[part])[1].double() for part in parts

@@ -12,10 +12,11 @@ from bnce_dist.data.atomic import atomic_path, require_new_files
 
 if TYPE_CHECKING:
     from bnce_dist.generator.ensemble import Ensemble
+    from bnce_dist.generator.target import Target
 
 ARCHIVE = ".npz"
 FORMATS = (ARCHIVE, *TRAJECTORY_WRITERS)
-_WITH_TOPOLOGY = (".dcd", ".xtc")
+WITH_TOPOLOGY = (".dcd", ".xtc")
 
 
 def require_output(path: Path, *, overwrite: bool) -> None:
@@ -35,7 +36,7 @@ def require_output(path: Path, *, overwrite: bool) -> None:
             got=repr(path.suffix),
             remedy=f"the nearest is {nearest}",
         )
-    require_new_files(_files(path), overwrite=overwrite)
+    require_new_files(output_files(path), overwrite=overwrite)
 
 
 def write_ensemble(path: Path, ensemble: "Ensemble", *, overwrite: bool = False) -> list[Path]:
@@ -52,37 +53,42 @@ def write_ensemble(path: Path, ensemble: "Ensemble", *, overwrite: bool = False)
     Raises: InputError: as `require_output`, or an unwritable folder.
     """
     require_output(path, overwrite=overwrite)
-    molecule, files = ensemble.target.molecule, _files(path)
+    molecule, files = ensemble.target.molecule, output_files(path)
     arrays: dict[str, Any] = {
         "log_weights": ensemble.log_weights,
         "log_density": ensemble.log_density,
         "reduced_potential": ensemble.reduced_potential,
         "phi": ensemble.phi,
         "psi": ensemble.psi,
-        "temperature_kelvin": np.array(ensemble.target.force_field.temperature_kelvin),
+        **fixed_arrays(path, ensemble.target),
     }
     if path.suffix == ARCHIVE:
-        arrays |= {
-            "positions_nm": ensemble.positions_nm,
-            "atom_names": np.array(molecule.atom_names),
-            "elements": np.array(molecule.elements),
-        }
+        arrays["positions_nm"] = ensemble.positions_nm
     else:
         write_trajectory(path, molecule, ensemble.positions_nm)
-    if path.suffix in _WITH_TOPOLOGY:
+    if path.suffix in WITH_TOPOLOGY:
         write_trajectory(files[2], molecule, molecule.positions_nm[None])
-    with atomic_path(_archive(path)) as temporary, temporary.open("wb") as stream:
+    with atomic_path(archive_of(path)) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **arrays)
     return files
 
 
-def _files(path: Path) -> list[Path]:
+def fixed_arrays(path: Path, target: "Target") -> dict[str, Any]:
+    """Return the arrays of an ensemble's archive that are not of its samples."""
+    molecule = target.molecule
+    names = {"atom_names": np.array(molecule.atom_names), "elements": np.array(molecule.elements)}
+    temperature = {"temperature_kelvin": np.array(target.force_field.temperature_kelvin)}
+    return temperature | names if path.suffix == ARCHIVE else temperature
+
+
+def output_files(path: Path) -> list[Path]:
     """Return the files an ensemble is written to, the one with the positions first."""
-    files = list(dict.fromkeys([path, _archive(path)]))
-    if path.suffix in _WITH_TOPOLOGY:
+    files = list(dict.fromkeys([path, archive_of(path)]))
+    if path.suffix in WITH_TOPOLOGY:
         files.append(path.with_name(f"{path.stem}.topology.pdb"))
     return files
 
 
-def _archive(path: Path) -> Path:
+def archive_of(path: Path) -> Path:
+    """Return the file that an ensemble's numbers are written to."""
     return path if path.suffix == ARCHIVE else path.with_name(f"{path.stem}.weights.npz")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -166,9 +166,16 @@ def write_samples(path: Path, molecule: Molecule, validation: ValidatedPositions
             intact=validation.intact.numpy(),
             mirrored=validation.mirrored.numpy(),
             mixed=validation.mixed.numpy(),
-            atom_names=np.array(molecule.atom_names),
-            elements=np.array(molecule.elements),
+            **fixed_arrays(molecule),
         )
+
+
+def fixed_arrays(molecule: Molecule) -> dict[str, Any]:
+    """Return the arrays of a file of samples that are not of its samples."""
+    return {
+        "atom_names": np.array(molecule.atom_names),
+        "elements": np.array(molecule.elements),
+    }
 
 
 def _entry(path: Path) -> PretrainedField:

@@ -1,6 +1,7 @@
 """From a pretrained file to molecules in our order of atoms, by one command."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from typer.testing import CliRunner, Result
 
 from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import has_the_bonds_of
+from bnce_dist.chem.validation import has_the_bonds_of, validate
 from bnce_dist.cli.sample_pretrained import app
 from bnce_dist.runs.pretrained.config import PretrainedSamplesConfig
-from bnce_dist.runs.pretrained.field import PRETRAINED_FIELDS, PretrainedSampler
+from bnce_dist.runs.pretrained.field import PRETRAINED_FIELDS, PretrainedSampler, write_samples
+from bnce_dist.runs.pretrained.long_sample import sample_into_file
 from bnce_dist.runs.pretrained.workers import FieldWorker
 
 FOLDER = Path(__file__).parents[3].parent / "shared" / "reference" / "published"
@@ -54,6 +56,37 @@ def test_samples_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
         sample(FOLDER / "unweighted_ot.pt", tmp_path / f"{size}.npz", "--batch-size", size)
     positions = [np.load(tmp_path / f"{size}.npz")["positions_nm"] for size in (8, 3)]
     np.testing.assert_allclose(*positions, atol=1e-4)
+
+
+def test_many_samples_are_those_of_one_call(molecule: Molecule, tmp_path: Path) -> None:
+    path, options = tmp_path / "parts.npz", {"num_steps": 2, "batch_size": 16}
+    coordinates = CenteredCartesian(molecule.num_atoms, 0.1)
+    sampler = PretrainedSampler(molecule, coordinates, lambda z, t: -z)
+    weights = tmp_path / "weights.pt"
+    weights.write_text("their digest labels the parts")
+
+    def draw(num_samples: int, show: Callable[[int], None]) -> dict[str, int]:
+        return sample_into_file(
+            sampler, weights, path, num_samples, 3, show, shard_size=16, **options
+        )
+
+    def interrupt(done: int) -> None:
+        if done == 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(70, interrupt)
+    counts = draw(70, lambda done: None)
+    assert sorted(tmp_path.iterdir()) == [path, weights]
+    expected = validate(
+        sampler.molecule, torch.cat(list(sampler.sample(sampler.prior(70, 3), **options)))
+    )
+    assert counts == expected.counts()
+    write_samples(tmp_path / "memory.npz", sampler.molecule, expected)
+    with np.load(path) as arrays, np.load(tmp_path / "memory.npz") as others:
+        assert set(arrays) == set(others)
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], others[name])
 
 
 def test_exact_densities_are_of_molecules(molecule: Molecule) -> None:
