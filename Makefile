@@ -49,8 +49,9 @@ lint: $(READY)
 docs: $(READY)  ## the pages in build/site
 	$(BIN)/mkdocs build --quiet --strict
 
-tables: $(READY)  ## the tables of the documents, from the records
+tables: $(READY)  ## the tables of the documents, from the records and the settings
 	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/settings.py
 
 bench: $(READY)  ## seconds to minutes each; one JSON line per script
 	$(BIN)/python benchmarks/force_field.py

@@ -36,7 +36,7 @@ def test_marked_numbers_are_those_of_the_record(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_tables_are_those_of_the_records(document: Path) -> None:
     text = document.read_text()
-    assert TABLES["with_tables"](text) == text, "python docs/tables.py writes them"
+    assert TABLES["with_tables"](text) == text, "make tables writes them"
 
 
 def test_every_table_is_shown_and_none_is_unknown() -> None:
@@ -56,9 +56,14 @@ def test_numbers_of_the_results_page_are_of_records() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_lines_can_be_read_and_markers_do_not_break_paragraphs(document: Path) -> None:
     lines = document.read_text().splitlines()
-    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
+    assert [line for line in lines if len(line) > 120 and line[0] != "|"] == []
     # Markdown ends a paragraph at a line that begins with a comment.
     assert [line for line in lines if MARKER.match(line)] == []
+
+
+def test_the_page_of_settings_is_that_of_the_configurations() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "settings.py"))["page"]()
+    assert page == (ROOT / "docs" / "settings.md").read_text(), "make tables writes it"
 
 
 def test_relative_links_lead_somewhere() -> None:
