@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "api": {"config", "data", "chem", "generator", "pipeline", "runs", "distributed"},
     "serving": {"core", "tracking", "generator"},
     "cli": {
-        *("core", "data", "config", "chem", "tracking"),
+        *("core", "data", "config", "training", "chem", "tracking"),
         *("generator", "pipeline", "runs", "distributed"),
     },
     # Imported on first use of the names they lend the package.
