@@ -79,7 +79,8 @@ def analyse(
     write: Annotated[bool, typer.Option("--write", help="Write record and reference.")] = False,
 ) -> None:
     """Estimate delta_f from the runs and judge whether they have converged."""
-    runs = [_load(path, discard_ps) for path in sorted(folder.glob("seed*/"))]
+    folders = sorted(folder.glob("seed*/"))
+    runs = [_load(path, discard_ps) for path in folders]
     reference = estimate_reference(
         runs, num_blocks=num_blocks, max_stderr_kT=MAX_STDERR_KT, max_samples=200_000
     )
@@ -101,8 +102,8 @@ def analyse(
         "replica_delta_f_kT": reference.replica_delta_f_kT.tolist(),
         "agreement_p_value": reference.agreement_p_value,
         "runs": [
-            _summary(run, blocks)
-            for run, blocks in zip(runs, reference.block_delta_f_kT, strict=True)
+            _summary(path, run, blocks)
+            for path, run, blocks in zip(folders, runs, reference.block_delta_f_kT, strict=True)
         ],
         "discarded_ps_per_chain": discard_ps,
         "settings": CONFIG.model_dump(),
@@ -131,7 +132,6 @@ def _load(folder: Path, discard_ps: float) -> UmbrellaSamples:
             seconds += float(block["seconds"])
     return UmbrellaSamples(
         windows=WINDOWS,
-        seed=int(folder.name.removeprefix("seed")),
         **{name: np.concatenate(arrays) for name, arrays in recorded.items()},
         positions_nm=np.empty((0, len(WINDOWS), 0, 3), dtype=np.float32),
         positions_stride=1,
@@ -140,9 +140,9 @@ def _load(folder: Path, discard_ps: float) -> UmbrellaSamples:
     )
 
 
-def _summary(run: UmbrellaSamples, blocks: np.ndarray) -> dict[str, Any]:
+def _summary(folder: Path, run: UmbrellaSamples, blocks: np.ndarray) -> dict[str, Any]:
     return {
-        "seed": run.seed,
+        "seed": int(folder.name.removeprefix("seed")),
         "delta_f_kT": blocks.mean(),
         "stderr_kT": blocks.std(ddof=1) / np.sqrt(len(blocks)),
         "block_delta_f_kT": blocks.tolist(),

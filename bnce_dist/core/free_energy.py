@@ -70,6 +70,21 @@ def delta_f(
     return _difference(sides[0], sides[1], inside, num_bootstrap, seed)
 
 
+def log_weight_difference(log_weights: ArrayLike, in_state: ArrayLike) -> float:
+    """Return the value of `delta_f` alone, for samples whose error is judged otherwise [kT].
+
+    Args:
+        log_weights: Unnormalised, ``(samples,)`` [nats].
+        in_state: Whether each sample is inside the state, ``(samples,)`` bool.
+
+    Returns: Infinite where a side is empty.
+    """
+    weights, inside = np.asarray(log_weights, dtype=np.float64), np.asarray(in_state)
+    with np.errstate(divide="ignore"):
+        scaled = np.exp(weights - weights.max())
+        return float(np.log(scaled[~inside].sum()) - np.log(scaled[inside].sum()))
+
+
 def select_for_exact(
     log_weights: ArrayLike, in_state: ArrayLike, *, num_random: int, num_heavy: int
 ) -> NDArray[np.int64]:

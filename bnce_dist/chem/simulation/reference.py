@@ -7,14 +7,14 @@ import numpy as np
 from scipy import stats
 
 from bnce_dist.chem.simulation.mbar import unbiased_log_weights, window_free_energies
-from bnce_dist.chem.simulation.umbrella import UmbrellaSamples
+from bnce_dist.chem.simulation.umbrella import RECORDED, WindowFrames
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.free_energy import log_weight_difference
 
 STATE_PHI = (0.0, 2.0)
 """The phi > 0 basin of the published definition [rad]."""
 SIGNIFICANCE = 0.02
 """A trend or disagreement less likely than this by chance means: not converged."""
-_RECORDED = ("phi", "psi", "window", "common_bias")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,6 @@ class ReferenceFreeEnergy:
         agreement_p_value: Chance of such different replica means in equilibrium.
         converged: Whether the value may be used as a reference.
         reason: Why, or why not.
-        phi_centres: Bin centres of the profile, ``(bins,)`` [rad].
-        profile_kT: -ln p(phi) per radian, its minimum zero, ``(bins,)`` [kT].
-        profile_stderr_kT: Its standard error from the blocks, ``(bins,)`` [kT].
         phi: All samples, run after run, each in the order of its ``(frames, chains)`` [rad].
         psi: ``(samples,)`` [rad].
         log_weights: Normalised log weights of the unbiased ensemble, ``(samples,)``.
@@ -56,9 +53,6 @@ class ReferenceFreeEnergy:
     agreement_p_value: float
     converged: bool
     reason: str
-    phi_centres: np.ndarray
-    profile_kT: np.ndarray
-    profile_stderr_kT: np.ndarray
     phi: np.ndarray
     psi: np.ndarray
     log_weights: np.ndarray
@@ -66,12 +60,11 @@ class ReferenceFreeEnergy:
 
 
 def estimate_reference(
-    runs: Sequence[UmbrellaSamples],
+    runs: Sequence[WindowFrames],
     *,
     state_phi: tuple[float, float] = STATE_PHI,
     num_blocks: int = 5,
     max_stderr_kT: float = 0.10,
-    num_bins: int = 100,
     max_samples: int = 30_000,
 ) -> ReferenceFreeEnergy:
     """Estimate the free-energy difference and judge whether it has converged.
@@ -81,7 +74,6 @@ def estimate_reference(
         state_phi: Interval of phi that is the state [rad].
         num_blocks: Blocks in time of each replica.
         max_stderr_kT: Largest standard error that counts as converged [kT].
-        num_bins: Bins of the profile along phi.
         max_samples: Samples of a run from which the window free energies are solved; all
             samples are then reweighted.
 
@@ -100,8 +92,7 @@ def estimate_reference(
         _log_weights(run, run_free_energies) - np.log(len(runs))
         for run, run_free_energies in zip(runs, free_energies, strict=True)
     ])  # fmt: skip
-    profile = free_energy_profile(phi, log_weights, num_bins)
-    blocks, profiles = [], []
+    blocks = []
     for run, run_free_energies in zip(runs, free_energies, strict=True):
         for block in _blocks(run, num_blocks):
             block_free_energies = window_free_energies(
@@ -109,20 +100,19 @@ def estimate_reference(
                 max_samples=max_samples // num_blocks, initial=run_free_energies,
             )  # fmt: skip
             weights = _log_weights(block, block_free_energies)
-            blocks.append(delta_f(block.phi.ravel(), weights, state_phi))
-            profiles.append(free_energy_profile(block.phi.ravel(), weights, num_bins))
+            blocks.append(_delta_f(block.phi.ravel(), weights, state_phi))
 
     by_replica = np.reshape(blocks, (-1, num_blocks))
     # Blocks are shorter than runs, and their estimates biased: they give the spread only.
     replicas = np.array([
-        delta_f(run.phi.ravel(), _log_weights(run, run_free_energies), state_phi)
+        _delta_f(run.phi.ravel(), _log_weights(run, run_free_energies), state_phi)
         for run, run_free_energies in zip(runs, free_energies, strict=True)
     ])  # fmt: skip
     stderr, freedom = standard_error(by_replica, replicas)
     trend, halves = trend_p_value(by_replica), halves_p_value(by_replica)
     agreement = agreement_p_value(by_replica)
     converged, reason = _verdict(stderr, trend, halves, agreement, max_stderr_kT)
-    value = delta_f(phi, log_weights, state_phi)
+    value = _delta_f(phi, log_weights, state_phi)
     reach = float(stats.t.ppf(0.975, freedom)) * stderr
     return ReferenceFreeEnergy(
         delta_f_kT=value,
@@ -135,9 +125,6 @@ def estimate_reference(
         agreement_p_value=agreement,
         converged=converged,
         reason=reason,
-        phi_centres=(np.arange(num_bins) + 0.5) * (2 * np.pi / num_bins) - np.pi,
-        profile_kT=profile,
-        profile_stderr_kT=np.std(profiles, axis=0, ddof=1) / np.sqrt(len(profiles)),
         phi=phi,
         psi=psi,
         log_weights=log_weights,
@@ -145,24 +132,11 @@ def estimate_reference(
     )
 
 
-def delta_f(phi: np.ndarray, log_weights: np.ndarray, state_phi: tuple[float, float]) -> float:
-    """Return f(state) - f(rest) of weighted samples [kT]."""
-    weights = np.exp(log_weights)
-    inside = weights[(phi > state_phi[0]) & (phi < state_phi[1])].sum()
-    return float(-np.log(inside / (weights.sum() - inside)))
+def _delta_f(phi: np.ndarray, log_weights: np.ndarray, state_phi: tuple[float, float]) -> float:
+    return log_weight_difference(log_weights, (phi > state_phi[0]) & (phi < state_phi[1]))
 
 
-def free_energy_profile(phi: np.ndarray, log_weights: np.ndarray, num_bins: int) -> np.ndarray:
-    """Return -ln p(phi), zero at its minimum, ``(num_bins,)`` over the circle [kT].
-
-    An empty bin is unknown, not infinitely unlikely: it counts as holding the smallest weight.
-    """
-    weight, _ = np.histogram(phi, bins=num_bins, range=(-np.pi, np.pi), weights=np.exp(log_weights))
-    profile = -np.log(np.maximum(weight, np.exp(log_weights.min())))
-    return profile - profile.min()
-
-
-def _require_comparable(runs: Sequence[UmbrellaSamples], num_blocks: int) -> None:
+def _require_comparable(runs: Sequence[WindowFrames], num_blocks: int) -> None:
     if any(run.windows != runs[0].windows for run in runs):
         raise InputError(
             "umbrella runs", expected="the same windows in all", got="different windows",
@@ -176,15 +150,15 @@ def _require_comparable(runs: Sequence[UmbrellaSamples], num_blocks: int) -> Non
         )  # fmt: skip
 
 
-def _blocks(run: UmbrellaSamples, num_blocks: int) -> Iterator[UmbrellaSamples]:
+def _blocks(run: WindowFrames, num_blocks: int) -> Iterator[WindowFrames]:
     length = len(run.phi) // num_blocks
     for block in range(num_blocks):
         part = slice(block * length, (block + 1) * length)
-        arrays = {name: getattr(run, name)[part] for name in _RECORDED}
+        arrays = {name: getattr(run, name)[part] for name in RECORDED}
         yield replace(run, **arrays)
 
 
-def _log_weights(run: UmbrellaSamples, free_energies: np.ndarray) -> np.ndarray:
+def _log_weights(run: WindowFrames, free_energies: np.ndarray) -> np.ndarray:
     return unbiased_log_weights(
         run.phi.ravel(), run.psi.ravel(), run.common_bias.ravel(), free_energies, run.windows
     )

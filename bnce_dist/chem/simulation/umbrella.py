@@ -38,33 +38,54 @@ CLASH_KT = 100.0
 """Energy above the median, after relaxation, that only atoms inside each other have [kT]."""
 
 
+RECORDED = ("phi", "psi", "window", "common_bias")
+"""What is recorded of every frame."""
+
+
 @dataclass(frozen=True)
-class UmbrellaSamples:
-    """What one run recorded.
+class WindowFrames:
+    """Frames of chains that umbrella windows held: what a free energy is estimated from.
 
     Args:
         windows: The grid.
-        seed: Seed of the run.
         phi: ``(frames, chains)`` float32 [rad].
         psi: ``(frames, chains)`` float32 [rad].
         window: Window each chain was in, ``(frames, chains)`` int16.
         common_bias: The bias that all windows share, ``(frames, chains)`` float32 [kT].
+    """
+
+    windows: Windows
+    phi: np.ndarray
+    psi: np.ndarray
+    window: np.ndarray
+    common_bias: np.ndarray
+
+
+@dataclass(frozen=True)
+class UmbrellaSamples(WindowFrames):
+    """What one run recorded.
+
+    Args:
         positions_nm: ``(position_frames, chains, atoms, 3)`` float32 [nm].
         positions_stride: Row r of the positions belongs to frame ``(r + 1) * stride - 1``.
         acceptance: Accepted share of exchanges along (phi, psi).
         seconds: Wall time of the dynamics recorded here [s].
     """
 
-    windows: Windows
-    seed: int
-    phi: np.ndarray
-    psi: np.ndarray
-    window: np.ndarray
-    common_bias: np.ndarray
     positions_nm: np.ndarray
     positions_stride: int
     acceptance: tuple[float, float]
     seconds: float
+
+    def in_times(self, name: str) -> np.ndarray:
+        """Return what was recorded, cut at recorded positions, ``(times, frames, chains)``.
+
+        Args:
+            name: One of ``RECORDED``.
+        """
+        times, chains = self.positions_nm.shape[:2]
+        whole = getattr(self, name)[: times * self.positions_stride]
+        return whole.reshape(times, self.positions_stride, chains)
 
 
 class UmbrellaSampler:
@@ -192,7 +213,6 @@ class UmbrellaSampler:
         common_bias += self.rotamers.energy(rotatable)
         samples = UmbrellaSamples(
             windows=self.windows,
-            seed=self.seed,
             phi=phi,
             psi=psi,
             window=window,

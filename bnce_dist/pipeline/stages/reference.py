@@ -11,7 +11,7 @@ from bnce_dist.chem.simulation.reference import ReferenceFreeEnergy, estimate_re
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
-from bnce_dist.chem.simulation.umbrella import UmbrellaSamples, run_umbrella
+from bnce_dist.chem.simulation.umbrella import RECORDED, WindowFrames, run_umbrella
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.generator.target import Target
@@ -47,7 +47,7 @@ def run_reference(context: StageContext) -> None:
         label="reference",
     )
     reference = estimate_reference(
-        [_samples(run, windows, index) for index, run in enumerate(runs)],
+        [_frames(run, windows) for run in runs],
         state_phi=context.target.state_phi,
         num_blocks=config.num_blocks,
         max_stderr_kT=config.max_stderr_kT,
@@ -100,20 +100,12 @@ class UmbrellaWorker:
         seed = seed_from(self.seed, "reference", index)
         samples = run_umbrella(self.dynamics, self.target.molecule, self.config, seed)
         times, chains = samples.positions_nm.shape[:2]
-        frames = samples.positions_stride
-
-        def in_times(array: np.ndarray) -> np.ndarray:
-            return array[: times * frames].reshape(times, frames, chains)
-
         positions = torch.from_numpy(samples.positions_nm).flatten(0, 1)
         with torch.no_grad():
             potential = self.target.force_field.reduced_potential(positions)
         _require_whole(potential.view(times, chains))
         return {
-            "phi": in_times(samples.phi),
-            "psi": in_times(samples.psi),
-            "window": in_times(samples.window),
-            "common_bias": in_times(samples.common_bias),
+            **{name: samples.in_times(name) for name in RECORDED},
             "positions_nm": samples.positions_nm,
             "reduced_potential": potential.view(times, chains).numpy(),
         }
@@ -160,20 +152,10 @@ def require_finite(summary: Mapping[str, Any]) -> None:
         )
 
 
-def _samples(run: dict[str, np.ndarray], windows: Windows, index: int) -> UmbrellaSamples:
-    """Return a shard in the form in which it was recorded."""
-    chains = run["phi"].shape[-1]
-    return UmbrellaSamples(
-        windows=windows,
-        seed=index,
-        phi=run["phi"].reshape(-1, chains),
-        psi=run["psi"].reshape(-1, chains),
-        window=run["window"].reshape(-1, chains),
-        common_bias=run["common_bias"].reshape(-1, chains),
-        positions_nm=run["positions_nm"],
-        positions_stride=run["phi"].shape[1],
-        acceptance=(np.nan, np.nan),
-        seconds=0.0,
+def _frames(run: dict[str, np.ndarray], windows: Windows) -> WindowFrames:
+    """Return the frames of a shard, all times together."""
+    return WindowFrames(
+        windows, **{name: run[name].reshape(-1, run[name].shape[-1]) for name in RECORDED}
     )
 
 
