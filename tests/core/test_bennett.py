@@ -71,10 +71,14 @@ def test_frames_of_both_sides_narrow_a_free_energy_that_is_known():
 
 @pytest.mark.parametrize(
     ("samples", "frames", "count"),
-    [(np.zeros(5), np.zeros(20), 20), (np.zeros(20), np.zeros(20), 5),
-     (np.zeros(20), np.zeros(20), 30),
-     (np.full(20, np.nan), np.zeros(20), 20), (np.full(20, -np.inf), np.zeros(20), 20)],
-)  # fmt: skip
+    [
+        (np.zeros(5), np.zeros(20), 20),
+        (np.zeros(20), np.zeros(20), 5),
+        (np.zeros(20), np.zeros(20), 30),
+        (np.full(20, np.nan), np.zeros(20), 20),
+        (np.full(20, -np.inf), np.zeros(20), 20),
+    ],
+)
 def test_too_little_to_compare_is_refused(samples, frames, count):
     with pytest.raises(InputError, match="Bennett"):
         bennett_log_ratio(samples, frames, np.ones(len(frames)), num_independent=count)

@@ -11,7 +11,10 @@ import torch
 
 from bnce_dist.chem.potentials.force_field import build_system
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
+from bnce_dist.chem.validation import exchangeable_hydrogens
+from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.random import generator as noise
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.ensemble import Ensemble
 
@@ -135,3 +138,74 @@ def test_files_that_cannot_be_used(finished_run: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             BoltzmannGenerator.load(tmp_path / name)
+
+
+def test_hydrogens_numbered_the_other_way_round_change_nothing(
+    generator: BoltzmannGenerator, ensemble: Ensemble
+) -> None:
+    usable = np.isfinite(ensemble.log_weights)
+    positions = ensemble.positions_nm[usable][:5]
+    swapped = positions.copy()
+    for _, _, first, last in exchangeable_hydrogens(generator.molecule):
+        swapped[:, [first, last]] = swapped[:, [last, first]]
+    assert not np.allclose(swapped, positions)
+    expected = generator.evaluate(positions)
+    for given in (generator.evaluate(swapped), generator.evaluate(positions)):
+        np.testing.assert_allclose(given.log_density, expected.log_density)
+        np.testing.assert_allclose(given.log_weights, expected.log_weights)
+
+
+def test_a_cis_peptide_bond_has_no_weight(generator: BoltzmannGenerator) -> None:
+    molecule = generator.molecule
+    # C of ACE, N and everything beyond turn about the bond between them by half a turn.
+    carbon, nitrogen = 4, 6
+    positions = molecule.positions_nm.copy()
+    axis = positions[nitrogen] - positions[carbon]
+    axis /= np.linalg.norm(axis)
+    arms = positions[nitrogen:] - positions[nitrogen]
+    positions[nitrogen:] = positions[nitrogen] + 2 * (arms @ axis)[:, None] * axis - arms
+    trans, cis = generator.evaluate(np.stack([molecule.positions_nm, positions])).log_weights
+    assert np.isfinite(trans)
+    assert np.isneginf(cis)
+
+
+def test_the_correction_of_the_run_enters_value_and_interval(
+    generator: BoltzmannGenerator, ensemble: Ensemble
+) -> None:
+    alone = dataclasses.replace(ensemble, correction=None)
+    assert not alone.verdict.reliable
+    assert any("of sampling only" in reason for reason in alone.verdict.reasons)
+    corrected = dataclasses.replace(ensemble, correction=Estimate(0.5, 0.2)).delta_f()
+    plain = alone.delta_f()
+    assert corrected.value_kT == pytest.approx(plain.value_kT + 0.5)
+    assert corrected.stderr_kT == pytest.approx(math.hypot(plain.stderr_kT, 0.2))
+    width = corrected.interval_kT[1] - corrected.value_kT
+    narrow = plain.interval_kT[1] - plain.value_kT
+    assert width == pytest.approx(math.hypot(narrow, 1.96 * 0.2), rel=1e-3)
+    expected = generator.metrics["correction_kT"], generator.metrics["correction_stderr_kT"]
+    assert (ensemble.correction.value_kT, ensemble.correction.stderr_kT) == expected
+
+
+def test_exact_densities_on_request_are_those_of_the_emulator(
+    generator: BoltzmannGenerator, ensemble: Ensemble
+) -> None:
+    measured = generator.sample(1100, seed=3, num_exact=1100, progress=False)
+    np.testing.assert_array_equal(measured.positions_nm, ensemble.positions_nm)
+    usable = np.isfinite(ensemble.log_weights)
+    exact = measured.log_weights_exact
+    assert np.isfinite(exact[usable]).all()
+    assert np.isneginf(exact[~usable]).all()
+    # The samples again from the same noise, one by one.
+    z_prior = generator.emulator.path.sample_prior(1000, noise(3, "sample", 0))[:4]
+    z, log_density, _ = generator.emulator.transport_with_log_density(z_prior)
+    log_det = generator.emulator.coordinates.decode(z.double())[1]
+    expected = -ensemble.reduced_potential[:4] - (log_density.double() - log_det).numpy()
+    np.testing.assert_allclose(exact[:4][usable[:4]], expected[usable[:4]], atol=2e-3)
+    np.testing.assert_allclose(measured.weights.log_weights, exact)
+    some = generator.sample(1100, seed=3, num_exact=200, progress=False)
+    assert some.num_random == 160
+    known = ~np.isnan(some.log_weights_exact)
+    assert known.sum() >= 160
+    np.testing.assert_allclose(some.log_weights_exact[known], exact[known], atol=2e-3)
+    with pytest.raises(InputError, match="num_exact"):
+        generator.sample(100, num_exact=101)

@@ -14,7 +14,9 @@ from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
 from bnce_dist.core.metrics import FreeEnergyProfile, wasserstein_2
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights, log_weights
+from bnce_dist.generator.metrics import evidence
 from bnce_dist.generator.target import Target
+from bnce_dist.generator.verdict import Verdict, judge
 from bnce_dist.pipeline.results import with_error
 from bnce_dist.runs.pretrained.config import PretrainedConfig
 
@@ -74,7 +76,7 @@ def pretrained_metrics(
 
     result = _delta_f(config, weights.log_weights, in_state)
     of_field = _delta_f(config, np.zeros(valid.sum()), in_state[valid])
-    metrics = {
+    metrics: dict[str, Any] = {
         "delta_f_kT": result.value_kT,
         "delta_f_stderr_kT": result.stderr_kT,
         "delta_f_interval_kT": list(result.interval_kT),
@@ -96,8 +98,14 @@ def pretrained_metrics(
         "num_mixed": int((evaluated["intact"] & evaluated["mixed"]).sum()),
         "num_without_energy": int(weights.num_rejected - (~valid).sum()),
     }
+    counts = {"num_rejected": weights.num_rejected, "ess_num_samples": weights.num_samples}
+    judged = evidence(result) | counts | {"model_error_kT": None}
     if len(evaluated["exact_row"]):
-        metrics |= _exact_metrics(config, evaluated, in_state, md_energies_kT, md_offset_kT)
+        exact = _exact_delta_f(config, evaluated, in_state)
+        judged = evidence(exact) | counts
+        metrics |= _exact_metrics(exact, evaluated, in_state, md_energies_kT, md_offset_kT)
+    # Of the exact estimate where there is one; a learned one alone is never reliable.
+    metrics["verdict"] = judge(judged).as_record()
     if umbrella is not None:
         value, error = profile_delta_f(umbrella, target.state_phi)
         metrics |= {"delta_f_umbrella_kT": value, "delta_f_umbrella_stderr_kT": error}
@@ -111,8 +119,15 @@ def pretrained_metrics(
     return metrics
 
 
+def _exact_delta_f(
+    config: PretrainedConfig, evaluated: Mapping[str, np.ndarray], in_state: np.ndarray
+) -> FreeEnergyDifference:
+    weights = exact_weights(evaluated, in_state)
+    return _delta_f(config, weights.log_weights, in_state[evaluated["exact_row"]])
+
+
 def _exact_metrics(
-    config: PretrainedConfig,
+    result: FreeEnergyDifference,
     evaluated: Mapping[str, np.ndarray],
     in_state: np.ndarray,
     md_energies_kT: FloatArray | None,
@@ -121,7 +136,6 @@ def _exact_metrics(
     """Return what exact likelihoods make of the samples, and the learned density's errors."""
     rows = evaluated["exact_row"]
     weights, inside = exact_weights(evaluated, in_state), in_state[rows]
-    result = _delta_f(config, weights.log_weights, inside)
     outside = ~inside
     error = evaluated["log_density"][rows] - evaluated["log_density_exact"]
     metrics = {
@@ -164,7 +178,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
         "delta_f, unweighted": with_error(metrics, "delta_f_unweighted"),
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
-        "Pareto k": f"{metrics['pareto_k']:.2f} (reliable below 0.7)",
+        "Pareto k": f"{metrics['pareto_k']:.2f}",
         "overfitting": f"{metrics['log_density_overfit_kT']:.2f} kT, by which training samples are "
         "likelier than held-out ones; samples.num_training lowers it",
         "samples": f"{metrics['num_mirrored']} mirrored, {metrics['num_broken']} broken, "
@@ -175,6 +189,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
             f"{with_error(metrics, 'delta_f_exact')} (n = {metrics['num_exact']}), "
             f"learned ones off by {metrics['log_density_error_sd_kT']:.2f} kT"
         )
+    rows["verdict"] = " ".join(Verdict.from_record(metrics["verdict"]).lines())
     if "delta_f_umbrella_kT" in metrics:
         rows["umbrella sampling"] = with_error(metrics, "delta_f_umbrella")
     if "energy_w2_reweighted_kT" in metrics:

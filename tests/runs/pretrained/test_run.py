@@ -99,6 +99,8 @@ def test_weights_undo_a_known_bias() -> None:
     assert metrics["energy_w2_reweighted_kT"] < 0.05 < 0.5 < metrics["energy_w2_unweighted_kT"]
     assert (metrics["num_broken"], metrics["num_without_energy"]) == (100, 3)
     assert "delta_f_exact_kT" not in metrics
+    assert not metrics["verdict"]["reliable"]
+    assert any("of sampling only" in reason for reason in metrics["verdict"]["reasons"])
     assert metrics["log_density_overfit_kT"] == pytest.approx(0.5, abs=0.02)
 
     # The learned density turns wrong; exact ones of a few samples, most of them in the state, help.
