@@ -135,7 +135,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         "Pareto k": f"{metrics['pareto_k_in_state']:.2f} in the state, "
         f"{metrics['pareto_k_outside_state']:.2f} outside",
         "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
-        f"{metrics['speedup_over_exact']:.0f} times faster than exact",
+        f"{metrics['speedup_over_exact']:.0f} times faster than exact for one more sample",
         "break-even": break_even(metrics),
         "time": f"{sum(metrics['seconds'].values()):.0f} s ({stages})",
         "memory": f"{metrics['peak_memory_gb']:.1f} GB",

@@ -29,6 +29,7 @@ def make_metrics(delta_f: float, reference: float, *, converged: bool = True) ->
     return {
         "delta_f_kT": delta_f,
         "delta_f_stderr_kT": 0.05,
+        "delta_f_learned_kT": delta_f - 0.3,
         "delta_f_interval_kT": [delta_f - 0.1, delta_f + 0.1],
         "delta_f_reference_kT": reference,
         "delta_f_reference_stderr_kT": 0.06,
@@ -126,7 +127,8 @@ def test_variants_of_a_molecule_have_rows_and_means_of_their_own() -> None:
     for line in lines[2:4]:
         assert "| 3.66 | 0.09 |" in line  # published values of AC
         assert "| 11 | 7 of 100 |" in line
-    assert lines[5].startswith("zero_shot: mean |error| 0.200 kT")
+    assert lines[5].startswith("zero_shot: mean |error| of the energy model alone 0.500 kT")
+    assert "with exact densities 0.200 kT" in lines[5]
     assert lines[-1] == "ET_zero_shot: FAILED: no luck"
 
 

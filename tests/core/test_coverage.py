@@ -1,0 +1,55 @@
+"""Intervals hold the truth as often as they say: a small version of the benchmark, and its record."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy import stats
+
+from bnce_dist.data.atomic import read_json
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def coverage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    # Under a name of its own: another package is called coverage.
+    spec = importlib.util.spec_from_file_location("interval_coverage", BENCHMARKS / "coverage.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["A", "C", "E", "H", "small_state", "few_samples"])
+def test_intervals_cover(coverage: ModuleType, name: str) -> None:
+    repetitions = 100
+    numbers = coverage.measure(coverage.CASES[name], repetitions)
+    # With a true coverage of 0.93 fewer are seen once in a thousand times.
+    assert numbers["coverage"] >= stats.binom.ppf(1e-3, repetitions, 0.93) / repetitions
+    assert numbers["share_reliable"] > 0.6
+
+
+def test_closed_forms_are_those_of_many_samples(coverage: ModuleType) -> None:
+    case = coverage.Case(
+        coverage.Tail(0.9), coverage.Tail(0.5, 0.2), coverage.noise(0.1), num_samples=400_000
+    )
+    result, _ = case.estimate(0)
+    assert result.value_kT == pytest.approx(case.truth, abs=4 * result.stderr_kT)
+    assert result.stderr_kT < 0.01
+
+
+def test_the_record_keeps_the_promise() -> None:
+    cases = read_json(BENCHMARKS / "results" / "coverage.json")["cases"]
+    for name in "ABCDEFGH":
+        assert cases[name]["coverage"] >= 0.93, name
+    for name, numbers in cases.items():
+        # Data that show no tail although there is one: 200 samples of k = 0.7, and k = 0.9 in one
+        # data set of thirteen. No diagnosis of such data sees it.
+        if name not in {"small_state_tail_07", "one_sided_09"}:
+            assert numbers["coverage_reliable"] >= 0.9, name
