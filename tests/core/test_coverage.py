@@ -1,4 +1,4 @@
-"""Intervals hold the truth as often as they say: a small version of the benchmark, and its record."""
+"""Intervals hold the truth as often as they say: the benchmark in small, and its record."""
 
 import importlib.util
 import sys
