@@ -27,7 +27,14 @@ from bnce_dist.chem.simulation.umbrella import UmbrellaSampler, UmbrellaSamples
 from bnce_dist.data.atomic import atomic_path, write_json
 
 SEQUENCE, TEMPERATURE_KELVIN = "ACE-ALA-NME", 300.0
-CONFIG = ReferenceConfig(positions_interval_ps=10.0)
+# The grid of the committed record.
+CONFIG = ReferenceConfig(
+    num_phi=16,
+    num_psi=16,
+    phi_stiffness_kj_mol=30.0,
+    psi_stiffness_kj_mol=30.0,
+    positions_interval_ps=10.0,
+)
 WINDOWS = CONFIG.windows(TEMPERATURE_KELVIN)
 BLOCK_PS = 10.0
 MAX_STDERR_KT, MAX_DIFFERENCE_KT = 0.03, 0.05

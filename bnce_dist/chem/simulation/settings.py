@@ -17,15 +17,16 @@ class ReferenceConfig(Section):
     exchange_interval_steps: ClassVar[int] = 50
     """Steps between exchanges; the angles are recorded there."""
 
-    num_tasks: Count = 2
-    """Independent simulations, one task each; each is a replica of the error estimate."""
-    num_phi: Annotated[int, Field(ge=4, multiple_of=2)] = 16
+    num_tasks: Count = 4
+    """Independent simulations, one task each; each is a replica of the error estimate, whose spread
+    fewer than four do not show."""
+    num_phi: Annotated[int, Field(ge=4, multiple_of=2)] = 12
     """Windows along phi."""
-    num_psi: Annotated[int, Field(ge=4, multiple_of=2)] = 16
+    num_psi: Annotated[int, Field(ge=4, multiple_of=2)] = 12
     """Windows along psi."""
-    phi_stiffness_kj_mol: Positive = 30.0
+    phi_stiffness_kj_mol: Positive = 20.0
     """Strength k of the bias k (1 - cos(phi - centre)) [kJ/mol]."""
-    psi_stiffness_kj_mol: Positive = 30.0
+    psi_stiffness_kj_mol: Positive = 20.0
     """Strength k of the bias k (1 - cos(psi - centre)) [kJ/mol]."""
     burn_in_ps: NonNegative = 2.0
     """Hot dynamics before everything else, per chain [ps]."""
@@ -35,7 +36,7 @@ class ReferenceConfig(Section):
     """Dynamics before each levelling, per chain [ps]."""
     equilibration_ps: NonNegative = 5.0
     """Discarded dynamics, per chain [ps]."""
-    production_ps: Positive = 25.0
+    production_ps: Positive = 22.0
     """Recorded dynamics, per chain [ps]."""
     positions_interval_ps: Positive = 1.0
     """Time between recorded positions [ps]."""
