@@ -14,6 +14,8 @@ from bnce_dist.tracking.journal import Journal
 from bnce_dist.tracking.jsonl_tracker import JOURNAL_NAME, JsonLinesTracker
 from bnce_dist.tracking.mlflow_sender import MlflowSender, SendState, read_state
 from bnce_dist.tracking.mlflow_store import (
+    ARTIFACTS,
+    follow_moved_store,
     reason_of,
     unreachable,
     use_short_attempts,
@@ -136,9 +138,7 @@ def flush(run_folder: str | Path) -> int:
             remedy="name the folder of a tracked run",
         )
     kept = read_state(folder / STATE_NAME)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or (
-        kept.tracking_uri if kept else local_store(folder)
-    )
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or _known_store(kept, folder)
     sender = connect(folder, uri, kept.experiment if kept else "bnce_dist")
     waiting = sender.unsent
     try:
@@ -146,6 +146,15 @@ def flush(run_folder: str | Path) -> int:
     except (MlflowException, OSError) as error:
         raise unreachable(uri, error) from error
     return waiting
+
+
+def _known_store(kept: SendState | None, folder: Path) -> str:
+    """Return the store that a run used, or the one beside it where the folder of both was moved."""
+    if kept is None:
+        return local_store(folder)
+    path = kept.tracking_uri.removeprefix("sqlite:///")
+    has_moved = path != kept.tracking_uri and not Path(path).exists()
+    return local_store(folder) if has_moved else kept.tracking_uri
 
 
 def store_address(run_folder: Path) -> str:
@@ -165,6 +174,7 @@ def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSende
         experiment was deleted in it.
     """
     use_short_attempts()
+    follow_moved_store(tracking_uri)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     try:
         client = MlflowClient(tracking_uri)
@@ -192,5 +202,5 @@ def _local_artifacts(tracking_uri: str, run_folder: Path) -> str | None:
     # Left to itself, MLflow puts a local store's files under the working directory, which is
     # another one in every process; a server decides for itself.
     if tracking_uri.startswith("sqlite:"):
-        return (run_folder.parent / "mlflow_artifacts").as_uri()
+        return (run_folder.parent / ARTIFACTS).as_uri()
     return None

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.tracking.mlflow_store import unreachable, use_short_attempts
+from bnce_dist.tracking.mlflow_store import follow_moved_store, unreachable, use_short_attempts
 from bnce_dist.tracking.tracker import Quality
 
 CHAMPION = "champion"
@@ -152,7 +152,7 @@ def fetch_model(uri: str, store: str | None = None) -> Path:
             f"files of model {uri}",
             expected=f"{MODEL_FILE} at {source}",
             got=str(error)[:200],
-            remedy="register the model again, or name another version",
+            remedy="name the run's folder instead (--model runs/NAME), or another version",
         ) from error
     return Path(found)
 
@@ -189,6 +189,7 @@ def _client(store: str | None) -> MlflowClient:
             remedy="name another store, or train a model first",
         )
     use_short_attempts()
+    follow_moved_store(address)
     return MlflowClient(address)
 
 

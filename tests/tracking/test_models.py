@@ -1,5 +1,6 @@
 """The registry of models: who is champion, what came before, what an address means."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ pytest.importorskip("mlflow.tracking")
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.tracking.mlflow_store import follow_moved_store
+from bnce_dist.tracking.mlflow_tracker import MlflowTracker, flush, local_store
 from bnce_dist.tracking.models import (
     MODEL_FILE,
     beats,
@@ -114,3 +117,57 @@ def test_the_predecessor_is_the_version_before(client: MlflowClient) -> None:
     assert newest is not None
     assert newest.run == "worse"
     assert predecessor(client, "unknown", None) is None
+
+
+def test_models_follow_a_moved_folder(
+    store: str, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After ``mv runs runs2``, also for MLflow itself, and runs that come later."""
+    runs = tmp_path / "runs"
+    tracker = MlflowTracker(runs / "one")
+    tracker.start_run("one", {})
+    tracker.finish()
+    source = register_a_file(local_store(runs / "one"), runs)
+    moved = runs.rename(tmp_path / "runs 2")
+    moved_store = f"sqlite:///{moved}/mlflow.db"
+    assert fetch_model(f"models:/{NAME}/1", moved_store).read_text() == "the model"
+    assert "the store moved" in caplog.text
+    version = MlflowClient(moved_store).get_model_version(NAME, "1")
+    assert version.source != source
+    assert version.source.startswith((moved / "mlflow_artifacts").as_uri())
+    caplog.clear()
+    find_model(f"models:/{NAME}/1", moved_store)
+    assert "moved" not in caplog.text
+
+    later = MlflowTracker(moved / "two")
+    later.start_run("two", {})
+    (moved / "two" / "a.txt").write_text("a")
+    later.log_artifact(moved / "two" / "a.txt")
+    later.finish()
+    assert list((moved / "mlflow_artifacts").rglob("a.txt"))
+    flush(moved / "one")
+    assert not runs.exists(), "nothing may be written where the folder was"
+
+
+def register_a_file(store: str, runs: Path) -> str:
+    """Register a model of the only run of a store and return the address of its folder."""
+    client = MlflowClient(store)
+    (experiment,) = client.search_experiments(filter_string="name = 'bnce_dist'")
+    (run,) = client.search_runs([experiment.experiment_id])
+    file = runs / MODEL_FILE
+    file.parent.mkdir(parents=True)
+    file.write_text("the model")
+    client.log_artifacts(run.info.run_id, str(file.parent), f"models/{NAME}/data")
+    register(client, NAME, run.info.run_id, f"models/{NAME}", quality("one", 0.1, 0.1))
+    return str(client.get_model_version(NAME, "1").source)
+
+
+def test_a_copied_store_whose_files_are_still_there_is_left_alone(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = Path(store.removeprefix("sqlite:///")).parent
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / "mlflow_artifacts").mkdir()
+    before = (tmp_path / "copy" / "mlflow.db").read_bytes()
+    follow_moved_store(f"sqlite:///{tmp_path}/copy/mlflow.db")
+    assert (tmp_path / "copy" / "mlflow.db").read_bytes() == before
