@@ -19,6 +19,12 @@ def dihedral(positions_nm: Tensor, quadruple: Sequence[int]) -> Tensor:
         quadruple: Four atom indices.
 
     Returns: ``(...)`` [rad] in (-pi, pi], IUPAC sign: trans is pi, clockwise is positive.
+
+    Examples:
+        >>> cis = torch.tensor([[0.0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 1, 0]])
+        >>> gauche = torch.tensor([[0.0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 1]])
+        >>> dihedral(torch.stack([cis, gauche]), (0, 1, 2, 3))
+        tensor([0.0000, 1.5708])
     """
     first, second, third, fourth = (positions_nm[..., atom, :] for atom in quadruple)
     b1, b2, b3 = second - first, third - second, fourth - third

@@ -66,6 +66,11 @@ class Molecule:
 
         Returns: The molecule with all-L centres and trans peptide bonds, the same every time.
         Raises: InputError: a residue is unknown.
+
+        Examples:
+            >>> molecule = Molecule.from_sequence("ACE-ALA-NME")
+            >>> molecule.num_atoms, molecule.residue_names
+            (22, ('ACE', 'ALA', 'NME'))
         """
         name = sequence.strip().upper()
         graph = cls._from_templates(name, chain_templates(parse_sequence(name)))

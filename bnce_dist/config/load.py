@@ -65,6 +65,13 @@ def with_values(config: Schema, values: Mapping[str, Any]) -> Schema:
         values: New values by dotted names.
 
     Raises: InputError: unknown key, mistyped or impossible value.
+
+    Examples:
+        >>> from bnce_dist.config.section import Count, Section
+        >>> class Training(Section):
+        ...     num_steps: Count = 100
+        >>> with_values(Training(), {"num_steps": 200})
+        Training(num_steps=200)
     """
     content = config.model_dump(mode="json")
     for key, value in values.items():

@@ -138,6 +138,15 @@ def sample_with_log_density(
         them passed a step that turned space inside out, ``(batch,)`` bool. Where there is such a
         step the map may not be one to one, and the density that of one of several ways.
     Raises: InputError: no steps.
+
+    Examples:
+        A field that stretches by ``e`` lowers the log density by 1:
+
+        >>> from bnce_dist.core.interpolant import LinearInterpolant
+        >>> path, z_prior = ProductPath(LinearInterpolant(), 1), torch.zeros(1, 1)
+        >>> z, log_density = sample_with_log_density(lambda z, t: -z, path, z_prior, num_steps=200)
+        >>> log_density - path.log_prior(z_prior)
+        tensor([-1.0000])
     """
     times = time_grid(num_steps, 1.0, 0.0, time_exponent, like=z_prior)
     z, log_density = z_prior, path.log_prior(z_prior)

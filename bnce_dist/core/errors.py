@@ -15,6 +15,10 @@ class InputError(ValueError):
         expected: What would have been accepted.
         got: What came instead.
         remedy: What the user can do about it.
+
+    Examples:
+        >>> print(InputError("timestep_fs", expected="a positive number", got=-2, remedy="try 2"))
+        timestep_fs: expected a positive number, got -2; try 2
     """
 
     def __init__(self, what: str, *, expected: object, got: object, remedy: str) -> None:

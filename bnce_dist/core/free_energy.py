@@ -63,6 +63,14 @@ def delta_f(
 
     Raises: InputError: lengths differ, ``in_state`` is not boolean, a NaN or ``inf``, or a side
         has fewer than two samples or no weight.
+
+    Examples:
+        A state that holds a tenth of the weight is ``ln 9`` above the rest:
+
+        >>> in_state = np.arange(4000) < 400
+        >>> difference = delta_f(np.zeros(4000), in_state)
+        >>> f"{difference.value_kT:.2f} +- {difference.stderr_kT:.2f} kT"
+        '2.20 +- 0.06 kT'
     """
     weights, inside = _checked(log_weights, in_state, num_bootstrap)
     every = np.ones(len(weights), dtype=bool)

@@ -86,6 +86,20 @@ class FlowMatching(nn.Module):
 
     Raises: InputError: the time exponent is not positive.
     Source: Lipman et al. (2023), eq. 9; Albergo & Vanden-Eijnden (2023).
+
+    Examples:
+        Normal data on a variance-preserving path need no velocity; what is left is the noise:
+
+        >>> from bnce_dist.core.interpolant import TrigonometricInterpolant
+        >>> from bnce_dist.core.random import generator
+        >>> class Rest(nn.Module):
+        ...     def forward(self, z, t):
+        ...         return torch.zeros_like(z)
+        >>> objective = FlowMatching(Rest(), ProductPath(TrigonometricInterpolant(), 2))
+        >>> x_data = torch.randn(10_000, 2, generator=generator(0, "data"))
+        >>> loss = objective(**objective.draw(x_data, generator(0, "batch")))["loss"]
+        >>> round(float(loss), 1)
+        1.0
     """
 
     shared: ClassVar[frozenset[str]] = frozenset()
@@ -228,6 +242,22 @@ class EnergyMatching(nn.Module):
     Raises: InputError: an option is out of range, or both weights are zero.
     Source: Song & Ermon (2019) for the score term; van den Oord et al. (2018) for InfoNCE;
         BoltzNCE, arXiv:2507.00846, for their sum.
+
+    Examples:
+        Where no time is likelier than another, InfoNCE is the log of their number:
+
+        >>> from bnce_dist.core.interpolant import TrigonometricInterpolant
+        >>> from bnce_dist.core.random import generator
+        >>> class Normal(nn.Module):
+        ...     def forward_with_times(self, z, t, times):
+        ...         energy = -0.5 * z.square().sum(1)
+        ...         return energy, energy[:, None].expand(-1, len(times))
+        >>> path = ProductPath(TrigonometricInterpolant(), 2)
+        >>> objective = EnergyMatching(Normal(), path, num_negatives=7)
+        >>> x_data = torch.randn(100, 2, generator=generator(0, "data"))
+        >>> losses = objective(**objective.draw(x_data, generator(0, "batch")))
+        >>> round(math.exp(losses["infonce"].item()), 3)
+        8.0
     """
 
     def __init__(

@@ -11,7 +11,12 @@ from bnce_dist.core.interpolant import CircularInterpolant, Interpolant
 
 
 def wrap_angle(angle: Tensor) -> Tensor:
-    """Return the angle's representative in ``(-pi, pi]`` [rad]."""
+    """Return the angle's representative in ``(-pi, pi]`` [rad].
+
+    Examples:
+        >>> wrap_angle(torch.tensor([0.5, 3.5, -math.pi]))
+        tensor([ 0.5000, -2.7832,  3.1416])
+    """
     wrapped = math.pi - torch.remainder(math.pi - angle, 2 * math.pi)
     # The remainder of a tiny negative number rounds to the whole period.
     return torch.where(wrapped > -math.pi, wrapped, wrapped + 2 * math.pi)
@@ -29,6 +34,14 @@ class ProductPath:
         num_euclidean: Its size.
         num_circular: Number of angles.
         circular: Schedule of the angles.
+
+    Examples:
+        Half way between data at 1 and noise of -1, on a line and on a circle:
+
+        >>> from bnce_dist.core.interpolant import LinearInterpolant
+        >>> path = ProductPath(LinearInterpolant(), num_euclidean=1, num_circular=1)
+        >>> path.interpolate(torch.ones(1, 2), -torch.ones(1, 2), torch.tensor([0.5]))
+        tensor([[ 0.0000, -0.4142]])
     """
 
     euclidean: Interpolant

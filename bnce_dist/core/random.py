@@ -26,5 +26,12 @@ def generator(*key: int | str, device: str = "cpu") -> torch.Generator:
     Args:
         key: Any number of integers and strings, e.g. ``(seed, "batch", step)``.
         device: Where the draws are made.
+
+    Examples:
+        The stream depends on its name alone:
+
+        >>> again = [torch.rand(1, generator=generator(0, "noise", step)) for step in (1, 1, 2)]
+        >>> again[0] == again[1], again[0] == again[2]
+        (tensor([True]), tensor([False]))
     """
     return torch.Generator(device=device).manual_seed(seed_from(*key))

@@ -27,6 +27,10 @@ def log_weights(
 
     Returns: ``(samples,)`` [nats].
     Raises: InputError: lengths differ, a NaN, ``u = -inf`` or an infinite log density.
+
+    Examples:
+        >>> log_weights([1.0, 2.0, np.inf], [-1.0, -1.5, -2.0])
+        array([ 0. , -0.5, -inf])
     """
     u, log_q = _float64(reduced_potential), _float64(log_density)
     if u.ndim != 1 or u.shape != log_q.shape:
@@ -72,6 +76,13 @@ class Weights:
         log_weights: Unnormalised, ``(samples,)`` [nats]; ``-inf`` for a rejected sample.
 
     Raises: InputError: a NaN or ``inf``, or no sample with a positive weight.
+
+    Examples:
+        >>> weights = Weights(np.log([2.0, 1.0, 1.0]))
+        >>> weights.normalised
+        array([0.5 , 0.25, 0.25])
+        >>> round(weights.ess, 3)  # of three samples
+        2.667
     """
 
     log_weights: FloatArray
