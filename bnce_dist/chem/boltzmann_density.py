@@ -33,7 +33,7 @@ class BoltzmannDensity:
     Args:
         molecule: Its chirality centres count.
         coordinates: Of the model, in the dtype and on the device of the points.
-        potential: Gives :math:`u` at its own temperature, in the same dtype.
+        potential: Gives :math:`u` at its own temperature, in that dtype or float64.
 
     Raises: InputError: a potential without forces.
     """
@@ -56,6 +56,8 @@ class BoltzmannDensity:
         """Return log densities ``(batch,)`` [nats] and gradients ``(batch, dim)`` of points."""
         positions, log_det = self.coordinates.decode(z)
         energy, forces = self.potential.energy_and_forces_kj_mol(positions)
-        gradient = self.coordinates.pull_back(z, positions, forces / self.kt_kj_mol)
+        # A potential may be more precise than the points: its energies stay so.
+        forces = forces.to(z.dtype) / self.kt_kj_mol
+        gradient = self.coordinates.pull_back(z, positions, forces)
         possible = self.coordinates.validity(z) & has_native_chirality(self.molecule, positions)
         return torch.where(possible, log_det - energy / self.kt_kj_mol, -torch.inf), gradient

@@ -8,8 +8,10 @@ import typer
 
 from bnce_dist.cli.common import errors_as_one_line
 from bnce_dist.cli.model import Model, Sequence, load_model
+from bnce_dist.core.errors import InputError
+from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
-from bnce_dist.generator.ensemble import nothing_left
+from bnce_dist.generator.ensemble import Ensemble, nothing_left
 from bnce_dist.generator.ensemble_file import require_output
 from bnce_dist.generator.long_sample import MOST_IN_MEMORY, WrittenSamples, sample_into_file
 from bnce_dist.training.progress import Progress
@@ -28,6 +30,17 @@ def sample(
         int, typer.Option("--num-samples", "-n", min=1, help="How many.")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    anneal: Annotated[
+        int | None,
+        typer.Option(min=1, help="Anneal to the target through so many levels; 20 is plenty."),
+    ] = None,
+    temperature_kelvin: Annotated[
+        float | None, typer.Option("--temperature", help="Weight to this temperature instead [K].")
+    ] = None,
+    resample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Write so many conformations drawn by their weights instead."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
@@ -41,17 +54,33 @@ def sample(
 
     More than 100 000 samples are drawn part by part into a hidden folder beside the file; the same
     command goes on where it was interrupted.
+
+    Annealed samples have more even weights. What --resample writes weighs the same throughout: a
+    trajectory to look at, in which every state has its share.
     """
     with errors_as_one_line():
         require_output(output, overwrite=overwrite)
         generator = load_model(sequence, model)
-        written = _write(generator, output, num_samples, seed, overwrite=overwrite)
+        if num_samples > MOST_IN_MEMORY and (anneal or temperature_kelvin or resample):
+            raise InputError(
+                "--num-samples with --anneal, --temperature or --resample",
+                expected=f"at most {MOST_IN_MEMORY}, which fit in memory",
+                got=num_samples,
+                remedy="draw fewer, with another --seed each time",
+            )
+        if num_samples > MOST_IN_MEMORY:
+            written = _write_parts(generator, output, num_samples, seed, overwrite=overwrite)
+        else:
+            ensemble = _drawn(generator, num_samples, seed, anneal, temperature_kelvin)
+            written = _write(ensemble, output, resample, seed, overwrite=overwrite)
     files = [str(path) for path in written.files]
     verdict = nothing_left(num_samples) if written.ess_fraction is None else None
     if as_json:
         record = {
             "files": files,
             "num_samples": num_samples,
+            "num_levels": anneal,
+            "num_written": resample or num_samples,
             "num_rejected": written.num_rejected,
             "ess_fraction": written.ess_fraction,
             "seed": seed,
@@ -70,19 +99,36 @@ def sample(
         typer.echo(f"warning: {warning}", err=True)
 
 
+def _drawn(
+    generator: BoltzmannGenerator,
+    num_samples: int,
+    seed: int,
+    num_levels: int | None,
+    temperature_kelvin: float | None,
+) -> Ensemble:
+    target = None
+    if temperature_kelvin is not None:
+        target = generator.target.at_temperature(temperature_kelvin)
+    annealing = None if num_levels is None else AnnealingConfig(num_levels=num_levels)
+    return generator.sample(num_samples, seed, annealing=annealing, target=target)
+
+
 def _write(
-    generator: BoltzmannGenerator, output: Path, num_samples: int, seed: int, *, overwrite: bool
+    ensemble: Ensemble, output: Path, resample: int | None, seed: int, *, overwrite: bool
 ) -> WrittenSamples:
-    """Draw samples into files: at once, or part by part where they are many."""
-    if num_samples > MOST_IN_MEMORY:
-        with Progress("sample", total=num_samples, unit="sample") as display:
-            return sample_into_file(
-                generator, output, num_samples, seed, display.update, overwrite=overwrite
-            )
-    ensemble = generator.sample(num_samples, seed)
+    kept = ensemble.resampled(resample, seed) if resample and ensemble.has_weight else ensemble
     return WrittenSamples(
-        ensemble.save(output, overwrite=overwrite),
-        num_samples,
+        kept.save(output, overwrite=overwrite),
+        len(ensemble),
         ensemble.num_rejected,
         ensemble.ess_fraction if ensemble.has_weight else None,
     )
+
+
+def _write_parts(
+    generator: BoltzmannGenerator, output: Path, num_samples: int, seed: int, *, overwrite: bool
+) -> WrittenSamples:
+    with Progress("sample", total=num_samples, unit="sample") as display:
+        return sample_into_file(
+            generator, output, num_samples, seed, display.update, overwrite=overwrite
+        )

@@ -91,8 +91,8 @@ class Annealed:
             impossible at the start.
         log_start: Log density of the path's start at ``z``, ``(samples,)`` [nats].
         log_end: Log density of its end at ``z``, ``(samples,)`` [nats].
-        acceptance: Share of accepted moves, ``(levels,)`` float64.
-        num_clashes: Proposals that were impossible and therefore rejected, all levels together.
+        accepted: Which moves were, ``(samples, levels)`` bool.
+        clashed: Which were rejected because the proposal was impossible, likewise.
         ancestors: From which sample at the start each one descends, ``(samples,)`` int64;
             ``0 ... samples - 1`` unless they were resampled.
         num_gradients: Gradients of each of the two densities.
@@ -102,10 +102,15 @@ class Annealed:
     log_weights: Tensor
     log_start: Tensor
     log_end: Tensor
-    acceptance: Tensor
-    num_clashes: Tensor
+    accepted: Tensor
+    clashed: Tensor
     ancestors: Tensor
     num_gradients: int
+
+    @property
+    def acceptance(self) -> Tensor:
+        """Share of accepted moves, ``(levels,)`` float64."""
+        return self.accepted.double().mean(0)
 
 
 def anneal(
@@ -151,8 +156,7 @@ def _through_levels(
     """Do what `anneal` does to samples that were checked; never waits for the device."""
     log_weights = torch.zeros_like(point.log_end, dtype=torch.float64)
     ancestors = torch.arange(len(log_weights), device=log_weights.device)
-    acceptance, clashes = [], []
-    previous = 0.0
+    accepted, clashed, previous = [], [], 0.0
     for fraction, step_size in zip(schedule.fractions, schedule.step_sizes, strict=True):
         log_weights = log_weights + (fraction - previous) * _log_ratio(point)
         if resample_below > 0:
@@ -160,16 +164,16 @@ def _through_levels(
             point, ancestors = point.take(chosen), ancestors[chosen]
         move = bridge.move(point, fraction, step_size, schedule.num_leapfrog, generator)
         point = move.point
-        acceptance.append(move.accepted.double().mean())
-        clashes.append(move.clashed.sum())
+        accepted.append(move.accepted)
+        clashed.append(move.clashed)
         previous = fraction
     return Annealed(
         z=point.z,
         log_weights=log_weights,
         log_start=point.log_start,
         log_end=point.log_end,
-        acceptance=torch.stack(acceptance),
-        num_clashes=torch.stack(clashes).sum(),
+        accepted=torch.stack(accepted, dim=1),
+        clashed=torch.stack(clashed, dim=1),
         ancestors=ancestors,
         num_gradients=len(log_weights) * (1 + schedule.num_levels * schedule.num_leapfrog),
     )
@@ -208,7 +212,7 @@ def tune_schedule(
     if not 0 < min_ess_fraction < 1:
         raise InputError(
             "min_ess_fraction", expected="in (0, 1)", got=min_ess_fraction,
-            remedy="0.95 gives some 20 levels",
+            remedy="0.99 gives some 10 levels",
         )  # fmt: skip
     _require_points(bridge, z)
     point = bridge.evaluate(z)

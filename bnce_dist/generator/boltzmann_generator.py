@@ -25,6 +25,7 @@ from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.room import require_memory
 from bnce_dist.data.torch_file import write_torch
+from bnce_dist.generator.annealing import Annealer, AnnealingConfig
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.evaluation import evaluate_samples, log_num_images, molecule_log_weights
@@ -41,6 +42,8 @@ _KIND = "generator"
 BATCH = 1000
 """Samples that are drawn at once, from noise of their own."""
 _EXACT_BATCH = 50
+Evaluate = Callable[[Tensor, int], dict[str, Tensor]]
+"""From model-space samples and their batch's index to what `evaluate_samples` returns."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,28 @@ class BoltzmannGenerator:
         """The molecule."""
         return self.target.molecule
 
-    @property
-    def correction(self) -> Estimate | None:
-        """What the learned density's ``delta_f`` lacks, as the run measured it, if it did."""
-        value, stderr = (self.metrics.get(f"correction_{x}kT") for x in ("", "stderr_"))
+    def correction(self, *, annealed: bool = False) -> Estimate | None:
+        """Return what the learned density's ``delta_f`` lacks, as the run measured it, if it did.
+
+        Args:
+            annealed: Whether of annealed weights; a run that did not anneal does not know those.
+        """
+        run_annealed = "annealing_num_levels" in self.metrics
+        if annealed and not run_annealed:
+            return None
+        which = "one_step_" if run_annealed and not annealed else ""
+        value, stderr = (self.metrics.get(f"correction_{which}{x}kT") for x in ("", "stderr_"))
         return None if value is None or stderr is None else Estimate(value, stderr)
 
     def sample(
-        self, num_samples: int, seed: int = 0, *, num_exact: int = 0, progress: bool = True
+        self,
+        num_samples: int,
+        seed: int = 0,
+        *,
+        num_exact: int = 0,
+        annealing: AnnealingConfig | None = None,
+        target: Target | None = None,
+        progress: bool = True,
     ) -> Ensemble:
         """Draw weighted conformations.
 
@@ -82,10 +99,14 @@ class BoltzmannGenerator:
             seed: Of the noise.
             num_exact: How many of them get an exact density as well, which is slow: a fifth are the
                 heaviest of each side of the state, the others the first.
+            annealing: How to anneal them from the learned density to the target; by default they
+                are weighted in one step.
+            target: What to weight them to, if not the distribution the models were trained for:
+                another temperature, say (``generator.target.at_temperature(350)``).
             progress: Whether to show how far it is.
 
-        Raises: InputError: not a positive number, more exact densities than samples, or the models
-            give numbers that are not finite.
+        Raises: InputError: not a positive number, more exact densities than samples, the models
+            give numbers that are not finite, or the target is out of their reach.
         """
         if num_samples < 1:
             raise InputError(
@@ -102,36 +123,28 @@ class BoltzmannGenerator:
             2 * num_samples * 8 * (3 * self.molecule.num_atoms + 3),
             "draw fewer, or draw them into a file by `bnce sample`",
         )
+        if annealing is not None and not annealing.enabled:
+            annealing = None
+        evaluate = self._evaluation(target or self.target, annealing, seed)
         with Progress("sample", total=num_samples, unit="sample", shown=progress) as display:
-            drawn = self.draw(num_samples, seed, show=display.update)
-        log_det = drawn.pop("log_det_decode")
-        ensemble = Ensemble(self.target, correction=self.correction, **drawn)
-        return self._with_exact(ensemble, log_det, seed, num_exact) if num_exact else ensemble
+            drawn = self._drawn(num_samples, seed, evaluate, show=display.update)
+        known = self.correction(annealed=annealing is not None) if target is None else None
+        log_density_z = drawn.pop("start").astype(np.float64)
+        ensemble = Ensemble(target or self.target, correction=known, **drawn)
+        return self._with_exact(ensemble, log_density_z, seed, num_exact) if num_exact else ensemble
 
-    def draw(
-        self,
-        num_samples: int,
-        seed: int,
-        *,
-        first: int = 0,
-        show: Callable[[int], None] = lambda done: None,
-    ) -> dict[str, Any]:
+    def draw(self, num_samples: int, seed: int, *, first: int = 0) -> dict[str, Any]:
         """Return some of the samples of `sample` as arrays under the names of an `Ensemble`.
 
         Args:
             num_samples: How many.
             seed: Of the noise.
             first: Place of the first one among all, a multiple of ``BATCH``.
-            show: Called with the number of samples drawn.
-
-        Returns: ``log_det_decode``, ``(samples,)`` [nats], besides.
         """
-        batches = []
-        for start in range(first, first + num_samples, BATCH):
-            size = min(BATCH, first + num_samples - start)
-            batches.append(self._sample_batch(self._prior(size, seed, start // BATCH)))
-            show(start + size - first)
-        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        evaluate = self._evaluation(self.target, None, seed)
+        drawn = self._drawn(num_samples, seed, evaluate, first=first)
+        del drawn["start"]
+        return drawn
 
     def log_density(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
         """Return the emulator's normalised log density, modulo rigid motion.
@@ -179,7 +192,7 @@ class BoltzmannGenerator:
             log_density,
             potential,
             weights,
-            correction=self.correction,
+            correction=self.correction(),
         )
 
     def log_weights(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
@@ -280,24 +293,41 @@ class BoltzmannGenerator:
     def _prior(self, size: int, seed: int, index: int) -> Tensor:
         return self.emulator.path.sample_prior(size, generator(seed, "sample", index))
 
-    def _sample_batch(self, z_prior: Tensor) -> dict[str, FloatArray]:
-        """Return the arrays of an `Ensemble`, and ``log_det_decode``."""
-        z = self.emulator.transport(z_prior)
-        arrays = {
-            name: array.numpy()
-            for name, array in evaluate_samples(
-                self.target, self.emulator.coordinates, z, self.density.log_density_z(z)
-            ).items()
-        }
-        kept = {n: arrays[n] for n in ("positions_nm", "log_density", "reduced_potential")}
-        weights = molecule_log_weights(
-            arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
-        )
-        return kept | {"log_weights": weights, "log_det_decode": arrays["log_det_decode"]}
+    def _drawn(
+        self,
+        num_samples: int,
+        seed: int,
+        evaluate: Evaluate,
+        *,
+        first: int = 0,
+        show: Callable[[int], None] = lambda done: None,
+    ) -> dict[str, Any]:
+        """Return the arrays of an `Ensemble`, and the learned log density of the ``start``."""
+        batches = []
+        for start in range(first, first + num_samples, BATCH):
+            size, index = min(BATCH, first + num_samples - start), start // BATCH
+            z = self.emulator.transport(self._prior(size, seed, index))
+            batches.append(_weighted(evaluate(z, index)) | {"start": self._start(z)})
+            show(start + size - first)
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+    def _start(self, z: Tensor) -> FloatArray:
+        return self.density.log_density_z(z).numpy()
+
+    def _evaluation(self, target: Target, annealing: AnnealingConfig | None, seed: int) -> Evaluate:
+        """Return what evaluates, or anneals, the samples ``z`` of a batch, given its index."""
+        if annealing is None:
+            return lambda z, _: evaluate_samples(
+                target, self.emulator.coordinates, z, self.density.log_density_z(z)
+            )
+        annealer = Annealer.of(self.emulator, self.density, target)
+        schedule = annealer.tune(annealing, seed, "annealing")
+        return lambda z, index: annealer.anneal(z, schedule, generator(seed, "anneal", index))
 
     def _with_exact(
-        self, ensemble: Ensemble, log_det: FloatArray, seed: int, num_exact: int
+        self, ensemble: Ensemble, log_density_z: FloatArray, seed: int, num_exact: int
     ) -> Ensemble:
+        """Replace the learned density of the start, ``(samples,)``, by the exact one in some."""
         num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 5
         rows = select_for_exact(
             ensemble.log_weights,
@@ -315,10 +345,10 @@ class BoltzmannGenerator:
             log_density = [
                 self.emulator.transport_with_log_density(prior[part])[1].double() for part in parts
             ]
-            exact[mine] = torch.cat(log_density).numpy() - log_det[mine]
+            exact[mine] = torch.cat(log_density).numpy()
         learned = ensemble.log_weights
-        # The potential is in the learned weight; what has none has none by any density.
-        weights = np.where(np.isneginf(learned), learned, learned + ensemble.log_density - exact)
+        # All else is in the learned weight; what has none has none by any density.
+        weights = np.where(np.isneginf(learned), learned, learned + log_density_z - exact)
         weights[np.isnan(exact)] = np.nan
         return replace(ensemble, log_weights_exact=weights, num_random=num_random)
 
@@ -326,6 +356,18 @@ class BoltzmannGenerator:
         positions = torch.as_tensor(positions_nm, dtype=torch.float64).detach().cpu()
         require_molecules(self.molecule, positions)
         return relabel_hydrogens(self.molecule, positions)
+
+
+def _weighted(evaluated: Mapping[str, Tensor]) -> dict[str, FloatArray]:
+    """Return the arrays of an `Ensemble`; weights of annealed samples are known already."""
+    arrays = {name: array.numpy() for name, array in evaluated.items()}
+    kept = {name: arrays[name] for name in ("positions_nm", "log_density", "reduced_potential")}
+    weights = arrays.get("log_weights")
+    if weights is None:
+        weights = molecule_log_weights(
+            arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
+        )
+    return kept | {"log_weights": weights}
 
 
 FOLDER = Path(__file__).parents[1] / "models"

@@ -18,6 +18,8 @@ from bnce_dist.core.free_energy import (
     stratified_log_weights,
     with_correction,
 )
+from bnce_dist.core.random import generator
+from bnce_dist.core.resampling import systematic_resampling
 from bnce_dist.core.weights import Weights
 from bnce_dist.generator.ensemble_file import write_ensemble
 from bnce_dist.generator.metrics import FloatArray, evidence, weight_diagnostics
@@ -32,10 +34,10 @@ class Ensemble:
     Args:
         target: The distribution.
         positions_nm: ``(samples, atoms, 3)`` [nm].
-        log_density: Of the distribution they were drawn from, ``(samples,)`` [nats].
+        log_density: Of the emulator, ``(samples,)`` [nats].
         reduced_potential: ``(samples,)`` [kT]; infinite where the sample is no molecule.
         log_weights: By that density, unnormalised, ``(samples,)`` [nats]; ``-inf`` for a broken or
-            mirrored sample.
+            mirrored sample. ``-reduced_potential - log_density`` unless samples were annealed.
         log_weights_exact: By the exact density, ``(samples,)`` [nats]; NaN where it was not
             computed; absent if nowhere.
         num_random: How many of the first samples have one whatever they weigh.
@@ -160,6 +162,29 @@ class Ensemble:
     def verdict(self) -> Verdict:
         """Whether the free energy of the target's state can be trusted."""
         return judge(self.diagnostics()) if self.has_weight else nothing_left(len(self))
+
+    def resampled(self, num_samples: int, seed: int = 0) -> "Ensemble":
+        """Return conformations drawn by their weights, all of which weigh the same afterwards.
+
+        Those of a large weight come several times: a trajectory that viewers may show, in which
+        every state has its share. For averages the weighted samples are better.
+
+        Args:
+            num_samples: How many.
+            seed: Of the draw.
+
+        Raises: InputError: not a positive number, or no sample has any weight.
+        """
+        chosen = systematic_resampling(
+            torch.from_numpy(self.weights.log_weights), num_samples, generator(seed, "resample")
+        ).numpy()
+        return Ensemble(
+            self.target,
+            self.positions_nm[chosen],
+            self.log_density[chosen],
+            self.reduced_potential[chosen],
+            np.zeros(num_samples),
+        )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write everything to files and return their paths; see `write_ensemble`.

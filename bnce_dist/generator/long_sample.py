@@ -114,8 +114,7 @@ def parts_folder(path: Path) -> Path:
 def _part(
     generator: BoltzmannGenerator, first: int, num_samples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    drawn = generator.draw(num_samples, seed, first=first)
-    arrays = {name: array for name, array in drawn.items() if name in _UNITS}
+    arrays = generator.draw(num_samples, seed, first=first)
     positions, molecule = torch.from_numpy(arrays["positions_nm"]), generator.molecule
     torsions = {"phi": molecule.phi, "psi": molecule.psi}
     return arrays | {name: dihedral(positions, atoms).numpy() for name, atoms in torsions.items()}

@@ -26,6 +26,7 @@ from bnce_dist.core.free_energy import (
 from bnce_dist.core.metrics import torus_wasserstein_2, wasserstein_2
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights
+from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.evaluation import molecule_log_weights
 
 
@@ -48,6 +49,7 @@ class EvaluateConfig(Section):
     """Share of the largest weights that is clipped."""
     num_bootstrap: Annotated[int, Field(ge=20)] = 500
     """Bootstrap resamples."""
+    annealing: AnnealingConfig = AnnealingConfig()
 
     @model_validator(mode="after")
     def _check_counts(self) -> "EvaluateConfig":

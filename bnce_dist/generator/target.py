@@ -1,6 +1,7 @@
 """The Boltzmann distribution of a run, built once and sent to every worker."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.potentials.force_field import ForceField, build_system
+from bnce_dist.chem.potentials.force_field import ForceField, build_system, require_temperature
 from bnce_dist.config.section import (
     Angle,
     Names,
@@ -93,6 +94,24 @@ class Target:
         """
         force_field = self.force_field.astype(torch.float32)
         return force_field.compiled(num_chains) if compiled else force_field
+
+    def at_temperature(self, temperature_kelvin: float) -> "Target":
+        """Return the same molecule and force field at another temperature.
+
+        Raises: InputError: it is not positive.
+        """
+        force_field = copy.copy(self.force_field)
+        force_field.temperature_kelvin = require_temperature(temperature_kelvin)
+        return replace(self, force_field=force_field)
+
+    def with_force_field(self, *files: str) -> "Target":
+        """Return the same molecule and temperature under another force field of OpenMM's.
+
+        Raises: InputError: a file is unknown or has no parameters for the molecule.
+        """
+        system = build_system(self.molecule, files)
+        temperature_kelvin = self.force_field.temperature_kelvin
+        return replace(self, force_field=ForceField.from_system(system, temperature_kelvin))
 
     def in_state(self, phi: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return which values of phi [rad] are in the state."""

@@ -15,6 +15,7 @@ from bnce_dist.chem.validation import exchangeable_hydrogens
 from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator as noise
+from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.ensemble import Ensemble
 
@@ -52,6 +53,53 @@ def test_samples_know_the_density_of_their_positions(
     np.testing.assert_allclose(
         generator.log_weights(torch.from_numpy(positions)), log_weights[usable][:50], atol=1e-3
     )
+
+
+def test_annealed_samples_weigh_more_evenly_and_are_reproducible(
+    generator: BoltzmannGenerator, ensemble: Ensemble
+) -> None:
+    annealing = AnnealingConfig(num_levels=4, num_pilot=50)
+    annealed = generator.sample(1100, seed=3, annealing=annealing, progress=False)
+    assert annealed.ess_fraction > 1.5 * ensemble.ess_fraction
+    again = generator.sample(1001, seed=3, annealing=annealing, progress=False)
+    np.testing.assert_array_equal(again.log_weights[:1000], annealed.log_weights[:1000])
+    usable = np.isfinite(annealed.log_weights)
+    positions = annealed.positions_nm[usable][:20]
+    np.testing.assert_allclose(
+        generator.reduced_potential(positions), annealed.reduced_potential[usable][:20], atol=1e-4
+    )
+    np.testing.assert_allclose(
+        generator.log_density(positions), annealed.log_density[usable][:20], atol=1e-3
+    )
+
+
+def test_one_level_of_annealing_weights_as_one_step_does(
+    generator: BoltzmannGenerator, ensemble: Ensemble
+) -> None:
+    """The moves come after the weights; the target may be hotter than the training."""
+    hot = generator.target.at_temperature(400.0)
+    assert generator.target.force_field.temperature_kelvin == 300.0
+    annealing = AnnealingConfig(num_levels=1, num_pilot=50)
+    one_step = generator.sample(100, seed=3, target=hot, progress=False)
+    annealed = generator.sample(100, seed=3, target=hot, annealing=annealing, progress=False)
+    usable = np.isfinite(one_step.log_weights)
+    np.testing.assert_array_equal(usable, np.isfinite(annealed.log_weights))
+    reduced = one_step.log_weights[usable]
+    likely = reduced > reduced.max() - 50  # Of float32 sums; clashes are of 1e10 kT.
+    difference = (annealed.log_weights - one_step.log_weights)[usable][likely]
+    assert np.abs(difference).max() < 0.01
+    expected = ensemble.reduced_potential[:100][usable] * 300 / 400
+    np.testing.assert_allclose(one_step.reduced_potential[usable], expected)
+
+
+def test_resampled_conformations_come_in_their_shares(ensemble: Ensemble) -> None:
+    resampled = ensemble.resampled(500)
+    expected = 500 * ensemble.weights.normalised
+    for row in np.argsort(-expected)[:5]:
+        copies = (resampled.reduced_potential == ensemble.reduced_potential[row]).sum()
+        assert abs(copies - expected[row]) < 1
+    assert len(resampled) == 500
+    assert (resampled.log_weights == 0).all()
 
 
 def test_mirror_images_have_no_weight(generator: BoltzmannGenerator, ensemble: Ensemble) -> None:

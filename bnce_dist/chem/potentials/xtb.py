@@ -46,8 +46,7 @@ class XTBPotential:
         self.molecule = molecule
         self.num_atoms = molecule.num_atoms
         self.temperature_kelvin = require_temperature(temperature_kelvin)
-        kt_kj_mol = BOLTZMANN_KJ_MOL_KELVIN * self.temperature_kelvin
-        self._kt_per_hartree = _HARTREE_KJ_MOL / kt_kj_mol
+        self._kt_kj_mol = BOLTZMANN_KJ_MOL_KELVIN * self.temperature_kelvin
         numbers = [app.Element.getBySymbol(symbol).atomic_number for symbol in molecule.elements]
         self._calculator = Calculator(
             "GFN2-xTB",
@@ -56,7 +55,7 @@ class XTBPotential:
             charge=sum(molecule.formal_charges),
         )
         self._calculator.add("gbsa-solvation", "water")
-        self._calculator.set("temperature", 1 / self._kt_per_hartree)
+        self._calculator.set("temperature", self._kt_kj_mol / _HARTREE_KJ_MOL)
         self._calculator.set("verbosity", 0)
 
     def __reduce__(self) -> tuple[type["XTBPotential"], tuple[Molecule, float]]:
@@ -75,16 +74,38 @@ class XTBPotential:
         Returns: ``(batch,)`` float64 [kT].
         Raises: InputError: wrong shape, or a position that is not finite.
         """
+        return self.energy_and_forces_kj_mol(positions_nm)[0] / self._kt_kj_mol
+
+    def energy_and_forces_kj_mol(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energies and forces of conformations.
+
+        Args:
+            positions_nm: ``(batch, atoms, 3)`` [nm].
+
+        Returns: Float64 energies ``(batch,)`` [kJ/mol], ``inf`` as in `reduced_potential`, and
+            forces ``(batch, atoms, 3)`` [kJ/mol/nm], zero there.
+        Raises: InputError: wrong shape, or a position that is not finite.
+        """
         require_positions(positions_nm, self.num_atoms)
         conformations = positions_nm.detach().cpu().double().numpy() / _BOHR_NM
-        energies = [self._energy_hartree(conformation) for conformation in conformations]
-        return torch.tensor(energies, dtype=torch.float64) * self._kt_per_hartree
+        energies = np.empty(len(conformations))
+        gradients = np.empty(conformations.shape)
+        for index, conformation in enumerate(conformations):
+            energies[index], gradients[index] = self._single_point(conformation)
+        return (
+            torch.from_numpy(energies * _HARTREE_KJ_MOL),
+            torch.from_numpy(-gradients * (_HARTREE_KJ_MOL / _BOHR_NM)),
+        )
 
-    def _energy_hartree(self, positions_bohr: NDArray[np.float64]) -> float:
+    def _single_point(
+        self, positions_bohr: NDArray[np.float64]
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Return energy [hartree] and gradient [hartree/bohr], which tblite gives in one go."""
         from tblite.exceptions import TBLiteRuntimeError
 
         try:
             self._calculator.update(positions=positions_bohr)
-            return float(self._calculator.singlepoint().get("energy"))
+            result = self._calculator.singlepoint()
         except TBLiteRuntimeError:
-            return float("inf")
+            return float("inf"), np.zeros_like(positions_bohr)
+        return float(result.get("energy")), result.get("gradient")

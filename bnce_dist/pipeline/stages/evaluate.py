@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bnce_dist.chem.coordinates import WhitenedInternal
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
@@ -15,6 +16,7 @@ from bnce_dist.generator.evaluation import evaluate_samples, molecule_log_weight
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.stages.annealing import anneal_held_out
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
 
@@ -42,7 +44,10 @@ _EXACT_UNITS = {
 
 
 def run(context: StageContext) -> None:
-    """Leave the data sets ``held_out`` and ``evaluated``, sample for sample, and ``exact``."""
+    """Leave ``held_out``, ``evaluated`` and ``annealed``, sample for sample, and ``exact``.
+
+    Samples of Cartesian models are not annealed.
+    """
     config = context.config.evaluate
     emulator_path = context.inputs["train_emulator"] / "emulator.pt"
     held_out = context.executor.map_shards(
@@ -70,6 +75,9 @@ def run(context: StageContext) -> None:
         metadata=context.metadata(_EVALUATION_UNITS),
         label="evaluate",
     )
+    is_internal = isinstance(Emulator.load(emulator_path).coordinates, WhitenedInternal)
+    if config.annealing.enabled and is_internal:
+        anneal_held_out(context, held_out)
     rows = rows_for_exact(evaluated, context.target, config)
     context.executor.map_shards(
         partial(

@@ -53,6 +53,21 @@ def test_single_points_clashes_and_what_comes_after_them(
     np.testing.assert_allclose(energies[[0, 3]], in_kT, rtol=0, atol=1e-3)
 
 
+def test_forces_are_the_slope_of_the_energy(molecule: Molecule, potential: XTBPotential) -> None:
+    rng = np.random.default_rng(1)
+    start = molecule.positions_nm + rng.normal(scale=0.003, size=molecule.positions_nm.shape)
+    direction = rng.normal(size=start.shape)
+    step = 1e-5
+    coincident = start.copy()
+    coincident[5] = coincident[4]
+    batch = np.stack([start, start + step * direction, start - step * direction, coincident])
+    energies, forces = potential.energy_and_forces_kj_mol(torch.from_numpy(batch))
+    slope = float(energies[1] - energies[2]) / (2 * step)
+    assert -(forces[0].numpy() * direction).sum() == pytest.approx(slope, rel=1e-3)
+    assert energies[3].isposinf()
+    assert (forces[3] == 0).all()
+
+
 def test_it_travels_to_workers(molecule: Molecule, potential: XTBPotential) -> None:
     batch = torch.from_numpy(molecule.positions_nm)[None]
     copy = pickle.loads(pickle.dumps(potential))

@@ -1,0 +1,122 @@
+"""Anneal held-out samples from the learned density to the target, on the pool of actors."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bnce_dist.core.annealing import AnnealingSchedule
+from bnce_dist.core.random import generator
+from bnce_dist.data.atomic import read_json, write_json
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.generator.annealing import Annealer, AnnealingConfig
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.stages.context import StageContext
+
+SCHEDULE_FILE = "annealing.json"
+_UNITS = {
+    "z": "1",
+    "positions_nm": "nm",
+    "phi": "rad",
+    "psi": "rad",
+    "reduced_potential": "kT",
+    "log_density": "nat",
+    "log_det_decode": "nat",
+    "log_weights": "nat",
+    "valid": "1",
+    "native_chirality": "1",
+    "mirrored": "1",
+    "accepted": "1",
+    "clashed": "1",
+    "cpu_seconds": "s",
+}
+
+
+def anneal_held_out(context: StageContext, held_out: ShardedDataset) -> ShardedDataset:
+    """Leave the data set ``annealed``, sample for sample, and the schedule beside it."""
+    make_annealer = partial(
+        load_annealer,
+        target=context.target,
+        emulator_path=context.inputs["train_emulator"] / "emulator.pt",
+        density_path=context.inputs["train_energy"] / "energy.pt",
+        compiled=context.config.cluster.compile_force_field,
+    )
+    return context.executor.map_shards(
+        partial(
+            AnnealingWorker,
+            make_annealer,
+            schedule=_schedule(context, make_annealer),
+            samples_folder=held_out.folder,
+            seed=context.config.seed,
+        ),
+        len(held_out),
+        context.folder / "annealed",
+        metadata=context.metadata(_UNITS),
+        label="anneal",
+    )
+
+
+def load_annealer(
+    target: Target, emulator_path: Path, density_path: Path, compiled: bool
+) -> Annealer:
+    """Return what anneals samples, from the files of the models."""
+    identity = target.molecule.identity
+    emulator = Emulator.load(emulator_path, molecule_identity=identity)
+    density = LearnedDensity.load(density_path, molecule_identity=identity)
+    return Annealer.of(emulator, density, target, compiled=compiled)
+
+
+class AnnealingWorker:
+    """Anneals shards of model-space samples.
+
+    Args:
+        make_annealer: Loads the models.
+        schedule: Levels and step sizes, the same for every shard.
+        samples_folder: Data set with ``z``.
+        seed: Of the run; with the index of a shard it decides the moves.
+    """
+
+    def __init__(
+        self,
+        make_annealer: "partial[Annealer]",
+        *,
+        schedule: AnnealingSchedule,
+        samples_folder: Path,
+        seed: int,
+    ) -> None:
+        self.annealer, self.schedule, self.seed = make_annealer(), schedule, seed
+        self.samples = ShardedDataset.open(samples_folder)
+
+    def __call__(self, index: int) -> Mapping[str, np.ndarray]:
+        """Return everything about one shard's samples where they arrived."""
+        z = torch.from_numpy(self.samples.read(index, ["z"])["z"])
+        started = time.process_time()
+        arrays = dict(self.annealer.anneal(z, self.schedule, generator(self.seed, "anneal", index)))
+        cpu_seconds = (time.process_time() - started) / len(z)
+        arrays["positions_nm"] = arrays["positions_nm"].float()
+        arrays["cpu_seconds"] = torch.full((len(z),), cpu_seconds, dtype=torch.float64)
+        return {name: array.numpy() for name, array in arrays.items()}
+
+
+def _schedule(context: StageContext, make_annealer: "partial[Annealer]") -> AnnealingSchedule:
+    """Return the schedule of an interrupted call, or find it."""
+    path = context.folder / SCHEDULE_FILE
+    if not path.exists():
+        tune = partial(_tuned, make_annealer, context.config.seed)
+        (schedule,) = context.executor.map(
+            tune, [context.config.evaluate.annealing], label="tune annealing"
+        )
+        write_json(path, dataclasses.asdict(schedule))
+    return AnnealingSchedule(**read_json(path))
+
+
+def _tuned(
+    make_annealer: "partial[Annealer]", seed: int, config: AnnealingConfig
+) -> AnnealingSchedule:
+    return make_annealer().tune(config, seed, "annealing")
