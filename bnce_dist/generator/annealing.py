@@ -91,8 +91,6 @@ class Annealer:
         Args:
             config: What is asked of it.
             key: Of the random stream.
-
-        Raises: InputError: the target is out of the samples' reach.
         """
         z_prior = self.emulator.path.sample_prior(config.num_pilot, generator(*key, "pilot"))
         return tune_schedule(

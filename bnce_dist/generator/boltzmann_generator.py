@@ -106,7 +106,7 @@ class BoltzmannGenerator:
             progress: Whether to show how far it is.
 
         Raises: InputError: not a positive number, more exact densities than samples, the models
-            give numbers that are not finite, or the target is out of their reach.
+            give numbers that are not finite, or annealing in Cartesian coordinates.
         """
         if num_samples < 1:
             raise InputError(

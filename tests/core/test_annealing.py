@@ -11,6 +11,7 @@ from scipy.special import i0, logsumexp
 from torch import Tensor
 
 from bnce_dist.core.annealing import (
+    MAX_LEVELS,
     AnnealingSchedule,
     anneal,
     log_mean_weight,
@@ -291,12 +292,8 @@ def test_bad_input_is_one_clear_line():
         log_mean_weight([0.0, 1.0], [4, 4])
 
 
-def test_a_target_out_of_reach_is_refused():
+def test_a_target_out_of_reach_costs_a_bounded_number_of_levels():
     spike = with_gradient(lambda z: -0.5e9 * (z[:, 0] - 3).square())
-    with pytest.raises(InputError, match="within reach of 300 levels"):
-        tune_schedule(
-            Bridge(BRIDGE.start, spike, SPACE),
-            prior(200, "far"),
-            generator(0),
-            min_ess_fraction=0.9,
-        )
+    bridge = Bridge(BRIDGE.start, spike, SPACE)
+    schedule = tune_schedule(bridge, prior(50, "far"), generator(0), num_leapfrog=1)
+    assert schedule.num_levels <= MAX_LEVELS + 1
