@@ -111,7 +111,7 @@ def select_for_exact(
     Returns: Rows, sorted and distinct.
     Raises: InputError: more random samples than there are, a NaN, or shapes that differ.
     """
-    weights, inside = _checked(log_weights, in_state)
+    weights, inside = _checked_shapes(log_weights, in_state)
     if not 0 <= num_random <= len(weights) or num_heavy < 0:
         raise InputError(
             "samples with an exact density",
@@ -243,9 +243,7 @@ def _split(
     return one, other
 
 
-def _checked(
-    log_weights: ArrayLike, in_state: ArrayLike, num_bootstrap: int = 2
-) -> tuple[FloatArray, BoolArray]:
+def _checked_shapes(log_weights: ArrayLike, in_state: ArrayLike) -> tuple[FloatArray, BoolArray]:
     weights, inside = np.asarray(log_weights, dtype=np.float64), np.asarray(in_state)
     num_bad = int((np.isnan(weights) | np.isposinf(weights)).sum())
     if weights.ndim != 1 or num_bad:
@@ -262,6 +260,13 @@ def _checked(
             got=f"{inside.dtype} of shape {inside.shape}",
             remedy="compare the samples' order parameter with the state's bounds",
         )
+    return weights, inside
+
+
+def _checked(
+    log_weights: ArrayLike, in_state: ArrayLike, num_bootstrap: int = 2
+) -> tuple[FloatArray, BoolArray]:
+    weights, inside = _checked_shapes(log_weights, in_state)
     if num_bootstrap < 2:
         raise InputError(
             "num_bootstrap", expected="at least 2", got=num_bootstrap, remedy="200 is enough"

@@ -12,6 +12,7 @@ from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.generator.architectures import EnergyConfig, build_energy_model
 from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.pipeline.stages.evaluate import Evaluator, rows_for_exact
 
@@ -55,19 +56,26 @@ def test_mirror_images_are_mapped_and_broken_molecules_are_kept_without_weight(
     np.testing.assert_allclose(evaluated["log_density"], of_image + math.log(2), atol=1e-4)
 
 
-def test_exact_likelihoods_go_to_the_first_samples_and_to_the_largest_weights(
-    tmp_path: Path,
+def test_exact_likelihoods_go_to_the_first_samples_and_to_the_heaviest_of_each_side(
+    target: Target, tmp_path: Path
 ) -> None:
-    native = np.ones(8, dtype=bool)
-    native[7] = False
+    num_samples = 200
+    native = np.arange(num_samples) != 198
+    in_state = np.arange(num_samples) % 4 == 0
     arrays = {
-        "reduced_potential": np.array([0.0, 5.0, 1.0, 0.0, np.inf, 0.0, 2.0, 0.0]),
-        "log_density": np.array([-4.0, 0.0, 0.0, -1.0, -50.0, -3.0, 0.0, -90.0]),
+        "reduced_potential": np.where(np.arange(num_samples) == 196, np.inf, 0.0),
+        # The later, the heavier.
+        "log_density": -np.arange(num_samples, dtype=float),
         "native_chirality": native,
+        "phi": np.where(in_state, 1.0, -1.0),
     }
     metadata = DatasetMetadata("any", dict.fromkeys(arrays, "1"))
     write_shard(tmp_path, 0, arrays, metadata)
     evaluated = ShardedDataset.finish(tmp_path, 1, metadata)
-    # Log weights 4, -5, -1, 1, -inf, 3, -2, -inf: the top three are 0, 5 and 3.
-    assert rows_for_exact(evaluated, 2, 3).tolist() == [0, 1, 3, 5]
-    assert rows_for_exact(evaluated, 2, 0).tolist() == [0, 1]
+    config = EvaluateConfig(num_samples=num_samples, num_exact=20, num_exact_top=24)
+    rows = rows_for_exact(evaluated, target, config)
+    inside = np.arange(192, 144, -4)[:12]
+    outside = [row for row in range(199, 0, -1) if row % 4 and row != 198][:12]
+    assert rows.tolist() == sorted([*range(20), *inside.tolist(), *outside])
+    few = rows_for_exact(evaluated, target, config.model_copy(update={"num_exact_top": 0}))
+    assert len(few) == 20 + 2 * 10
