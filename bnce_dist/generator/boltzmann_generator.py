@@ -291,7 +291,8 @@ class BoltzmannGenerator:
             )
 
     def _prior(self, size: int, seed: int, index: int) -> Tensor:
-        return self.emulator.path.sample_prior(size, generator(seed, "sample", index))
+        # Always a whole batch: what is drawn of it must not depend on how much is used.
+        return self.emulator.path.sample_prior(BATCH, generator(seed, "sample", index))[:size]
 
     def _drawn(
         self,
