@@ -34,22 +34,34 @@ def page() -> str:
 
 def _run(command: str, run: Section) -> Iterator[str]:
     yield f"## `{command}`\n\n{type(run).__doc__}\n"
-    own = {name: value for name, value in run if not isinstance(value, Section)}
-    yield _table(own, _properties(run))
-    for name, section in run:
-        if isinstance(section, Section):
-            yield f"### `{name}`\n\n{type(section).__doc__}\n"
-            yield _section(command, name, section)
+    yield _table(_own(run), _properties(run))
+    for name, section in _sections(run).items():
+        yield f"### `{name}`\n\n{type(section).__doc__}\n"
+        yield _section(command, name, section)
+
+
+def _own(section: Section) -> dict[str, Any]:
+    """Return a section's settings that are not sections themselves."""
+    return {name: value for name, value in section if not isinstance(value, Section)}
+
+
+def _sections(section: Section, prefix: str = "") -> dict[str, Section]:
+    """Return the sections in a section, and those in them, by their dotted names."""
+    found: dict[str, Section] = {}
+    for name, value in section:
+        if isinstance(value, Section):
+            found |= {prefix + name: value} | _sections(value, f"{prefix}{name}.")
+    return found
 
 
 def _section(command: str, name: str, section: Section) -> str:
     """Return a section's table, without what an earlier kind of run says already."""
-    values, properties = dict(section), _properties(section)
+    values, properties = _own(section), _properties(section)
     commands = [earlier for earlier, _ in RUNS]
     for earlier, run in RUNS[: commands.index(command)]:
-        namesake = getattr(run, name, None)
-        if isinstance(namesake, Section) and values.keys() & dict(namesake).keys():
-            known, described = dict(namesake), _properties(namesake)
+        namesake = _sections(run).get(name)
+        if namesake is not None and values.keys() & _own(namesake).keys():
+            known, described = _own(namesake), _properties(namesake)
             new = {
                 key: value
                 for key, value in values.items()

@@ -1,8 +1,10 @@
-"""Tables of the documents from the records: ``python docs/tables.py`` writes them in place.
+"""What documents show of the records: ``python docs/tables.py`` writes it in place.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``. Its cells are
 templates whose fields are dotted paths into a record, ``{planar.lines.2.kl_grid.mean:.4f}``; a
-field that begins with a dot goes on from the path of its row.
+field that begins with a dot goes on from the path of its row. What a command printed stands
+between ``<!-- output: NAME -->`` and ``<!-- end of output -->``, and what the first page shares
+with the README between ``<!-- readme: first_screen -->`` and ``<!-- end of readme -->``.
 """
 
 import json
@@ -16,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results"
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-REGION = re.compile(r"<!-- table: (\w+) -->\n.*?<!-- end of table -->", re.DOTALL)
+REGION = re.compile(r"<!-- (table|output|readme): (\w+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 
 
 @cache
@@ -282,16 +284,31 @@ TABLES: dict[str, Callable[[], str]] = {
 """By the name that documents use."""
 
 
-def with_tables(document: str) -> str:
-    """Return a document with the content of its tables made anew."""
+def output(name: str) -> str:
+    """Return what a command printed."""
+    return "\n".join(["```", *value_of(f"commands.commands.{name}.output"), "```"])
+
+
+def first_screen() -> str:
+    """Return the README up to its first section, as a page in ``docs`` has it."""
+    text = (ROOT / "README.md").read_text()
+    return text[: text.index("\n## ")].replace("](docs/", "](").strip()
+
+
+def with_records(document: str) -> str:
+    """Return a document with its tables and outputs made anew."""
 
     def region(found: re.Match[str]) -> str:
-        name = found.group(1)
-        return f"<!-- table: {name} -->\n{TABLES[name]()}\n<!-- end of table -->"
+        kind, name = found.groups()
+        if kind == "table":
+            content = TABLES[name]()
+        else:
+            content = output(name) if kind == "output" else first_screen()
+        return f"<!-- {kind}: {name} -->\n{content}\n<!-- end of {kind} -->"
 
     return REGION.sub(region, document)
 
 
 if __name__ == "__main__":
     for path in DOCUMENTS:
-        path.write_text(with_tables(path.read_text()))
+        path.write_text(with_records(path.read_text()))

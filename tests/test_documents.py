@@ -34,15 +34,16 @@ def test_marked_numbers_are_those_of_the_record(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_tables_are_those_of_the_records(document: Path) -> None:
+def test_tables_and_outputs_are_those_of_the_records(document: Path) -> None:
     text = document.read_text()
-    assert TABLES["with_tables"](text) == text, "make tables writes them"
+    assert TABLES["with_records"](text) == text, "make tables writes them"
 
 
 def test_every_table_is_shown_and_none_is_unknown() -> None:
-    shown = [name for path in DOCUMENTS for name in TABLES["REGION"].findall(path.read_text())]
-    assert set(shown) == set(TABLES["TABLES"])
-    assert sum(path.read_text().count("<!-- table:") for path in DOCUMENTS) == len(shown)
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    shown = TABLES["REGION"].findall(text)
+    assert {name for kind, name in shown if kind == "table"} == set(TABLES["TABLES"])
+    assert len(re.findall(r"<!-- (?:table:|output:|readme:|end of)", text)) == 2 * len(shown)
 
 
 def test_numbers_of_the_results_page_are_of_records() -> None:
@@ -64,6 +65,21 @@ def test_lines_can_be_read_and_markers_do_not_break_paragraphs(document: Path) -
 def test_the_page_of_settings_is_that_of_the_configurations() -> None:
     page = runpy.run_path(str(ROOT / "docs" / "settings.py"))["page"]()
     assert page == (ROOT / "docs" / "settings.md").read_text(), "make tables writes it"
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} | {"tutorial.md"}
+    linked = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text())
+    assert set(linked) == pages - {"index.md"}
+    navigation = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert set(navigation) == pages
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_have_one_spelling(document: Path) -> None:
+    # Ray takes the file of a job, everybody else the command.
+    files = re.findall(r"^.*python jobs/.*$", document.read_text(), re.MULTILINE)
+    assert [line for line in files if not line.startswith("  -- ")] == []
 
 
 def test_relative_links_lead_somewhere() -> None:

@@ -40,7 +40,7 @@ class SweepConfig(Section):
     """Trials of one job whose settings come from a space."""
 
     job: Literal["planar", "train"] = "planar"
-    """What a trial runs: ``jobs/planar.py`` or ``jobs/train.py``."""
+    """What a trial runs: ``bnce planar`` or ``bnce train``."""
     config: str | None = None
     """Configuration file of the job; null takes the job's defaults."""
     base: dict[str, Any] = Field(default_factory=dict)
