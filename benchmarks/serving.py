@@ -4,6 +4,7 @@ python benchmarks/serving.py --write
 """
 
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 from record import publish, summary
 
@@ -40,6 +42,7 @@ def main(
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Serve the model, send requests, print one JSON line and write it if asked."""
+    load = os.getloadavg()[0]
     generator = BoltzmannGenerator.load(model)
     positions = generator.sample(conformations, progress=False).positions_nm
     body = json.dumps({"inputs": positions.tolist()}).encode()
@@ -48,15 +51,16 @@ def main(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
-        server = subprocess.Popen([sys.executable, "-c", SERVE, served[""], str(port)])
+        server = subprocess.Popen([sys.executable, "-c", SERVE, str(served[""]), str(port)])
         address = f"http://127.0.0.1:{port}"
         try:
             _wait_for(f"{address}/health", server)
             seconds = [_seconds(address, body) for _ in range(rounds + 3)][3:]
-            started = time.perf_counter()
+            before, started = _cpu_seconds(server), time.perf_counter()
             with ThreadPoolExecutor(concurrent) as threads:
                 answered = list(threads.map(lambda _: _seconds(address, body), range(concurrent)))
             elapsed = time.perf_counter() - started
+            cpu_seconds = _cpu_seconds(server) - before
         finally:
             server.terminate()
             server.wait()
@@ -68,6 +72,9 @@ def main(
         "concurrent_answered": len(answered),
         "concurrent_median_ms": 1000 * statistics.median(answered),
         "concurrent_total_s": elapsed,
+        "requests_per_second": concurrent / elapsed,
+        "server_cpu_ms_per_request": 1000 * cpu_seconds / concurrent,
+        "load_average_before": load,
     }
     publish("serving", numbers, ("torch", "mlflow"), write=write)
 
@@ -83,6 +90,11 @@ def _seconds(address: str, body: bytes) -> float:
     if len(weights) != len(json.loads(body)["inputs"]):
         raise RuntimeError("an answer is incomplete")
     return elapsed
+
+
+def _cpu_seconds(server: subprocess.Popen[bytes]) -> float:
+    times = psutil.Process(server.pid).cpu_times()
+    return times.user + times.system
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:

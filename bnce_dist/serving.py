@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_SAMPLES = 100_000
-"""Per request."""
+"""Drawn per request."""
+MAX_CONFORMATIONS = 10_000
+"""Reweighted per request."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,13 @@ class ReweightingModel:
             positions_nm: ``(batch, atoms, 3)`` [nm].
 
         Returns: ``(batch,)`` each [nats, kT, nats]; None for the weight of a mirror image.
-        Raises: RefusedRequest: another number of atoms, not finite, or not in nm.
+        Raises: RefusedRequest: too many, another number of atoms, not finite, or not in nm.
         """
+        if len(positions_nm) > MAX_CONFORMATIONS:
+            raise InputError(
+                "inputs", expected=f"at most {MAX_CONFORMATIONS}", got=len(positions_nm),
+                remedy="send them in several requests",
+            )  # fmt: skip
         return _numbers(self.generator.evaluate(positions_nm))
 
 

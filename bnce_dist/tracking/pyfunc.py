@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import mlflow.pyfunc
@@ -23,9 +25,23 @@ Task = Literal["reweight", "sample"]
 Predict = Callable[..., dict[str, list[Any]]]
 
 LOADER = "bnce_dist.serving"
-"""The module that loads a folder; nothing in it is code."""
+"""The module that loads a folder; it travels with the model."""
 SUFFIXES: dict[Task, str] = {"reweight": "", "sample": "-sampler"}
 """What the names of the registered models end with."""
+
+
+REQUIREMENTS = (
+    *("mlflow", "mdtraj", "numpy", "openmm", "pandas", "psutil", "pydantic", "pymbar", "pyyaml"),
+    *("scipy", "starlette", "torch", "tqdm", "uvicorn"),
+)
+"""What a served model needs besides the package that travels with it, pinned to what is here."""
+_PACKAGE = Path(__file__).parents[1]
+_NOT_SERVED = shutil.ignore_patterns("__pycache__", "*.pt", "references", "templates")
+
+
+def _public_version(name: str) -> str:
+    """Return an installed version as an index knows it, without a local part such as +cpu."""
+    return version(name).partition("+")[0]
 
 
 class RefusedRequest(MlflowException):
@@ -59,7 +75,8 @@ def refusing(predict: Predict) -> Predict:
 def write_served_models(folder: Path, generator: Path, example_nm: Positions) -> dict[str, Path]:
     """Write a generator as two models: one reweights given positions, one samples.
 
-    They load with ``mlflow.pyfunc.load_model`` wherever this package is installed.
+    They load with ``mlflow.pyfunc.load_model``. This package travels in them: its name on a
+    package index may be anybody's.
 
     Args:
         folder: Where they go, replacing what is there.
@@ -88,21 +105,24 @@ def write_served_models(folder: Path, generator: Path, example_nm: Positions) ->
         ),
     }
     shutil.rmtree(folder, ignore_errors=True)
-    for task, (signature, example) in signatures.items():
-        mlflow.pyfunc.save_model(
-            folder / task,
-            loader_module=LOADER,
-            data_path=os.fspath(generator),
-            model_config={"task": task},
-            signature=signature,
-            input_example=example,
-            pip_requirements=["bnce_dist[chem,pipeline,tracking]"],
-        )
+    with TemporaryDirectory() as temporary:
+        package = shutil.copytree(_PACKAGE, Path(temporary) / _PACKAGE.name, ignore=_NOT_SERVED)
+        for task, (signature, example) in signatures.items():
+            mlflow.pyfunc.save_model(
+                folder / task,
+                loader_module=LOADER,
+                data_path=os.fspath(generator),
+                code_paths=[os.fspath(package)],
+                model_config={"task": task},
+                signature=signature,
+                input_example=example,
+                pip_requirements=[f"{name}=={_public_version(name)}" for name in REQUIREMENTS],
+            )
     return {SUFFIXES[task]: folder / task for task in signatures}
 
 
 def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5001, store: str | None = None) -> None:
-    """Serve a registered model until interrupted, as ``mlflow models serve`` does.
+    """Serve a registered model until interrupted, by the protocol of ``mlflow models serve``.
 
     Args:
         uri: As for `models.find_model`, or a model's folder.
@@ -113,7 +133,9 @@ def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5001, store: str | N
     Raises: InputError: no such model.
     """
     import uvicorn
-    from mlflow.pyfunc.scoring_server import init
+
+    from bnce_dist.tracking.server import application
 
     source = uri if Path(uri).is_dir() else find_model(uri, store).source
-    uvicorn.run(init(mlflow.pyfunc.load_model(source)), host=host, port=port, log_level="warning")
+    model = mlflow.pyfunc.load_model(os.fspath(source))
+    uvicorn.run(application(model), host=host, port=port, log_level="warning")
