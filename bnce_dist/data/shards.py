@@ -223,7 +223,10 @@ class ShardedDataset:
         unknown = set(names) - set(self.metadata.units)
         if unknown:
             raise _foreign(path, f"arrays {sorted(unknown)}", f"{sorted(self.metadata.units)}")
-        with np.load(path, allow_pickle=False) as shard:
+        with (
+            as_input_error(lambda got: _damaged(path, str(got))),
+            np.load(path, allow_pickle=False) as shard,
+        ):
             return {name: shard[name] for name in names}
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:

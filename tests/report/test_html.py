@@ -3,7 +3,9 @@ import html
 import io
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +169,54 @@ def test_the_report_refers_to_nothing_outside_itself(page: Path) -> None:
     addresses = re.findall(r"(?:src|href)=\"([^\"]*)", page.read_text())
     assert addresses
     assert all(address.startswith("data:") for address in addresses)
+
+
+class Tags(HTMLParser):
+    """Counts the tags of a page and collects its text."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.text = ""
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("hostile", [HOSTILE, '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}<b>"])
+def test_names_with_markup_stay_text(tmp_path: Path, page: Path, hostile: str) -> None:
+    """Wherever a name, a setting, a reason or a host can come from somebody else."""
+
+    def run_report(word: str) -> Path:
+        verdict = {"reliable": False, "reasons": [word], "advice": [word]}
+        metrics = METRICS | {"hardware": word, "commit": word, "verdict": verdict}
+        predecessor = {"run": word, "delta_f_error_kT": 0.1, "ess_fraction": 0.1}
+        metrics |= {"predecessor": predecessor, "delta_f_error_change_kT": 0.1}
+        settings = SETTINGS | {f"target.{word}": word}
+        figures = [page.parent / "figures" / "weights.png"]
+        report = RunReport(
+            name=word,
+            molecule=word,
+            metrics=metrics | {"versions": {word: word}},
+            settings=settings,
+            figures=figures,
+            structures={"conformations": [], "names": [word]},
+        )
+        return write_run_report(tmp_path / "run.html", report)
+
+    def fleet_report(word: str) -> Path:
+        figure = page.parent / "figures" / "weights.png"
+        return write_fleet_report(tmp_path / "fleet.html", {word: METRICS}, {word: word}, figure)
+
+    for write in (run_report, fleet_report):
+        tame, found = Tags(write("tame")), Tags(write(hostile))
+        assert found.tags == tame.tags
+        assert hostile in found.text
 
 
 def test_a_fleet_links_to_its_members_and_names_failures(tmp_path: Path, page: Path) -> None:
