@@ -1,6 +1,5 @@
 """The command line of the planar systems: one run, or the table of all."""
 
-import difflib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -160,13 +159,7 @@ def _configs(
 
 def _recipe_file(name: str) -> Path:
     if name not in RECIPES:
-        (nearest,) = difflib.get_close_matches(name, RECIPES, n=1, cutoff=0)
-        raise InputError(
-            "--recipe",
-            expected=" or ".join(RECIPES),
-            got=repr(name),
-            remedy=f"the nearest is {nearest}; --config takes a file",
-        )
+        raise InputError.unknown("--recipe", name, RECIPES, "--config takes a file")
     return RECIPES[name]
 
 

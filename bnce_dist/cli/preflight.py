@@ -8,6 +8,7 @@ import typer
 
 from bnce_dist.cli.common import USER_ERROR, absolute_output, errors_as_one_line
 from bnce_dist.config.load import load_config
+from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan
@@ -41,7 +42,8 @@ def preflight(
 
     with errors_as_one_line():
         resolved = load_config(Config, config, overrides or [])
-        plan = Plan.of(resolved, Target.from_config(resolved.target))
+        target = Target.from_config(resolved.target)
+        plan = Plan.of(resolved, target, space_of(target.molecule, is_cartesian=False))
         cluster.wait_for_nodes(nodes, wait)
         if resolved.cluster.num_workers:
             cluster.call_for_workers(

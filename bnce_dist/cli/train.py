@@ -17,6 +17,7 @@ from bnce_dist.cli.common import (
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.launch import executor_for
+from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
@@ -173,6 +174,7 @@ def _require_whole_fleet(molecules: str | None, stage: str) -> None:
 def _print_plan(config: Config, folder: RunFolder, *, is_cartesian: bool = False) -> None:
     typer.echo(to_yaml(config))
     target = Target.from_config(config.target)
-    for line in Plan.of(config, target, is_cartesian=is_cartesian).lines():
+    space = space_of(target.molecule, is_cartesian=is_cartesian)
+    for line in Plan.of(config, target, space).lines():
         typer.echo(f"# {line}")
     typer.echo(f"# output: {folder.path}")

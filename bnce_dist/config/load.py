@@ -14,6 +14,7 @@ from bnce_dist.config.section import Section
 from bnce_dist.core.errors import InputError
 
 Schema = TypeVar("Schema", bound=Section)
+_REMEDY = "correct the file or the argument; --dry-run prints the configuration"
 
 
 class _Loader(yaml.SafeLoader):
@@ -172,7 +173,9 @@ def _explain(error: ErrorDetails, schema: type[Section]) -> InputError:
     elif error["type"] == "contradiction":
         expected, got = context["expected"], context["got"]
     elif error["type"] == "literal_error":
-        expected = context["expected"] + _nearest_choice(context["expected"], error["input"])
+        expected = context["expected"]
+        if names := re.findall(r"'([^']+)'", expected):
+            return InputError.unknown(f"configuration key {key}", error["input"], names, _REMEDY)
     elif error["type"] == "model_type":
         expected = "a mapping of settings"
     else:
@@ -181,7 +184,7 @@ def _explain(error: ErrorDetails, schema: type[Section]) -> InputError:
         f"configuration key {key}" if key else "configuration",
         expected=expected,
         got=got,
-        remedy="correct the file or the argument; --dry-run prints the configuration",
+        remedy=_REMEDY,
     )
 
 
@@ -190,13 +193,6 @@ def _first_leaf(key: str, value: Any) -> str:
         name, value = next(iter(value.items()))
         key = f"{key}.{name}"
     return key
-
-
-def _nearest_choice(choices: str, got: Any) -> str:
-    """Return a hint at the choice most like ``got``; choices are as pydantic lists them."""
-    names = re.findall(r"'([^']+)'", choices)
-    nearest = difflib.get_close_matches(str(got), names, n=1, cutoff=0)
-    return f", the nearest is {nearest[0]}" if len(names) > 1 else ""
 
 
 def _nearest(key: str, schema: type[Section]) -> str:

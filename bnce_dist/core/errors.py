@@ -1,6 +1,7 @@
 """The one exception a user's mistake raises."""
 
-from collections.abc import Callable, Iterator
+import difflib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -24,6 +25,23 @@ class InputError(ValueError):
     def __init__(self, what: str, *, expected: object, got: object, remedy: str) -> None:
         self.what, self.expected, self.got, self.remedy = what, expected, got, remedy
         super().__init__(what, expected, got, remedy)
+
+    @classmethod
+    def unknown(
+        cls, what: str, name: object, known: Iterable[str], remedy: str = ""
+    ) -> "InputError":
+        """Return the refusal of a name that is none of those known.
+
+        Args:
+            what: The thing at fault.
+            name: What came.
+            known: What would have been accepted; the nearest one is pointed out.
+            remedy: What else the user can do about it.
+        """
+        names = list(known)
+        nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0)[0]
+        remedy = f"the nearest is {nearest}" + (f"; {remedy}" if remedy else "")
+        return cls(what, expected=f"one of {', '.join(names)}", got=repr(name), remedy=remedy)
 
     def __str__(self) -> str:
         line = f"{self.what}: expected {self.expected}, got {self.got}; {self.remedy}"

@@ -139,9 +139,7 @@ def interpolant_from_name(name: str) -> Interpolant:
         "trigonometric": TrigonometricInterpolant(),
     }
     if name not in known:
-        raise InputError(
-            "interpolant", expected=" or ".join(known), got=repr(name), remedy="correct the name"
-        )
+        raise InputError.unknown("interpolant", name, known)
     return known[name]
 
 

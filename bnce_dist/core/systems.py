@@ -4,7 +4,6 @@ All of them live in the square :math:`[-2, 2]^2`: what little of their mass lies
 below any divergence that a learned density resolves (each class says how much).
 """
 
-import difflib
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -193,13 +192,7 @@ def system_from_name(name: str) -> System:
     Raises: InputError: no system has this name.
     """
     if name not in _SYSTEMS:
-        nearest = difflib.get_close_matches(name, SYSTEMS, n=1, cutoff=0.0)[0]
-        raise InputError(
-            "system",
-            expected=" or ".join(SYSTEMS),
-            got=repr(name),
-            remedy=f"the nearest is {nearest}",
-        )
+        raise InputError.unknown("system", name, SYSTEMS)
     return _SYSTEMS[name]
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import nn
 
+from bnce_dist.core.space import Space
 from bnce_dist.generator.architectures import (
     build_energy_matching,
     build_flow_matching,
@@ -19,29 +20,25 @@ from bnce_dist.runs.molecule import PreparedRun
 from bnce_dist.training.settings import TrainingConfig
 
 
-def require_trainable(config: Config, last_stage: str, *, is_cartesian: bool = False) -> None:
+def require_trainable(config: Config, last_stage: str, space: Space) -> None:
     """Refuse a strategy that cannot train what a run comes to.
 
     Args:
         config: Of the run.
         last_stage: Where it stops.
-        is_cartesian: Whether its models live in Cartesian coordinates.
+        space: What its models live in.
 
     Raises: InputError: it cannot, or it is not installed.
     """
+    emulator: TrainingConfig = config.emulator
+    build_emulator: Callable[[], nn.Module] = partial(build_flow_matching, config.emulator, space)
+    if space.node_features is not None:
+        emulator, atoms = config.transferable, [space.node_features]
+        build_emulator = partial(build_molecular_matching, config.transferable, atoms)
     trainings: dict[str, tuple[TrainingConfig, Callable[[], nn.Module]]] = {
-        "train_emulator": (config.emulator, partial(build_flow_matching, config.emulator, 1, 1)),
-        "train_energy": (config.energy, partial(build_energy_matching, config.energy, 1, 1)),
+        "train_emulator": (emulator, build_emulator),
+        "train_energy": (config.energy, partial(build_energy_matching, config.energy, space)),
     }
-    if is_cartesian:
-        field, two_atoms = config.transferable, [[1.0], [1.0]]
-        trainings = {
-            "train_emulator": (field, partial(build_molecular_matching, field, [two_atoms])),
-            "train_energy": (
-                config.energy,
-                partial(build_energy_matching, config.energy, 3, 0, two_atoms),
-            ),
-        }
     for stage in STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]:
         if stage in trainings:
             section, build_objective = trainings[stage]
@@ -80,7 +77,7 @@ def executor_for(run: PreparedRun, last_stage: str = STAGE_NAMES[-1]) -> Executo
     Raises: InputError: the cluster cannot be used, or not for the run's models, or one of its
         nodes is not fit for the run.
     """
-    require_trainable(run.config, last_stage, is_cartesian=run.kind.is_cartesian)
+    require_trainable(run.config, last_stage, run.plan.space)
     executor = create_executor(run.config.cluster)
     if run.config.cluster.executor == "ray":
         from bnce_dist.distributed.preflight import require_sound_nodes

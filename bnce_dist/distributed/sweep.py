@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from bnce_dist.core.space import Space
 from bnce_dist.distributed.launch import create_executor, require_trainable
 from bnce_dist.distributed.tune import concurrent_trials, run_trials
 from bnce_dist.generator.folder import RunFolder
@@ -47,7 +48,7 @@ def _run_missing(
     """Compute what trials share, then the trials that have not ended."""
     cluster = base.cluster
     if isinstance(base, Config):
-        require_trainable(base, STAGE_NAMES[-1])
+        require_trainable(base, STAGE_NAMES[-1], Space(1, 1))
     together = create_executor(cluster, "local")
     JOBS[sweep.job].prepare(base, sweep.space, folder.shared, together, tracker)
     kind = "ray" if workers_per_trial(base) else "local"

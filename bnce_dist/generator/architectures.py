@@ -1,24 +1,23 @@
 """Which models a configuration stands for; every function pickles and runs on any worker."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from bnce_dist.config.section import (
-    Count,
-    Interpolant,
-    Names,
-    NonNegative,
-    Positive,
-)
+from bnce_dist.chem.coordinates import ZMatrix
+from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.config.section import Count, Interpolant, Names, NonNegative, Positive
 from bnce_dist.core.couplings import COUPLINGS
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
+from bnce_dist.core.space import NodeFeatures, Space
 from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
 from bnce_dist.nn.distance_energy import DistanceEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
@@ -99,10 +98,10 @@ class EnergyConfig(TrainingConfig):
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the schedule."""
-    architecture: Literal["late_fusion", "concatenated", "distance", "graphormer"] = "late_fusion"
-    """In internal coordinates, where time enters the network: in a last inner product, or as one
-    more coordinate. In Cartesian ones, what sees the atoms: messages over distances with time in a
-    last inner product, or the published attention, which sees time first."""
+    architecture: str = "late_fusion"
+    """In internal coordinates late_fusion or concatenated: time enters the network in a last inner
+    product, or as one more coordinate. In Cartesian ones distance or graphormer: messages over
+    distances with time in a last inner product, or the published attention."""
     width: Count = 256
     """Hidden features."""
     depth: Count = 4
@@ -128,6 +127,13 @@ class EnergyConfig(TrainingConfig):
     precision: Literal["fp32"] = "fp32"
     """Arithmetic; bf16 would cost the log density 0.1 kT and more."""
 
+    @field_validator("architecture")
+    @classmethod
+    def _check_architecture(cls, name: str) -> str:
+        if name not in ENERGY_MODELS:
+            raise InputError.unknown("configuration key energy.architecture", name, ENERGY_MODELS)
+        return name
+
     @model_validator(mode="after")
     def _check_weights(self) -> "EnergyConfig":
         self.require(
@@ -148,82 +154,67 @@ VELOCITY_MODELS: dict[str, Callable[..., VelocityModel]] = {
 }
 """What builds a velocity model from its ``config()``, by the name that files use."""
 
-_INTERNAL_ENERGIES: tuple[type[EnergyModel], ...] = (LateFusionEnergy, ConcatenatedEnergy)
-_CARTESIAN_ENERGIES: tuple[type[EnergyModel], ...] = (DistanceEnergy, GraphormerEnergy)
 ENERGY_MODELS: dict[str, type[EnergyModel]] = {
-    model.architecture: model for model in _INTERNAL_ENERGIES + _CARTESIAN_ENERGIES
+    model.architecture: model
+    for model in (LateFusionEnergy, ConcatenatedEnergy, DistanceEnergy, GraphormerEnergy)
 }
 """By the name that configurations and files use."""
 
-NodeFeatures = list[list[float]]
-"""What tells a molecule's atoms apart where coordinates are Cartesian, one list per atom."""
-
-# The published model has 32 heads on 256 channels.
-_CHANNELS_PER_HEAD = 8
 # In standard deviations of the data, about 0.2 nm.
 _MAX_DISTANCE, _STEP_SIZE = 8.0, 5.0
 
 
-def build_path(interpolant: str, num_euclidean: int, num_circular: int) -> ProductPath:
-    """Return the path from data to a known density, which is what normalises energy models."""
-    return ProductPath(interpolant_from_name(interpolant), num_euclidean, num_circular)
-
-
-def build_velocity_field(
-    config: EmulatorConfig, num_euclidean: int, num_circular: int
-) -> InternalVelocity:
-    """Return the emulator's network with initial weights."""
-    return InternalVelocity(num_euclidean, num_circular, width=config.width, depth=config.depth)
-
-
-def build_energy_model(
-    config: EnergyConfig,
-    num_euclidean: int,
-    num_circular: int,
-    node_features: NodeFeatures | None = None,
-) -> EnergyModel:
-    """Return the energy model with initial weights.
+def space_of(molecule: Molecule, *, is_cartesian: bool) -> Space:
+    """Return the space that a molecule's models live in.
 
     Args:
-        config: Its settings.
-        num_euclidean: Model-space coordinates on the real line.
-        num_circular: Model-space coordinates on the circle.
-        node_features: Of the molecule's atoms if, and only if, the coordinates are Cartesian.
+        molecule: The molecule.
+        is_cartesian: Whether its coordinates are Cartesian, else internal.
+
+    Raises: InputError: Cartesian, and not a dipeptide.
+    """
+    if is_cartesian:
+        return Space.of_atoms(dipeptide_features(molecule).tolist())
+    num_circular = sum(ZMatrix.from_graph(molecule.elements, molecule.bonds).circular)
+    return Space(3 * molecule.num_atoms - 6 - num_circular, num_circular)
+
+
+def build_path(interpolant: str, space: Space) -> ProductPath:
+    """Return the path from data to a known density, which is what normalises energy models."""
+    schedules = interpolant_from_name(interpolant)
+    return ProductPath(schedules, space.num_euclidean, space.num_circular)
+
+
+def build_velocity_field(config: EmulatorConfig, space: Space) -> InternalVelocity:
+    """Return the emulator's network with initial weights."""
+    return InternalVelocity(
+        space.num_euclidean, space.num_circular, width=config.width, depth=config.depth
+    )
+
+
+def build_energy_model(config: EnergyConfig, space: Space) -> EnergyModel:
+    """Return the energy model with initial weights.
+
+    Its constructor is given what it asks for by name, of the space and of the settings.
 
     Raises: InputError: an architecture for other coordinates, or of an impossible width.
     """
-    require_architecture(config, is_cartesian=node_features is not None)
-    if node_features is not None:
-        return _cartesian_energy(config, node_features)
-    if config.architecture == ConcatenatedEnergy.architecture:
-        return ConcatenatedEnergy(
-            num_euclidean,
-            num_circular,
-            width=config.width,
-            depth=config.depth,
-            num_fourier=config.num_fourier,
-            fourier_scale=config.fourier_scale,
-        )
-    return LateFusionEnergy(
-        num_euclidean,
-        num_circular,
-        interpolant=config.interpolant,
-        width=config.width,
-        depth=config.depth,
-        num_features=config.num_features,
-        num_fourier=config.num_fourier,
-        fourier_scale=config.fourier_scale,
-        time_exponent=config.time_exponent,
-    )
+    require_architecture(config, is_cartesian=space.is_cartesian)
+    model = ENERGY_MODELS[config.architecture]
+    given = vars(space) | dict(config)
+    return model(**{name: given[name] for name in _arguments(model) if name in given})
 
 
 def require_architecture(config: EnergyConfig, *, is_cartesian: bool) -> None:
     """Refuse an energy model that was not made for a run's coordinates.
 
-    Raises: InputError: it was not, or its width is impossible.
+    Raises: InputError: it was not.
     """
-    fitting = _CARTESIAN_ENERGIES if is_cartesian else _INTERNAL_ENERGIES
-    names = [model.architecture for model in fitting]
+    names = [
+        name
+        for name, model in ENERGY_MODELS.items()
+        if ("node_features" in _arguments(model)) == is_cartesian
+    ]
     if config.architecture not in names:
         raise InputError(
             f"energy.architecture in {'Cartesian' if is_cartesian else 'internal'} coordinates",
@@ -232,41 +223,17 @@ def require_architecture(config: EnergyConfig, *, is_cartesian: bool) -> None:
             remedy=f"set energy.architecture={names[0]}"
             + ("" if is_cartesian else ", or train one Cartesian field by --transferable"),
         )
-    if config.architecture == GraphormerEnergy.architecture and config.width % _CHANNELS_PER_HEAD:
-        raise InputError(
-            "energy.width of a graphormer",
-            expected=f"a multiple of {_CHANNELS_PER_HEAD}, the channels of a head",
-            got=config.width,
-            remedy="change energy.width",
-        )
 
 
-def _cartesian_energy(config: EnergyConfig, node_features: NodeFeatures) -> EnergyModel:
-    if config.architecture == GraphormerEnergy.architecture:
-        return GraphormerEnergy(
-            node_features,
-            interpolant=config.interpolant,
-            width=config.width,
-            depth=config.depth,
-            num_heads=config.width // _CHANNELS_PER_HEAD,
-        )
-    return DistanceEnergy(
-        node_features,
-        interpolant=config.interpolant,
-        width=config.width,
-        depth=config.depth,
-        num_features=config.num_features,
-        time_exponent=config.time_exponent,
-    )
+def _arguments(model: type[EnergyModel]) -> set[str]:
+    return set(inspect.signature(model.__init__).parameters)
 
 
-def build_flow_matching(
-    config: EmulatorConfig, num_euclidean: int, num_circular: int
-) -> FlowMatching:
+def build_flow_matching(config: EmulatorConfig, space: Space) -> FlowMatching:
     """Return the emulator's objective around a new network."""
     return FlowMatching(
-        build_velocity_field(config, num_euclidean, num_circular),
-        build_path(config.interpolant, num_euclidean, num_circular),
+        build_velocity_field(config, space),
+        build_path(config.interpolant, space),
         time_exponent=config.time_exponent,
     )
 
@@ -305,16 +272,11 @@ def build_molecular_matching(
     return molecular_matching(config, field, node_features)
 
 
-def build_energy_matching(
-    config: EnergyConfig,
-    num_euclidean: int,
-    num_circular: int,
-    node_features: NodeFeatures | None = None,
-) -> EnergyMatching:
+def build_energy_matching(config: EnergyConfig, space: Space) -> EnergyMatching:
     """Return the energy model's objective around a new model (see ``build_energy_model``)."""
     return EnergyMatching(
-        build_energy_model(config, num_euclidean, num_circular, node_features),
-        build_path(config.interpolant, num_euclidean, num_circular),
+        build_energy_model(config, space),
+        build_path(config.interpolant, space),
         score_weight=config.score_weight,
         infonce_weight=config.infonce_weight,
         num_negatives=config.num_negatives,

@@ -12,11 +12,8 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.divergence import jacobian, reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
-from bnce_dist.generator.architectures import (
-    VELOCITY_MODELS,
-    NodeFeatures,
-    VelocityModel,
-)
+from bnce_dist.core.space import Space
+from bnce_dist.generator.architectures import VELOCITY_MODELS, VelocityModel
 from bnce_dist.generator.model_file import ModelFile, model_state
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.mean_free import MeanFreeVelocity
@@ -46,11 +43,11 @@ class Emulator(ModelFile):
     interpolant: str = "trigonometric"
 
     @property
-    def node_features(self) -> NodeFeatures | None:
-        """Features of the molecule's atoms, if the coordinates are Cartesian."""
+    def space(self) -> Space:
+        """The space that the flow, and an energy model of its samples, live in."""
         if isinstance(self.velocity_field, MeanFreeVelocity):
-            return self.velocity_field.molecule.node_features.tolist()
-        return None
+            return Space.of_atoms(self.velocity_field.molecule.node_features.tolist())
+        return super().space
 
     def of_molecule(self, molecule: Molecule) -> "Emulator":
         """Return the same field for another dipeptide.

@@ -1,6 +1,5 @@
 """Ensembles as files: one NumPy archive, or a trajectory with its weights beside it."""
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +28,7 @@ def require_output(path: Path, *, overwrite: bool) -> None:
     Raises: InputError: an unknown format, or a file that exists.
     """
     if path.suffix not in FORMATS:
-        (nearest,) = difflib.get_close_matches(path.suffix, FORMATS, n=1, cutoff=0)
-        raise InputError(
-            f"output file {path}",
-            expected=f"a name that ends in {', '.join(FORMATS)}",
-            got=repr(path.suffix),
-            remedy=f"the nearest is {nearest}",
-        )
+        raise InputError.unknown(f"ending of the output file {path}", path.suffix, FORMATS)
     require_new_files(output_files(path), overwrite=overwrite)
 
 

@@ -8,11 +8,9 @@ from typing import Any, ClassVar, Self
 from bnce_dist.chem.coordinates import Coordinates
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.path import ProductPath
+from bnce_dist.core.space import Space
 from bnce_dist.data.torch_file import read_torch, write_torch
-from bnce_dist.generator.architectures import (
-    VelocityModel,
-    build_path,
-)
+from bnce_dist.generator.architectures import VelocityModel, build_path
 from bnce_dist.nn.energy_model import EnergyModel
 
 SCHEMA_VERSION = 1
@@ -29,10 +27,14 @@ class ModelFile(ABC):
     interpolant: str
 
     @property
+    def space(self) -> Space:
+        """The space that the model lives in."""
+        return Space(self.coordinates.num_euclidean, self.coordinates.num_circular)
+
+    @property
     def path(self) -> ProductPath:
         """The path from data to prior."""
-        coordinates = self.coordinates
-        return build_path(self.interpolant, coordinates.num_euclidean, coordinates.num_circular)
+        return build_path(self.interpolant, self.space)
 
     @abstractmethod
     def to_state(self) -> dict[str, Any]:

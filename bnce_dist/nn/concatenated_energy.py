@@ -44,15 +44,7 @@ class ConcatenatedEnergy(EarlyFusion):
         num_fourier: int = 0,
         fourier_scale: float = 1.0,
     ) -> None:
-        super().__init__(
-            num_euclidean=num_euclidean,
-            num_circular=num_circular,
-            width=width,
-            depth=depth,
-            num_harmonics=num_harmonics,
-            num_fourier=num_fourier,
-            fourier_scale=fourier_scale,
-        )
+        super().__init__()
         self.position = PositionFeatures(
             num_euclidean, num_circular, num_harmonics, num_fourier, fourier_scale
         )

@@ -123,11 +123,6 @@ class DistanceEnergy(LateFusion):
             time_depth=time_depth,
             num_time_frequencies=num_time_frequencies,
             time_exponent=time_exponent,
-            node_features=node_features,
-            width=width,
-            depth=depth,
-            num_radial=num_radial,
-            max_distance=max_distance,
         )
         self.molecule = MeanFreeMolecule(torch.tensor(node_features))
 

@@ -58,13 +58,6 @@ class LateFusionEnergy(LateFusion):
             time_depth=time_depth,
             num_time_frequencies=num_time_frequencies,
             time_exponent=time_exponent,
-            num_euclidean=num_euclidean,
-            num_circular=num_circular,
-            width=width,
-            depth=depth,
-            num_harmonics=num_harmonics,
-            num_fourier=num_fourier,
-            fourier_scale=fourier_scale,
         )
         self.position = position
 

@@ -3,32 +3,21 @@ r"""What all energy models share: scalar networks with :math:`p_t(z) \propto \ex
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnce_dist.core.path import ProductPath
-
-Plain = int | float | str | bool | list[list[float]]
-ModelConfig = dict[str, Plain]
-"""Constructor arguments of a model, as plain types."""
+from bnce_dist.nn.rebuildable import Rebuildable
 
 
-class EnergyModel(nn.Module, ABC):
+class EnergyModel(Rebuildable, ABC):
     """A network that gives the log density of every marginal of a path, up to a constant.
 
-    Args:
-        **config: The arguments of the subclass's constructor.
+    Constructors take plain types, by the names of the configuration's section ``energy`` and of
+    ``core.space.Space``; one that takes ``node_features`` is of Cartesian coordinates.
     """
 
     architecture: ClassVar[str]
     """Name under which configurations and files know the class."""
-
-    def __init__(self, **config: Plain) -> None:
-        super().__init__()
-        self._config = config
-
-    def config(self) -> ModelConfig:
-        """Return the arguments that rebuild this architecture."""
-        return dict(self._config)
 
     @abstractmethod
     def forward(self, z: Tensor, t: Tensor) -> Tensor:

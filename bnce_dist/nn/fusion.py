@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.nn.blocks import ResidualMLP, TimeEmbedding
-from bnce_dist.nn.energy_model import EnergyModel, Plain
+from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.recomputing import Recomputing
 
 
@@ -59,7 +59,6 @@ class LateFusion(EnergyModel):
         time_depth: Residual blocks of ``g``.
         num_time_frequencies: Size of the time embedding.
         time_exponent: Warp of the time embedding; best that of the objective.
-        **config: The other arguments of the subclass's constructor.
     """
 
     def __init__(
@@ -74,17 +73,8 @@ class LateFusion(EnergyModel):
         time_depth: int,
         num_time_frequencies: int,
         time_exponent: float,
-        **config: Plain,
     ) -> None:
-        super().__init__(
-            interpolant=interpolant,
-            num_features=num_features,
-            time_width=time_width,
-            time_depth=time_depth,
-            num_time_frequencies=num_time_frequencies,
-            time_exponent=time_exponent,
-            **config,
-        )
+        super().__init__()
         self.num_euclidean = num_euclidean
         self.feature_scale = 1 / math.sqrt(num_features)
         self.interpolant = interpolant_from_name(interpolant)

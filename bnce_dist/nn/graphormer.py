@@ -6,11 +6,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.nn.blocks import ResidualMLP
 from bnce_dist.nn.conformation import RadialBasis, checked_atoms, dense_edges, require_memory
 from bnce_dist.nn.fusion import EarlyFusion
 from bnce_dist.nn.mean_free import MeanFreeMolecule
+
+_CHANNELS_PER_HEAD = 8
+"""The published model has 32 heads on 256 channels."""
 
 
 class BiasedAttention(nn.Module):
@@ -140,9 +144,11 @@ class GraphormerEnergy(EarlyFusion):
         interpolant: Name of the path's interpolant.
         width: Channels of an atom.
         depth: Layers.
-        num_heads: Heads of the attention; they divide the width.
+        num_heads: Heads of the attention; they divide the width. By default as wide as published.
         num_radial: Radial basis functions.
         max_distance: Centre of the last of them, in the scale of the points.
+
+    Raises: InputError: no number of heads, and a width that published heads do not divide.
     """
 
     architecture: ClassVar[str] = "graphormer"
@@ -154,19 +160,13 @@ class GraphormerEnergy(EarlyFusion):
         interpolant: str = "trigonometric",
         width: int = 256,
         depth: int = 8,
-        num_heads: int = 32,
+        num_heads: int | None = None,
         num_radial: int = 50,
         max_distance: float = 8.0,
     ) -> None:
-        super().__init__(
-            node_features=node_features,
-            interpolant=interpolant,
-            width=width,
-            depth=depth,
-            num_heads=num_heads,
-            num_radial=num_radial,
-            max_distance=max_distance,
-        )
+        super().__init__()
+        if num_heads is None:
+            num_heads = self._config["num_heads"] = _published_heads(width)
         self.interpolant = interpolant_from_name(interpolant)
         self.network = Graphormer(
             len(node_features[0]),
@@ -183,3 +183,14 @@ class GraphormerEnergy(EarlyFusion):
         variance = self.interpolant.alpha(t).square() + self.interpolant.sigma(t).square()
         network = self.network(self.molecule.positions(z), t, self.molecule.node_features)
         return network.to(z.dtype) - 0.5 * z.square().sum(1) / variance
+
+
+def _published_heads(width: int) -> int:
+    if width % _CHANNELS_PER_HEAD:
+        raise InputError(
+            "width of a graphormer",
+            expected=f"a multiple of {_CHANNELS_PER_HEAD}, the channels of a head",
+            got=width,
+            remedy="change energy.width",
+        )
+    return width // _CHANNELS_PER_HEAD

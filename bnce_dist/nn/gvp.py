@@ -5,7 +5,7 @@ Edges are dense, ``(batch, receivers, senders)``; a mask takes the place of an e
 molecules of different sizes share a batch.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from bnce_dist.nn.conformation import (
     require_memory,
 )
 from bnce_dist.nn.neighbours import neighbour_list
+from bnce_dist.nn.rebuildable import Rebuildable
 from bnce_dist.nn.recomputing import Recomputing
 
 _EPSILON = 1e-8
@@ -242,7 +243,7 @@ class GVPLayer(nn.Module):
         return *self.update_norm(scalars, vectors), positions
 
 
-class GVPVectorField(Recomputing):
+class GVPVectorField(Rebuildable, Recomputing):
     r"""Equivariant field over the atoms of any molecule.
 
     Rotations and reflections of the positions rotate and reflect the output, translations do not
@@ -292,18 +293,6 @@ class GVPVectorField(Recomputing):
                 got=repr(parametrisation),
                 remedy="correct the name",
             )
-        self._config: dict[str, int | float | str | None] = {
-            "parametrisation": parametrisation,
-            "interpolant": interpolant,
-            "num_layers": num_layers,
-            "num_scalars": num_scalars,
-            "num_vectors": num_vectors,
-            "num_radial": num_radial,
-            "max_distance": max_distance,
-            "message_scale": message_scale,
-            "step_size": step_size,
-            "radius": radius,
-        }
         self.parametrisation = parametrisation
         self.interpolant = interpolant_from_name(interpolant)
         self.num_node_features = num_node_features
@@ -328,9 +317,9 @@ class GVPVectorField(Recomputing):
             unit_vectors=True,
         )
 
-    def config(self) -> dict[str, int | float | str | None]:
+    def config(self) -> dict[str, Any]:
         """Return the arguments, besides the number of features, that rebuild this architecture."""
-        return dict(self._config)
+        return {k: value for k, value in self._config.items() if k != "num_node_features"}
 
     def forward(
         self, positions: Tensor, t: Tensor, node_features: Tensor, mask: Tensor | None = None

@@ -3,13 +3,14 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnce_dist.core.interpolant import CircularInterpolant
 from bnce_dist.nn.blocks import PositionFeatures, ResidualMLP, TimeEmbedding
+from bnce_dist.nn.rebuildable import Rebuildable
 
 
-class InternalVelocity(nn.Module):
+class InternalVelocity(Rebuildable):
     r"""Residual MLP over whitened internal coordinates and angles.
 
     The angles' velocity is :math:`\dot\sigma(t) E[\epsilon|z_t]`; the network predicts the noise
@@ -47,19 +48,6 @@ class InternalVelocity(nn.Module):
         time_exponent: float = 2.0,
     ) -> None:
         super().__init__()
-        self._config: dict[str, int | float | str | bool] = {
-            "num_euclidean": num_euclidean,
-            "num_circular": num_circular,
-            "circular_scale": circular_scale,
-            "circular_power": circular_power,
-            "width": width,
-            "depth": depth,
-            "num_harmonics": num_harmonics,
-            "num_fourier": num_fourier,
-            "fourier_scale": fourier_scale,
-            "num_time_frequencies": num_time_frequencies,
-            "time_exponent": time_exponent,
-        }
         self.num_euclidean = num_euclidean
         self.circular = CircularInterpolant(circular_scale, circular_power)
         self.position = PositionFeatures(
@@ -68,10 +56,6 @@ class InternalVelocity(nn.Module):
         self.time = TimeEmbedding(num_time_frequencies, time_exponent)
         num_inputs = self.position.num_features + self.time.num_features
         self.network = ResidualMLP(num_inputs, width, depth, num_euclidean + num_circular)
-
-    def config(self) -> dict[str, int | float | str | bool]:
-        """Return the arguments that rebuild this architecture."""
-        return dict(self._config)
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
         """Return the velocity.

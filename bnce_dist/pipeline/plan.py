@@ -8,9 +8,8 @@ from pathlib import Path
 
 from torch import nn
 
-from bnce_dist.chem.coordinates import ZMatrix
-from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.space import Space
 from bnce_dist.generator.architectures import (
     build_energy_model,
     build_field,
@@ -34,8 +33,7 @@ class Plan:
 
     Args:
         num_atoms: Atoms of the molecule.
-        num_euclidean: Model-space coordinates on the real line.
-        num_circular: Model-space coordinates on the circle.
+        space: What the models live in.
         emulator_parameters: Weights of the velocity field.
         energy_parameters: Weights of the energy model.
         num_workers: Workers of a training.
@@ -46,8 +44,7 @@ class Plan:
     """
 
     num_atoms: int
-    num_euclidean: int
-    num_circular: int
+    space: Space
     emulator_parameters: int
     energy_parameters: int
     num_workers: int
@@ -57,52 +54,46 @@ class Plan:
     upload_bytes: int | None
 
     @classmethod
-    def of(cls, config: Config, target: Target, *, is_cartesian: bool = False) -> "Plan":
+    def of(cls, config: Config, target: Target, space: Space) -> "Plan":
         """Plan a run on this machine.
 
         Args:
             config: Of the run.
             target: Of the run.
-            is_cartesian: Whether its models live in Cartesian coordinates.
+            space: What its models live in.
 
         Raises: InputError: a batch that does not divide by the configured number of workers, or
             an energy model or activation checkpointing for other coordinates.
         """
-        if config.cluster.activation_checkpointing and not is_cartesian:
+        if config.cluster.activation_checkpointing and not space.is_cartesian:
             raise InputError(
                 "cluster.activation_checkpointing in internal coordinates",
                 expected="false: their networks have no atoms and keep little",
                 got="true",
                 remedy="leave it out; cluster.accumulation_steps saves memory there",
             )
-        num_atoms = target.molecule.num_atoms
-        emulator_config = config.transferable if is_cartesian else config.emulator
-        if is_cartesian:
-            num_euclidean, num_circular = 3 * (num_atoms - 1), 0
-            features = dipeptide_features(target.molecule).tolist()
-            emulator: nn.Module = build_field(config.transferable, len(features[0]))
+        emulator_config: TrainingConfig = config.emulator
+        if space.node_features is not None:
+            emulator_config = config.transferable
+            field: nn.Module = build_field(config.transferable, len(space.node_features[0]))
         else:
-            zmatrix = ZMatrix.from_graph(target.molecule.elements, target.molecule.bonds)
-            num_circular = sum(zmatrix.circular)
-            num_euclidean, features = 3 * num_atoms - 6 - num_circular, None
-            emulator = build_velocity_field(config.emulator, num_euclidean, num_circular)
-        energy = build_energy_model(config.energy, num_euclidean, num_circular, features)
-        parameters = _num_parameters(emulator), _num_parameters(energy)
+            field = build_velocity_field(config.emulator, space)
+        energy = build_energy_model(config.energy, space)
+        parameters = _num_parameters(field), _num_parameters(energy)
         batches = (emulator_config.global_batch_size, config.energy.global_batch_size)
         num_workers = config.cluster.num_workers or _default_workers(config, batches)
         per_rank = [
             _per_rank(config, section, num_workers) for section in (emulator_config, config.energy)
         ]
         return cls(
-            num_atoms=num_atoms,
-            num_euclidean=num_euclidean,
-            num_circular=num_circular,
+            num_atoms=target.molecule.num_atoms,
+            space=space,
             emulator_parameters=parameters[0],
             energy_parameters=parameters[1],
             num_workers=num_workers,
             emulator_per_rank_batch_size=per_rank[0],
             energy_per_rank_batch_size=per_rank[1],
-            storage_bytes=_data_bytes(config, num_atoms, num_euclidean + num_circular)
+            storage_bytes=_data_bytes(config, target.molecule.num_atoms, space.dim)
             + sum(parameters) * _FLOAT * _CHECKPOINT_COPIES
             + _REST_BYTES,
             upload_bytes=_upload_bytes(Path.cwd()),
@@ -113,9 +104,10 @@ class Plan:
         upload = "unknown (not a git checkout)"
         if self.upload_bytes is not None:
             upload = f"{self.upload_bytes / 1e6:.1f} MB"
+        euclidean, circular = self.space.num_euclidean, self.space.num_circular
         return [
             f"molecule: {self.num_atoms} atoms, model space of "
-            f"{self.num_euclidean} euclidean + {self.num_circular} circular coordinates",
+            f"{euclidean} euclidean + {circular} circular coordinates",
             f"emulator: {self.emulator_parameters:,} parameters, "
             f"{self.emulator_per_rank_batch_size} samples per step on each of "
             f"{self.num_workers} workers",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.data.atomic import write_json
+from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.boltzmann_generator import FILE_NAME, BoltzmannGenerator
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
@@ -83,7 +84,8 @@ def prepare(
     if not resume:
         folder.require_same_run(config)
     target = Target.from_config(config.target)
-    plan = Plan.of(config, target, is_cartesian=kind.is_cartesian)
+    space = space_of(target.molecule, is_cartesian=kind.is_cartesian)
+    plan = Plan.of(config, target, space)
     folder.require_space(plan.storage_bytes)
     return PreparedRun(config, folder, kind, target, plan)
 

@@ -9,6 +9,7 @@ import torch
 
 from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.core.space import Space
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.generator.architectures import EnergyConfig, build_energy_model
 from bnce_dist.generator.learned_density import LearnedDensity
@@ -35,7 +36,7 @@ def test_mirror_images_are_mapped_and_broken_molecules_are_kept_without_weight(
     z = coordinates.encode(torch.stack([native, -native, broken]))[0].float()
     features = dipeptide_features(molecule).tolist()
     config = EnergyConfig(architecture="distance", width=8, depth=1)
-    model = build_energy_model(config, coordinates.dim, 0, features)
+    model = build_energy_model(config, Space.of_atoms(features))
     density = LearnedDensity(molecule.identity, coordinates, model)
     density.save(tmp_path / "energy.pt")
     metadata = DatasetMetadata(molecule.identity, {"z": "1"})

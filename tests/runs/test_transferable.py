@@ -173,7 +173,7 @@ def test_nodes_of_a_cluster_are_checked_for_the_cartesian_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def check(config: Config, output: Path, plan: Plan) -> None:
-        raise Checked(config.target.sequence, plan.num_euclidean, plan.num_circular)
+        raise Checked(config.target.sequence, plan.space.num_euclidean, plan.space.num_circular)
 
     monkeypatch.setattr("bnce_dist.distributed.launch.create_executor", lambda *_, **__: None)
     monkeypatch.setattr("bnce_dist.distributed.preflight.require_sound_nodes", check)

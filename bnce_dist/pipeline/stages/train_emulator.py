@@ -9,6 +9,7 @@ from torch import Tensor
 from bnce_dist.chem.coordinates import Coordinates, WhitenedInternal, ZMatrix
 from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.random import generator
+from bnce_dist.core.space import Space
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.architectures import build_flow_matching, build_velocity_field
 from bnce_dist.generator.emulator import Emulator
@@ -32,14 +33,14 @@ def run(context: StageContext) -> None:
     coordinates = WhitenedInternal.fit(zmatrix, positions)
     context.tracker.log_metrics({"condition_number": coordinates.condition_number})
 
-    dims = (coordinates.num_euclidean, coordinates.num_circular)
-    velocity_field = build_velocity_field(config, *dims)
+    space = Space(coordinates.num_euclidean, coordinates.num_circular)
+    velocity_field = build_velocity_field(config, space)
     fit_model(
         context,
         "emulator",
         config,
         velocity_field,
-        partial(build_flow_matching, config, *dims),
+        partial(build_flow_matching, config, space),
         [encode(coordinates, positions)],
     )
     emulator = Emulator(

@@ -17,17 +17,15 @@ def run(context: StageContext) -> None:
     emulator = Emulator.load(
         context.inputs["train_emulator"] / "emulator.pt", molecule_identity=identity
     )
-    coordinates = emulator.coordinates
-    space = (coordinates.num_euclidean, coordinates.num_circular, emulator.node_features)
-    energy_model = build_energy_model(config, *space)
+    energy_model = build_energy_model(config, emulator.space)
     fit_model(
         context,
         "energy",
         config,
         energy_model,
-        partial(build_energy_matching, config, *space),
+        partial(build_energy_matching, config, emulator.space),
         samples.stream("z"),
     )
-    density = LearnedDensity(identity, coordinates, energy_model, config.interpolant)
+    density = LearnedDensity(identity, emulator.coordinates, energy_model, config.interpolant)
     density.save(context.folder / "energy.pt")
     context.tracker.log_model("energy", context.folder / "energy.pt")

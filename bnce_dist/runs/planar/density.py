@@ -12,6 +12,7 @@ from bnce_dist.core.interpolant import velocity_from_score
 from bnce_dist.core.metrics import kl_divergence_on_grid, log_normaliser_on_grid
 from bnce_dist.core.ode import midpoint
 from bnce_dist.core.path import ProductPath
+from bnce_dist.core.space import Space
 from bnce_dist.core.systems import grid, system_from_name
 from bnce_dist.generator.architectures import build_energy_matching
 from bnce_dist.nn.energy_model import EnergyModel
@@ -20,6 +21,7 @@ from bnce_dist.training.checkpoint import load_checkpoint
 
 # The velocity is the score over alpha, which vanishes at t = 1; here the data's share of the
 # variance is still a thousandth.
+PLANE = Space(2)
 ODE_START = 0.98
 
 
@@ -47,7 +49,7 @@ class PlanarDensity:
         Raises: InputError: the folder holds no finished run.
         """
         config = load_config(PlanarConfig, folder / "config.yaml")
-        objective = build_energy_matching(config.energy_of_objective, 2, 0)
+        objective = build_energy_matching(config.energy_of_objective, PLANE)
         objective.load_state_dict(load_checkpoint(folder / "training" / "checkpoint.pt")["ema"])
         return cls.of(objective.eval())
 

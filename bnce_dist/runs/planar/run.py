@@ -22,7 +22,7 @@ from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.provenance import commit, versions
 from bnce_dist.runs.molecule import tracked
 from bnce_dist.runs.planar.config import PlanarConfig
-from bnce_dist.runs.planar.density import grid_metrics
+from bnce_dist.runs.planar.density import PLANE, grid_metrics
 from bnce_dist.runs.planar.figure import FIGURE, write_figure
 from bnce_dist.training.task import Record, TrainingMetadata, TrainingTask
 
@@ -117,10 +117,10 @@ def _draw_samples(config: PlanarConfig, run: RunFolder) -> Artifact:
 def _task(config: PlanarConfig, data_path: Path) -> TrainingTask:
     energy = config.energy_of_objective
     return TrainingTask(
-        partial(build_energy_matching, energy, 2, 0),
+        partial(build_energy_matching, energy, PLANE),
         data_path,
         energy.with_seed(config.seed),
-        TrainingMetadata("energy", config.system, build_energy_model(energy, 2, 0).config()),
+        TrainingMetadata("energy", config.system, build_energy_model(energy, PLANE).config()),
         validate=partial(grid_metrics, config.system, config.evaluate.cells_per_side),
     )
 

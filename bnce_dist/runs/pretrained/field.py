@@ -1,6 +1,5 @@
 """What the pretrained files do not say of themselves, and samples from them in our conventions."""
 
-import difflib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from bnce_dist.core.divergence import reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
 from bnce_dist.core.random import generator
+from bnce_dist.core.space import Space
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.generator.architectures import build_path
 from bnce_dist.generator.evaluation import log_num_images
@@ -140,7 +140,7 @@ class PretrainedSampler:
         """
         z, log_density_z, _ = sample_with_log_density(
             self.velocity_field,
-            build_path("linear", self.coordinates.num_euclidean, self.coordinates.num_circular),
+            build_path("linear", Space(self.coordinates.num_euclidean)),
             z_prior,
             num_steps,
             time_exponent=time_exponent,
@@ -180,13 +180,8 @@ def fixed_arrays(molecule: Molecule) -> dict[str, Any]:
 
 def _entry(path: Path) -> PretrainedField:
     if path.name not in PRETRAINED_FIELDS:
-        near = difflib.get_close_matches(path.name, PRETRAINED_FIELDS, n=1, cutoff=0)[0]
-        raise InputError(
-            f"weights {path}",
-            expected=f"one of {', '.join(PRETRAINED_FIELDS)}",
-            got=path.name,
-            remedy=f"did you mean {near}? Keep the published name of the file",
-        )
+        remedy = "keep the published name of the file"
+        raise InputError.unknown(f"weights {path}", path.name, PRETRAINED_FIELDS, remedy)
     return PRETRAINED_FIELDS[path.name]
 
 

@@ -13,6 +13,7 @@ from bnce_dist.chem.potentials.xtb import XTBPotential
 from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
+from bnce_dist.core.space import Space
 from bnce_dist.data.atomic import file_sha256
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset
 from bnce_dist.generator.architectures import (
@@ -153,13 +154,13 @@ class PretrainedRun:
         coordinates = WhitenedInternal.fit(
             ZMatrix.from_graph(molecule.elements, molecule.bonds), positions
         )
-        dims = (coordinates.num_euclidean, coordinates.num_circular)
-        energy_model = build_energy_model(config, *dims)
+        space = Space(coordinates.num_euclidean, coordinates.num_circular)
+        energy_model = build_energy_model(config, space)
         fit_in_folder(
             folder,
             executor,
             energy_model,
-            partial(build_energy_matching, config, *dims),
+            partial(build_energy_matching, config, space),
             [encode(coordinates, positions)],
             config.with_seed(self.config.seed),
             TrainingMetadata("energy", molecule.identity, energy_model.config()),

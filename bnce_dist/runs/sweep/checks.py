@@ -1,6 +1,5 @@
 """What can be known to be wrong with a sweep before a trial starts."""
 
-import difflib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ def resolve(sweep: SweepConfig) -> tuple[SweepConfig, JobConfig]:
     base = base_config(sweep)
     _check_space(sweep, base)
     job = JOBS[sweep.job]
-    _require_known("metric", sweep.metric, job.metrics, "what the job's metrics.json holds")
+    _require_known("metric", sweep.metric, job.metrics)
     if sweep.scheduler != "none":
         _check_scheduler(sweep, base)
     if sweep.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
@@ -81,7 +80,7 @@ def _check_space(sweep: SweepConfig, base: JobConfig) -> None:
 
 def _check_scheduler(sweep: SweepConfig, base: JobConfig) -> None:
     metric, _ = sweep.judged_by
-    _require_known("scheduler_metric", metric, JOBS[sweep.job].records, "what training reports")
+    _require_known("scheduler_metric", metric, JOBS[sweep.job].records)
     key = "asha.grace_steps" if sweep.scheduler == "asha" else "pbt.interval_steps"
     steps = sweep.asha.grace_steps if sweep.scheduler == "asha" else sweep.pbt.interval_steps
     energy = JOBS[sweep.job].energy(base)
@@ -116,12 +115,6 @@ def _check_population(sweep: SweepConfig, base: JobConfig) -> None:
             raise InputError(f"sweep key {key}", expected=expected, got=got, remedy=remedy)
 
 
-def _require_known(key: str, name: str, known: Sequence[str], what: str) -> None:
+def _require_known(key: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-        raise InputError(
-            f"sweep key {key}",
-            expected=f"{what}: {', '.join(known)}; the nearest is {nearest}",
-            got=name,
-            remedy="correct the sweep",
-        )
+        raise InputError.unknown(f"sweep key {key}", name, known)

@@ -14,10 +14,10 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching, pack_conformations
 from bnce_dist.core.random import generator
+from bnce_dist.core.space import NodeFeatures
 from bnce_dist.core.weights import Weights
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.architectures import (
-    NodeFeatures,
     TransferableConfig,
     build_field,
     build_molecular_matching,

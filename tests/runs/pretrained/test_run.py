@@ -147,7 +147,7 @@ def test_a_run_goes_from_weights_to_a_free_energy_and_is_not_repeated(tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["target.potential=xbt"], ["'force_field'", "nearest is xtb"]),
+        (["target.potential=xbt"], ["one of xtb, force_field", "nearest is xtb"]),
         (["weights=unweighted_ot_emma.pt", *SMALL], ["unweighted_ot_ema.pt"]),
         (["weights=unweighted_ot_ema.pt", *SMALL], ["got nothing", "check the path"]),
         (["--umbrella", "absent.npz"], ["absent.npz", "xs, f_i_mean"]),
