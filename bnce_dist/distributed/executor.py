@@ -15,7 +15,7 @@ from bnce_dist.distributed.cluster import (
     require_workers,
 )
 from bnce_dist.distributed.pool import map_shards
-from bnce_dist.distributed.tasks import map_tasks, map_to_outcomes
+from bnce_dist.distributed.tasks import map_to_outcomes
 from bnce_dist.distributed.train import fit
 from bnce_dist.pipeline.cluster import DATA_PARALLEL, Parallelism
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
@@ -61,14 +61,8 @@ class RayExecutor:
         self._num_workers, self._min_workers = num_workers, min_workers
         self._parallelism = parallelism
 
-    def map(
-        self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
-    ) -> list[Output]:
-        """Return ``[function(item) for item in items]``, one Ray task per item."""
-        return map_tasks(function, items, label=label)
-
     def map_jobs(
-        self, job: Callable[[Item, Executor], Output], items: Sequence[Item]
+        self, job: Callable[[Item, Executor], Output], items: Sequence[Item], *, label: str = ""
     ) -> list[Output | Exception]:
         """Deal the workers to the jobs: several to each, or jobs that wait for a free one."""
         total = self._num_workers or available_workers()
@@ -81,6 +75,7 @@ class RayExecutor:
             # What leads several workers only waits for them.
             num_cpus=1 if alone else 0,
             max_concurrent=total // share,
+            label=label,
         )
 
     def fit(

@@ -1,4 +1,4 @@
-"""Independent pieces of work as Ray tasks, e.g. chains of a simulation."""
+"""Independent pieces of work as Ray tasks, e.g. the members of a fleet."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,49 +15,13 @@ Item = TypeVar("Item")
 Output = TypeVar("Output")
 
 
-def map_tasks(
-    function: Callable[[Item], Output],
-    items: Sequence[Item],
-    *,
-    label: str,
-    num_cpus: float = 1,
-    max_retries: int = 3,
-) -> list[Output]:
-    """Return ``[function(item) for item in items]``, computed on the cluster.
-
-    Args:
-        function: Picklable. It may run more than once per item, so it must depend on nothing
-            but the item.
-        items: Picklable; numpy arrays travel without copies on one machine.
-        label: Of the progress bar.
-        num_cpus: Cores one call takes.
-        max_retries: How often an item is run again after its worker or node died.
-
-    Raises: what ``function`` raises; the items not yet done are given up.
-    """
-    call = _call.options(num_cpus=num_cpus, max_retries=max_retries)
-    pending: list[ray.ObjectRef] = []
-    try:
-        with Progress(label, total=len(items), unit="task") as progress, one_line_errors():
-            shared_function = ray.put(function)
-            references = [call.remote(shared_function, item) for item in items]
-            pending = references
-            while pending:
-                done, pending = ray.wait(pending)
-                ray.get(done)
-                progress.update(len(references) - len(pending))
-            return ray.get(references)
-    finally:
-        for reference in pending:
-            ray.cancel(reference)
-
-
 def map_to_outcomes(
     function: Callable[[Item], Output],
     items: Sequence[Item],
     *,
     num_cpus: float,
     max_concurrent: int,
+    label: str = "",
 ) -> list[Output | Exception]:
     """Return what ``function`` returned or raised for every item.
 
@@ -66,19 +30,25 @@ def map_to_outcomes(
         items: Picklable.
         num_cpus: Cores one call takes for itself, besides those of what it starts.
         max_concurrent: Calls at the same time.
+        label: Of the progress bar; without one there is none.
+
+    Raises: InputError: Ray has no room for the items.
     """
     call = _call.options(num_cpus=num_cpus)
     shared_function = ray.put(function)
     outcomes: dict[int, Output | Exception] = {}
     running: dict[ray.ObjectRef, int] = {}
     waiting = deque(range(len(items)))
+    bar = Progress(label, total=len(items), unit="run", shown=bool(label))
     try:
-        while waiting or running:
-            while waiting and len(running) < max_concurrent:
-                index = waiting.popleft()
-                running[call.remote(shared_function, items[index])] = index
-            (finished,), _ = ray.wait(list(running), num_returns=1)
-            outcomes[running.pop(finished)] = _outcome(finished)
+        with bar as progress, one_line_errors():
+            while waiting or running:
+                while waiting and len(running) < max_concurrent:
+                    index = waiting.popleft()
+                    running[call.remote(shared_function, items[index])] = index
+                (finished,), _ = ray.wait(list(running), num_returns=1)
+                outcomes[running.pop(finished)] = _outcome(finished)
+                progress.update(len(outcomes))
     finally:
         for reference in running:
             ray.cancel(reference)

@@ -22,22 +22,18 @@ Output = TypeVar("Output")
 class Executor(Protocol):
     """Runs a stage's work. Every executor gives the same results."""
 
-    def map(
-        self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
-    ) -> list[Output]:
-        """Return ``[function(item) for item in items]``; a lost worker's item is run again."""
-        ...
-
     def map_jobs(
-        self, job: Callable[[Item, "Executor"], Output], items: Sequence[Item]
+        self, job: Callable[[Item, "Executor"], Output], items: Sequence[Item], *, label: str = ""
     ) -> list[Output | Exception]:
         """Run jobs that need an executor themselves, as many at once as keep all workers busy.
 
         Args:
             job: Called with an item and an executor of the job's own share of the workers.
             items: One per job.
+            label: Of the progress bar; without one there is none.
 
-        Returns: What each job returned or raised; a failed one does not stop the others.
+        Returns: What each job returned or raised; a failed one does not stop the others, and the
+            job of a lost worker is run again.
         """
         ...
 
@@ -88,27 +84,18 @@ class LocalExecutor:
     def __init__(self, accumulation_steps: int = 1) -> None:
         self._accumulation_steps = accumulation_steps
 
-    def map(
-        self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
-    ) -> list[Output]:
-        """Return ``[function(item) for item in items]``."""
-        outputs = []
-        with Progress(label, total=len(items), unit="task") as progress:
-            for item in items:
-                outputs.append(function(item))
-                progress.update(len(outputs))
-        return outputs
-
     def map_jobs(
-        self, job: Callable[[Item, Executor], Output], items: Sequence[Item]
+        self, job: Callable[[Item, Executor], Output], items: Sequence[Item], *, label: str = ""
     ) -> list[Output | Exception]:
         """Run one job after another."""
         outcomes: list[Output | Exception] = []
-        for item in items:
-            try:
-                outcomes.append(job(item, self))
-            except Exception as error:
-                outcomes.append(error)
+        with Progress(label, total=len(items), unit="run", shown=bool(label)) as progress:
+            for item in items:
+                try:
+                    outcomes.append(job(item, self))
+                except Exception as error:
+                    outcomes.append(error)
+                progress.update(len(outcomes))
         return outcomes
 
     def fit(

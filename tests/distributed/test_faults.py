@@ -163,17 +163,19 @@ def test_a_full_disk_and_a_slow_rank_change_no_training(
 # Doubles five arrays of 40 MB and one of 120 MB in an object store of 80 MB.
 SMALL_STORE = """
 import json, sys
-from functools import partial
 import numpy as np, ray
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.tasks import map_tasks
+from bnce_dist.distributed.tasks import map_to_outcomes
 ray.init(
     num_cpus=2, object_store_memory=80 * 2**20, include_dashboard=False, log_to_driver=False,
     _system_config={"local_fs_capacity_threshold": float(sys.argv[1])},
 )
 arrays = [np.full(size, i, float) for i, size in enumerate([5_000_000] * 5 + [15_000_000])]
 try:
-    doubled = map_tasks(partial(np.multiply, 2.0), arrays, label="double")
+    doubled = map_to_outcomes(lambda array: 2 * array, arrays, num_cpus=1, max_concurrent=2)
+    for array in doubled:
+        if isinstance(array, InputError):
+            raise array
     print(json.dumps([[len(array), array.min(), array.max()] for array in doubled]))
 except InputError as error:
     print(json.dumps(str(error)))

@@ -11,18 +11,17 @@ from ray.exceptions import WorkerCrashedError
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.distributed.tasks import map_tasks
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def walk(seed: int) -> np.ndarray:
+def walk(seed: int, _: Executor | None = None) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(1000).cumsum()
 
 
-def walk_and_die_once(folder: Path, seed: int) -> np.ndarray:
+def walk_and_die_once(folder: Path, seed: int, _: Executor) -> np.ndarray:
     marker = folder / str(seed)
     if seed % 3 == 0 and not marker.exists():
         marker.touch()
@@ -30,31 +29,25 @@ def walk_and_die_once(folder: Path, seed: int) -> np.ndarray:
     return walk(seed)
 
 
-def refuse(seed: int) -> None:
-    raise InputError(f"seed {seed}", expected="another", got=seed, remedy="choose again")
-
-
 def test_results_come_in_the_order_of_the_items_as_from_one_process() -> None:
     items = [5, 3, 8, 1]
-    here = LocalExecutor().map(walk, items, label="walk")
-    there = RayExecutor(2).map(walk, items, label="walk")
+    here = LocalExecutor().map_jobs(walk, items)
+    there = RayExecutor(2).map_jobs(walk, items, label="walk")
     np.testing.assert_array_equal(here, there)
 
 
 def test_an_item_whose_worker_is_killed_is_run_again(tmp_path: Path) -> None:
-    got = map_tasks(partial(walk_and_die_once, tmp_path), range(5), label="walk")
+    got = RayExecutor(2).map_jobs(partial(walk_and_die_once, tmp_path), range(5))
     np.testing.assert_array_equal(got, [walk(seed) for seed in range(5)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "3"]
 
 
-def test_an_input_error_arrives_as_one_line() -> None:
-    with pytest.raises(InputError) as caught:
-        map_tasks(refuse, [4], label="refuse")
-    assert str(caught.value) == "seed 4: expected another, got 4; choose again"
-
-
 def test_no_items_give_no_results() -> None:
-    assert map_tasks(walk, [], label="nothing") == []
+    assert RayExecutor(2).map_jobs(walk, []) == []
+
+
+def absolute(value: int, _: Executor) -> int:
+    return abs(value)
 
 
 def sum_in_parts(values: list[int], executor: Executor) -> int:
@@ -63,7 +56,7 @@ def sum_in_parts(values: list[int], executor: Executor) -> int:
         raise InputError("value", expected="no 13", got=13, remedy="leave it out")
     if 99 in values:
         os.kill(os.getpid(), signal.SIGKILL)
-    return sum(executor.map(abs, values, label="parts"))
+    return sum(executor.map_jobs(absolute, values))
 
 
 def test_jobs_share_the_workers_and_fail_alone() -> None:

@@ -142,11 +142,15 @@ class Square:
         return {"z": np.full((1, 1), index**2, np.float32)}
 
 
+def absolute(value: int, _: object) -> int:
+    return abs(value)
+
+
 def work_of_a_trial(folder: Path) -> tuple[list[int], np.ndarray]:
     executor = RayExecutor(1)
     metadata = DatasetMetadata("molecule-a", {"z": "1"})
     shards = executor.map_shards(Square, 2, folder, metadata=metadata, label="square")
-    return executor.map(abs, [-1, 2], label="abs"), shards.load()["z"]
+    return executor.map_jobs(absolute, [-1, 2]), shards.load()["z"]
 
 
 @pytest.mark.ray

@@ -52,10 +52,18 @@ def run_all(configs: Iterable[PlanarConfig], output: Path, executor: Executor) -
         output: Folder of the runs' folders, absolute.
         executor: Spreads the runs over the cores.
     """
-    return executor.map(_run, [(config, output / config.name) for config in configs], label="runs")
+    work = [(config, output / config.name) for config in configs]
+    outcomes = executor.map_jobs(_run, work, label="runs")
+    return [
+        Finished(*item, error=f"{type(outcome).__name__}: {outcome}")
+        if isinstance(outcome, Exception)
+        else outcome
+        for item, outcome in zip(work, outcomes, strict=True)
+    ]
 
 
-def _run(work: tuple[PlanarConfig, Path]) -> Finished:
+def _run(work: tuple[PlanarConfig, Path], _: Executor) -> Finished:
+    """Return the run's metrics, or its error while it is one line and no trace of a worker."""
     config, folder = work
     try:
         return Finished(config, folder, metrics=run_planar(config, folder, LocalExecutor()))

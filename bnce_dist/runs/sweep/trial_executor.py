@@ -52,17 +52,11 @@ class TrialExecutor:
 
         return self._executor.fit(task, folder, report=follow)
 
-    def map(
-        self, function: Callable[[Item], Output], items: Sequence[Item], *, label: str
-    ) -> list[Output]:
-        """Return ``[function(item) for item in items]``."""
-        return self._executor.map(function, items, label=label)
-
     def map_jobs(
-        self, job: Callable[[Item, Executor], Output], items: Sequence[Item]
+        self, job: Callable[[Item, Executor], Output], items: Sequence[Item], *, label: str = ""
     ) -> list[Output | Exception]:
         """Run jobs that need an executor themselves."""
-        return self._executor.map_jobs(job, items)
+        return self._executor.map_jobs(job, items, label=label)
 
     def map_shards(
         self,
