@@ -44,6 +44,7 @@ MAY_IMPORT = {
 OWNERS = {
     "openmm": {"chem"},
     "mdtraj": {"chem"},
+    "networkx": {"chem"},
     "pymbar": {"chem"},
     "ray": {"distributed"},
     "deepspeed": {"distributed"},

@@ -1,10 +1,9 @@
-"""What tells a molecule's atoms apart: node features, the published ones and general ones."""
+"""What tells a molecule's atoms apart: the node features of the published models."""
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from bnce_dist.chem.graph import find_ring_atoms
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.errors import InputError
 
@@ -27,36 +26,6 @@ _ATOM_CLASSES = (
     "HG1", "HG2", "HH", "HH1", "HH2", "HZ", "HZ2", "HZ3", "N", "ND1", "ND2", "NE", "NE1", "NE2",
     "NH1", "NH2", "NZ", "O", "OD", "OE", "OG", "OG1", "OH", "OXT", "SD", "SG",
 )  # fmt: skip
-
-_ELEMENTS = ("H", "C", "N", "O", "S")
-_MAX_DEGREE = 4
-
-
-def general_features(molecule: Molecule) -> Tensor:
-    """Return features of the atoms of any peptide, from its graph and its residues' names.
-
-    They say nothing of the hand of a molecule, nor of the place of an atom in the chain.
-
-    Args:
-        molecule: Any.
-
-    Returns: ``(atoms, 12)``: one-hot element (H, C, N, O, S) and number of bonds (1 to 4), then
-        whether the atom is in a ring, whether in an aromatic one, and its formal charge.
-    """
-    degree = torch.tensor(molecule.bonds).flatten().bincount(minlength=molecule.num_atoms)
-    in_ring = torch.zeros(molecule.num_atoms)
-    in_ring[sorted(find_ring_atoms(molecule.elements, molecule.bonds))] = 1.0
-    residues = [molecule.residue_names[index] for index in molecule.residue_index]
-    in_aromatic_residue = torch.tensor([
-        float(residue in (*_AROMATIC, *_HISTIDINES)) for residue in residues
-    ])  # fmt: skip
-    scalars = [in_ring, in_ring * in_aromatic_residue, torch.tensor(molecule.formal_charges)]
-    columns = [
-        one_hot(torch.tensor([_ELEMENTS.index(e) for e in molecule.elements]), len(_ELEMENTS)),
-        one_hot(degree - 1, _MAX_DEGREE),
-        torch.stack(scalars, dim=1),
-    ]
-    return torch.cat(columns, dim=1)
 
 
 def alanine_dipeptide_features(molecule: Molecule) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import networkx as nx
 import torch
 from torch import Tensor
 
@@ -81,14 +82,9 @@ def with_torsions(
 def _atoms_beyond(bonds: Sequence[tuple[int, int]], quadruple: Quadruple) -> list[int]:
     """Return the atoms on the far side of the quadruple's middle bond."""
     near, far = quadruple[1], quadruple[2]
-    found, frontier = {far}, [far]
-    while frontier:
-        atom = frontier.pop()
-        neighbours = {b if a == atom else a for a, b in bonds if atom in (a, b)}
-        if atom == far:
-            neighbours.discard(near)
-        frontier.extend(neighbours - found)
-        found |= neighbours
+    graph = nx.Graph(bonds)
+    graph.remove_edge(near, far)
+    found = nx.node_connected_component(graph, far)
     if near in found:
         raise InputError(
             f"torsion {quadruple}",

@@ -143,25 +143,6 @@ def interpolant_from_name(name: str) -> Interpolant:
     return known[name]
 
 
-def score_from_velocity(schedule: Interpolant, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-    r"""Return the score of the marginal that ``velocity`` transports, for ``t > 0``.
-
-    .. math:: \nabla\log p_t = -\frac{\alpha v - \dot\alpha x}
-                                     {\sigma(\alpha\dot\sigma - \dot\alpha\sigma)}
-
-    Args:
-        schedule: The interpolant.
-        x_t: Where, ``(batch, dim)``.
-        velocity: Marginal velocity there, ``(batch, dim)``.
-        t: Times, ``(batch,)``.
-
-    Returns: ``(batch, dim)``.
-    """
-    alpha, sigma, alpha_dot, sigma_dot = _schedules(schedule, t)
-    noise = (alpha * velocity - alpha_dot * x_t) / (alpha * sigma_dot - alpha_dot * sigma)
-    return -noise / sigma
-
-
 def velocity_from_score(schedule: Interpolant, x_t: Tensor, score: Tensor, t: Tensor) -> Tensor:
     r"""Return the marginal velocity that belongs to ``score``, where ``alpha > 0``.
 
@@ -185,37 +166,6 @@ def velocity_from_score(schedule: Interpolant, x_t: Tensor, score: Tensor, t: Te
     """
     alpha, sigma, alpha_dot, sigma_dot = _schedules(schedule, t)
     return (alpha_dot * x_t - sigma * (alpha * sigma_dot - alpha_dot * sigma) * score) / alpha
-
-
-def endpoint_from_score(schedule: Interpolant, x_t: Tensor, score: Tensor, t: Tensor) -> Tensor:
-    r"""Return :math:`E[x_{data}|x_t] = (x_t + \sigma^2 \nabla\log p_t)/\alpha` (``alpha > 0``).
-
-    Args:
-        schedule: The interpolant.
-        x_t: Where, ``(batch, dim)``.
-        score: Gradient of ``log p_t`` there, ``(batch, dim)``.
-        t: Times, ``(batch,)``.
-
-    Returns: ``(batch, dim)``.
-    Source: Efron (2011), Tweedie's formula.
-    """
-    alpha, sigma, _, _ = _schedules(schedule, t)
-    return (x_t + sigma.square() * score) / alpha
-
-
-def score_from_endpoint(schedule: Interpolant, x_t: Tensor, endpoint: Tensor, t: Tensor) -> Tensor:
-    r"""Return :math:`(\alpha E[x_{data}|x_t] - x_t)/\sigma^2`, for ``t > 0``.
-
-    Args:
-        schedule: The interpolant.
-        x_t: Where, ``(batch, dim)``.
-        endpoint: Conditional mean of the data there, ``(batch, dim)``.
-        t: Times, ``(batch,)``.
-
-    Returns: ``(batch, dim)``.
-    """
-    alpha, sigma, _, _ = _schedules(schedule, t)
-    return (alpha * endpoint - x_t) / sigma.square()
 
 
 def velocity_from_endpoint(

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bnce_dist.chem.features import (
-    alanine_dipeptide_features,
-    dipeptide_features,
-    general_features,
-)
+from bnce_dist.chem.features import alanine_dipeptide_features, dipeptide_features
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.templates import RESIDUES, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
@@ -95,40 +91,3 @@ def test_other_molecules_are_refused(alanine_dipeptide):
         dipeptide_features(alanine_dipeptide)
     with pytest.raises(InputError, match="ACE-ALA-NME, got AC"):
         alanine_dipeptide_features(graph("AC"))
-
-
-@pytest.mark.parametrize(
-    ("sequence", "residue", "rings", "aromatic", "charges"),
-    [
-        ("PW", 0, {"N", "CA", "CB", "CG", "CD"}, False, {"N": 1}),
-        (
-            "PW",
-            1,
-            {"CG", "CD1", "CD2", "NE1", "CE2", "CE3", "CZ2", "CZ3", "CH2"},
-            True,
-            {"O": -1 / 2, "OXT": -1 / 2},
-        ),
-        ("ARG-HIP", 0, set(), False, {"N": 1, "NE": 1 / 3, "NH1": 1 / 3, "NH2": 1 / 3}),
-        (
-            "ARG-HIP",
-            1,
-            {"CG", "ND1", "CD2", "CE1", "NE2"},
-            True,
-            {"ND1": 1 / 2, "NE2": 1 / 2, "O": -1 / 2, "OXT": -1 / 2},
-        ),
-        ("ACE-ASP-NME", 1, set(), False, {"OD1": -1 / 2, "OD2": -1 / 2}),
-    ],
-)
-def test_general_features_are_textbook_chemistry(sequence, residue, rings, aromatic, charges):
-    molecule = graph(sequence)
-    features = general_features(molecule)
-    assert features.shape == (molecule.num_atoms, 12)
-    bonds = torch.tensor(molecule.bonds)
-    for atom, name in enumerate(molecule.atom_names):
-        row = features[atom]
-        assert row[:5].tolist() == [float(e == molecule.elements[atom]) for e in "HCNOS"]
-        degree = int((bonds == atom).sum())
-        assert row[5:9].tolist() == [float(degree == n) for n in (1, 2, 3, 4)]
-        if molecule.residue_index[atom] == residue:
-            expected = [name in rings, name in rings and aromatic, charges.get(name, 0.0)]
-            torch.testing.assert_close(row[9:], torch.tensor(expected).float())

@@ -232,3 +232,22 @@ def test_formal_charges_add_up_to_those_of_the_force_field(sequence: str) -> Non
     (nonbonded,) = (f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
     charges = [nonbonded.getParticleParameters(i)[0]._value for i in range(graph.num_atoms)]
     assert sum(graph.formal_charges) == pytest.approx(sum(charges), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "residue", "charges"),
+    [
+        ("PW", 0, {"N": 1}),
+        ("PW", 1, {"O": -1 / 2, "OXT": -1 / 2}),
+        ("ARG-HIP", 0, {"N": 1, "NE": 1 / 3, "NH1": 1 / 3, "NH2": 1 / 3}),
+        ("ARG-HIP", 1, {"ND1": 1 / 2, "NE2": 1 / 2, "O": -1 / 2, "OXT": -1 / 2}),
+        ("ACE-ASP-NME", 1, {"OD1": -1 / 2, "OD2": -1 / 2}),
+    ],
+)
+def test_formal_charges_are_shared_by_atoms_that_resonance_makes_alike(
+    sequence: str, residue: int, charges: dict[str, float]
+) -> None:
+    molecule = Molecule._from_templates(sequence, chain_templates(parse_sequence(sequence)))
+    for atom, name in enumerate(molecule.atom_names):
+        if molecule.residue_index[atom] == residue:
+            assert molecule.formal_charges[atom] == charges.get(name, 0.0)
