@@ -31,18 +31,21 @@ from record import publish, summary
 from step_model import StepModel
 from torch import nn
 
-from bnce_dist.core.interpolant import TrigonometricInterpolant
-from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.ode import midpoint
-from bnce_dist.core.path import ProductPath
 from bnce_dist.core.random import generator
+from bnce_dist.core.space import Space
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.cluster import ensure_ray, num_gpus
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.train import fit
+from bnce_dist.generator.architectures import (
+    EmulatorConfig,
+    EnergyConfig,
+    build_energy_matching,
+    build_flow_matching,
+)
 from bnce_dist.generator.target import Target, TargetConfig
-from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.training import local
@@ -59,10 +62,10 @@ SHARD_SIZE = {"generation": 2000, "energies": 20000}
 
 def build_objective(stage: str) -> nn.Module:
     """Return a stage's objective with the default model of the main job."""
-    path = ProductPath(TrigonometricInterpolant(), NUM_EUCLIDEAN, NUM_CIRCULAR)
+    space = Space(NUM_EUCLIDEAN, NUM_CIRCULAR)
     if stage == "energy":
-        return EnergyMatching(LateFusionEnergy(NUM_EUCLIDEAN, NUM_CIRCULAR), path)
-    return FlowMatching(InternalVelocity(NUM_EUCLIDEAN, NUM_CIRCULAR), path)
+        return build_energy_matching(EnergyConfig(), space)
+    return build_flow_matching(EmulatorConfig(), space)
 
 
 def make_task(folder: Path, stage: str, batch_size: int, num_steps: int) -> TrainingTask:

@@ -265,11 +265,11 @@ class EnergyMatching(nn.Module):
         energy_model: EnergyModel,
         path: ProductPath,
         *,
-        score_weight: float = 1.0,
-        infonce_weight: float = 2.0,
-        num_negatives: int = 128,
-        negatives: Literal["stratified", "independent"] = "stratified",
-        time_exponent: float = 2.5,
+        score_weight: float,
+        infonce_weight: float,
+        num_negatives: int,
+        negatives: Literal["stratified", "independent"],
+        time_exponent: float,
     ) -> None:
         super().__init__()
         _require("time_exponent", time_exponent > 0, "above 0", time_exponent)

@@ -23,6 +23,13 @@ from bnce_dist.nn.velocity import InternalVelocity
 
 PATH = ProductPath(TrigonometricInterpolant(), num_euclidean=3, num_circular=2)
 SMALL = {"width": 16, "depth": 1}
+HYBRID = {
+    "score_weight": 1.0,
+    "infonce_weight": 2.0,
+    "num_negatives": 128,
+    "negatives": "stratified",
+    "time_exponent": 2.5,
+}
 
 
 def make_objective(kind):
@@ -31,10 +38,12 @@ def make_objective(kind):
         return FlowMatching(InternalVelocity(3, 2, **SMALL).double(), PATH)
     if kind == "published":
         model = ConcatenatedEnergy(3, 2, **SMALL).double()
-        return EnergyMatching(model, PATH, num_negatives=1, negatives="independent")
+        return EnergyMatching(
+            model, PATH, **HYBRID | {"num_negatives": 1, "negatives": "independent"}
+        )
     model = LateFusionEnergy(3, 2, num_features=8, time_width=8, **SMALL).double()
     weights = {"score": {"infonce_weight": 0.0}, "infonce": {"score_weight": 0.0}}.get(kind, {})
-    return EnergyMatching(model, PATH, num_negatives=12, **weights)
+    return EnergyMatching(model, PATH, **HYBRID | {"num_negatives": 12} | weights)
 
 
 @pytest.fixture(params=["flow", "hybrid", "score", "infonce", "published"])
@@ -117,7 +126,7 @@ def test_a_term_without_weight_is_not_computed(negatives):
     x_data = PATH.sample_prior(8, generator("data"), torch.float64)
 
     def terms_and_calls(**weights):
-        objective = EnergyMatching(Counting(), PATH, negatives=negatives, **weights)
+        objective = EnergyMatching(Counting(), PATH, **HYBRID | {"negatives": negatives} | weights)
         losses = objective(**objective.draw(x_data, generator(0)))
         return set(losses), objective.energy_model.calls
 
@@ -130,7 +139,11 @@ def test_weights_weigh_the_parts(negatives):
     torch.manual_seed(0)
     model = LateFusionEnergy(3, 2, **SMALL).double()
     both, score, infonce = (
-        EnergyMatching(model, PATH, score_weight=s, infonce_weight=i, negatives=negatives)
+        EnergyMatching(
+            model,
+            PATH,
+            **HYBRID | {"score_weight": s, "infonce_weight": i, "negatives": negatives},
+        )
         for s, i in [(3.0, 5.0), (3.0, 0.0), (0.0, 5.0)]
     )
     batch = both.draw(PATH.sample_prior(8, generator("data"), torch.float64), generator(0))
@@ -182,6 +195,7 @@ def test_infonce_is_minimised_by_the_truth_for_any_number_of_negatives(num_negat
             infonce_weight=1.0,
             num_negatives=num_negatives,
             negatives=negatives,
+            time_exponent=2.5,
         )
         gradients = []
         for step in range(200):
@@ -202,7 +216,7 @@ def test_score_loss_of_the_true_score_is_the_posterior_variance_of_the_noise():
     """Var[eps | x_t] = alpha^2 v / (alpha^2 v + sigma^2), here averaged over t by quadrature."""
     path = ProductPath(TrigonometricInterpolant(), num_euclidean=2)
     model = GaussianTruth(0.3, gauge=0.0)
-    objective = EnergyMatching(model, path, time_exponent=1.0)
+    objective = EnergyMatching(model, path, **HYBRID | {"time_exponent": 1.0})
     x_data = math.sqrt(0.3) * path.sample_noise(100_000, generator("data"), torch.float64)
     with torch.no_grad():
         score = objective(**objective.draw(x_data, generator("draw")))["score"]
@@ -234,7 +248,7 @@ def mixture_log_density(x):
 
 
 def train_energy(model, path, sample, num_steps):
-    objective = EnergyMatching(model, path)
+    objective = EnergyMatching(model, path, **HYBRID)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
     for step in range(num_steps):
@@ -302,4 +316,4 @@ def test_the_read_out_is_normalised_on_the_circle():
 )
 def test_options_are_checked(options):
     with pytest.raises(InputError, match=next(iter(options))):
-        EnergyMatching(LateFusionEnergy(3, 2, **SMALL), PATH, **options)
+        EnergyMatching(LateFusionEnergy(3, 2, **SMALL), PATH, **HYBRID | options)

@@ -48,7 +48,15 @@ def build_energy_matching(pids: Path, pause_seconds: float = 0.0) -> nn.Module:
     (pids / str(os.getpid())).touch()
     path = ProductPath(TrigonometricInterpolant(), num_euclidean=2, num_circular=1)
     model = LateFusionEnergy(2, 1, width=16, depth=2, num_features=8, time_width=16)
-    objective = SlowEnergyMatching(model, path, num_negatives=16)
+    objective = SlowEnergyMatching(
+        model,
+        path,
+        score_weight=1.0,
+        infonce_weight=2.0,
+        num_negatives=16,
+        negatives="stratified",
+        time_exponent=2.5,
+    )
     objective.pause_seconds = pause_seconds
     return objective
 

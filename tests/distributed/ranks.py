@@ -57,7 +57,15 @@ def build_objective(kind: str, num_circular: int) -> nn.Module:
     if kind == "flow":
         return FlowMatching(InternalVelocity(3, num_circular, width=17, depth=2), path)
     model = LateFusionEnergy(3, num_circular, width=17, depth=2, num_features=8, time_width=16)
-    return EnergyMatching(model, path, num_negatives=16)
+    return EnergyMatching(
+        model,
+        path,
+        score_weight=1.0,
+        infonce_weight=2.0,
+        num_negatives=16,
+        negatives="stratified",
+        time_exponent=2.5,
+    )
 
 
 def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:

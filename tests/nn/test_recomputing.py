@@ -67,7 +67,15 @@ def energy_matching(num_negatives: int) -> EnergyMatching:
     features = torch.rand(NUM_ATOMS, 2).tolist()
     model = GraphormerEnergy(features, width=16, depth=2, num_heads=2, num_radial=8)
     path = ProductPath(TrigonometricInterpolant(), 3 * (NUM_ATOMS - 1), 0)
-    return EnergyMatching(model, path, num_negatives=num_negatives).double()
+    return EnergyMatching(
+        model,
+        path,
+        score_weight=1.0,
+        infonce_weight=2.0,
+        num_negatives=num_negatives,
+        negatives="stratified",
+        time_exponent=2.5,
+    ).double()
 
 
 def data(objective: nn.Module) -> Tensor:
