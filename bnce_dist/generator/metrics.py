@@ -72,23 +72,25 @@ _NUM_MATCHINGS = 3
 
 @dataclass(frozen=True)
 class Samples:
-    """Held-out emulator samples; some of them have an exact likelihood.
+    """Held-out emulator samples, annealed or not; some of them have an exact likelihood.
 
     Args:
-        reduced_potential: ``(n,)`` [kT]; infinite where the sample is no molecule.
-        log_density: Learned log density, ``(n,)`` [nats].
-        log_density_exact: Exact log density, ``(n,)``; NaN where it was not computed [nats].
+        reduced_potential: Where the samples are, ``(n,)`` [kT]; infinite where that is no molecule.
+        log_density: Learned log density where they were drawn, ``(n,)`` [nats].
+        log_density_exact: Exact one, ``(n,)``; NaN where it was not computed [nats].
         num_random: How many of the first samples have one; the others that do weigh most.
         phi: First backbone torsion, ``(n,)`` [rad].
         psi: The one after it, ``(n,)`` [rad].
-        in_state: ``(n,)`` bool.
-        valid: Whether the sample is the code of a molecule, ``(n,)`` bool.
+        in_state: Whether they are in the state, ``(n,)`` bool.
+        valid: Whether the sample was drawn as the code of a molecule, ``(n,)`` bool.
         native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
         mirrored: Whether the sample was the mirror image and was inverted, ``(n,)`` bool.
         num_negative_determinants: Of the samples with an exact density, those that passed a step
             which turned space inside out; None if nobody looked.
         cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
         cpu_seconds_exact: Of the exact one, where it was computed [s].
+        log_weights_annealed: By the learned density and the way from it, ``(n,)`` [nats]; absent
+            if the samples were not annealed.
     """
 
     reduced_potential: FloatArray
@@ -104,6 +106,7 @@ class Samples:
     num_negative_determinants: int | None
     cpu_seconds: FloatArray
     cpu_seconds_exact: FloatArray
+    log_weights_annealed: FloatArray | None = None
 
     @classmethod
     def from_arrays(
@@ -111,20 +114,29 @@ class Samples:
         evaluated: Mapping[str, np.ndarray],
         exact: Mapping[str, np.ndarray],
         in_state: NDArray[np.bool_],
+        annealed: Mapping[str, np.ndarray] | None = None,
     ) -> "Samples":
-        """Join the data sets that the evaluation leaves."""
+        """Join the data sets that the evaluation leaves.
+
+        Args:
+            evaluated: Of the samples as they were drawn.
+            exact: Of some of them.
+            in_state: Of the annealed samples, if there are any, else of those drawn.
+            annealed: Of the samples after annealing.
+        """
         # Version 0.1 computed only those of the first samples.
         is_top = exact.get("is_top", np.zeros(len(exact["log_density_z"]), dtype=bool))
         rows = exact.get("row", np.arange(len(is_top)))
         log_density_exact = np.full(len(evaluated["log_density"]), np.nan)
         log_density_exact[rows] = exact["log_density_z"] - evaluated["log_det_decode"][rows]
+        arrived = evaluated if annealed is None else annealed
         return cls(
-            reduced_potential=evaluated["reduced_potential"],
+            reduced_potential=arrived["reduced_potential"],
             log_density=evaluated["log_density"],
             log_density_exact=log_density_exact,
             num_random=int((~is_top).sum()),
-            phi=evaluated["phi"],
-            psi=evaluated["psi"],
+            phi=arrived["phi"],
+            psi=arrived["psi"],
             in_state=in_state,
             valid=evaluated["valid"],
             native_chirality=evaluated["native_chirality"],
@@ -133,6 +145,7 @@ class Samples:
             num_negative_determinants=int(exact["inverted"].sum()) if "inverted" in exact else None,
             cpu_seconds=evaluated["cpu_seconds"],
             cpu_seconds_exact=exact["cpu_seconds"],
+            log_weights_annealed=None if annealed is None else annealed["log_weights"],
         )
 
     @property
@@ -156,19 +169,14 @@ class Samples:
     @property
     def log_weights_learned(self) -> FloatArray:
         """Log weights by the learned density alone, ``(n,)``."""
+        if self.log_weights_annealed is not None:
+            return self.log_weights_annealed
         return molecule_log_weights(self.reduced_potential, self.log_density, self.native_chirality)
 
     @property
     def log_weights_exact(self) -> FloatArray:
         """Log weights by the exact density, ``(n,)``; NaN where it was not computed."""
-        known = ~np.isnan(self.log_density_exact)
-        weights = np.full(len(known), np.nan)
-        weights[known] = molecule_log_weights(
-            self.reduced_potential[known],
-            self.log_density_exact[known],
-            self.native_chirality[known],
-        )
-        return weights
+        return self.log_weights_learned + self.log_density - self.log_density_exact
 
 
 def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
@@ -219,6 +227,42 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "num_negative_determinants": samples.num_negative_determinants,
         "num_exact_top": int(np.isfinite(samples.log_density_exact[samples.num_random :]).sum()),
         **_exact_metrics(samples, config, seed),
+    }
+
+
+def one_step_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+    """Return what the weights would be without annealing, under names that say so.
+
+    Args:
+        samples: As they were drawn.
+        config: Bootstrap.
+        seed: Of the run; decides the bootstrap.
+
+    Raises: InputError: as for `evaluation_metrics`.
+    """
+    metrics = evaluation_metrics(samples, config, seed)
+    names = {
+        "delta_f_kT": "delta_f_one_step_kT",
+        "delta_f_stderr_kT": "delta_f_one_step_stderr_kT",
+        "delta_f_learned_kT": "delta_f_learned_one_step_kT",
+        "delta_f_learned_stderr_kT": "delta_f_learned_one_step_stderr_kT",
+        "ess_fraction": "ess_fraction_one_step",
+        "ess_fraction_learned": "ess_fraction_learned_one_step",
+        "pareto_k": "pareto_k_one_step",
+        "pareto_k_learned": "pareto_k_learned_one_step",
+        "correction_kT": "correction_one_step_kT",
+        "correction_stderr_kT": "correction_one_step_stderr_kT",
+    }
+    return {new: metrics[old] for old, new in names.items()}
+
+
+def annealing_metrics(annealed: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return how annealing went, from the data set it leaves."""
+    return {
+        "annealing_num_levels": annealed["accepted"].shape[1],
+        "annealing_acceptance": annealed["accepted"].mean(0).tolist(),
+        "annealing_num_clashes": int(annealed["clashed"].sum()),
+        "annealing_cpu_seconds_per_sample": float(annealed["cpu_seconds"].mean()),
     }
 
 

@@ -13,11 +13,18 @@ from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
-from bnce_dist.generator.metrics import Samples, distances_to_reference, evaluation_metrics
+from bnce_dist.generator.metrics import (
+    Samples,
+    annealing_metrics,
+    distances_to_reference,
+    evaluation_metrics,
+    one_step_metrics,
+)
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.forward_check import forward_check
+from bnce_dist.pipeline.stages.annealing import ANNEALED
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,9 @@ class Evaluation:
 
     Args:
         folder: Of the run.
-        samples: Everything about the samples but their positions.
+        samples: Everything about the samples but their positions: annealed, or as drawn.
+        drawn: The same before they were annealed.
+        moves: What annealing did, ``accepted`` and ``clashed``; None if it was not asked for.
         reference: The in-run reference.
         losses: Of the two trainings, by ``"emulator"`` and ``"energy"``: the loss and its parts by
             step.
@@ -35,6 +44,8 @@ class Evaluation:
 
     folder: RunFolder
     samples: Samples
+    drawn: Samples
+    moves: Mapping[str, np.ndarray] | None
     reference: Reference
     losses: Mapping[str, Mapping[str, np.ndarray]]
     dataset: ShardedDataset
@@ -53,24 +64,42 @@ def load_evaluation(folder: RunFolder, target: Target) -> Evaluation:
 
     Raises: InputError: a stage is unfinished, or a file of it was changed.
     """
-    samples, dataset = load_samples(folder.stage("evaluate"), target)
+    stage = folder.stage("evaluate")
+    moves = None
+    samples, dataset = drawn, _ = load_samples(stage, target)
+    if (stage / ANNEALED).exists():
+        dataset, moves = _load(stage / ANNEALED)
+        samples, _ = load_samples(stage, target, moves)
     losses = {
         "emulator": _history(folder, "train_emulator"),
         "energy": _history(folder, "train_energy"),
     }
     reference = Reference.load(folder.stage("simulate"))
-    return Evaluation(folder, samples, reference, losses, dataset)
+    return Evaluation(folder, samples, drawn, moves, reference, losses, dataset)
 
 
-def load_samples(evaluation: Path, target: Target) -> tuple[Samples, ShardedDataset]:
+def load_samples(
+    evaluation: Path, target: Target, annealed: Mapping[str, np.ndarray] | None = None
+) -> tuple[Samples, ShardedDataset]:
     """Read the held-out samples that the stage ``evaluate`` left in its folder.
 
-    Returns: The samples, and the data set that also holds their positions.
+    Args:
+        evaluation: The folder.
+        target: Says which of them are in the state.
+        annealed: What is known of them after annealing; without it they are as drawn.
+
+    Returns: The samples, and the data set that also holds the positions at which they were drawn.
     """
-    dataset = ShardedDataset.open(evaluation / "evaluated")
-    evaluated = dataset.load(dataset.metadata.units.keys() - {"positions_nm"})
+    dataset, evaluated = _load(evaluation / "evaluated")
     exact = ShardedDataset.open(evaluation / "exact").load()
-    return Samples.from_arrays(evaluated, exact, target.in_state(evaluated["phi"])), dataset
+    in_state = target.in_state((evaluated if annealed is None else annealed)["phi"])
+    return Samples.from_arrays(evaluated, exact, in_state, annealed), dataset
+
+
+def _load(folder: Path) -> tuple[ShardedDataset, dict[str, np.ndarray]]:
+    """Return a data set of samples, and everything in it but where they are."""
+    dataset = ShardedDataset.open(folder)
+    return dataset, dataset.load(dataset.metadata.units.keys() - {"positions_nm", "z"})
 
 
 def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[str, Any]:
@@ -93,7 +122,14 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         target.state_phi,
     )
     metrics |= distances_to_reference(samples, reference, config.seed)
-    metrics |= forward_check(evaluation.folder, samples, reference, target)
+    if evaluation.moves is not None:
+        metrics |= annealing_metrics(evaluation.moves)
+        metrics |= one_step_metrics(evaluation.drawn, config.evaluate, config.seed)
+        drawn = distances_to_reference(evaluation.drawn, reference, config.seed)
+        metrics |= {name: drawn[name] for name in drawn if "_emulator_" in name}
+        metrics["energy_w2_one_step_kT"] = drawn["energy_w2_kT"]
+        metrics["torsion_w2_one_step_rad"] = drawn["torsion_w2_rad"]
+    metrics |= forward_check(evaluation.folder, evaluation.drawn, reference, target)
     metrics |= {
         "delta_f_reference_kT": long.delta_f_kT if long else in_run["delta_f_kT"],
         "delta_f_reference_stderr_kT": long.stderr_kT if long else in_run["stderr_kT"],
@@ -132,6 +168,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         f"(n = {metrics['log_density_num_samples']})",
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['ess_num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
+        **_one_step_row(metrics),
         "Pareto k": f"{metrics['pareto_k_in_state']:.2f} in the state, "
         f"{metrics['pareto_k_outside_state']:.2f} outside",
         "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
@@ -156,6 +193,16 @@ def break_even(metrics: Mapping[str, Any]) -> str:
         f"{num_samples:,.0f} samples: the energy model and its data took {seconds:.0f} s, "
         f"an exact density {exact:.3f} CPU-s"
     )
+
+
+def _one_step_row(metrics: Mapping[str, Any]) -> dict[str, str]:
+    if "annealing_num_levels" not in metrics:
+        return {}
+    row = (
+        f"{with_error(metrics, 'delta_f_one_step')}, effective samples "
+        f"{metrics['ess_fraction_one_step']:.3f} ({metrics['annealing_num_levels']} levels since)"
+    )
+    return {"without annealing": row}
 
 
 def with_error(metrics: Mapping[str, Any], name: str) -> str:

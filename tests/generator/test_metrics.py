@@ -17,6 +17,7 @@ from bnce_dist.generator.metrics import (
     Samples,
     distances_to_reference,
     evaluation_metrics,
+    one_step_metrics,
 )
 
 NUM_SAMPLES, NUM_EXACT = 40_000, 10_000
@@ -112,6 +113,39 @@ def test_exact_densities_of_the_largest_weights_repair_what_the_model_got_wrong(
     difference = repaired["delta_f_kT"] - metrics["delta_f_kT"]
     assert abs(difference) < 3 * metrics["delta_f_stderr_kT"]
     assert repaired["delta_f_stderr_kT"] < 1.5 * metrics["delta_f_stderr_kT"]
+
+
+def test_annealed_weights_take_the_place_of_one_step_ones() -> None:
+    """Half of the way to the target is in the samples; the exact density of the start in some."""
+    drawn = make_samples()
+    x = np.random.default_rng(0).normal(size=NUM_SAMPLES)  # as in make_samples
+    shift = 0.7 * (drawn.log_weights_learned - drawn.log_weights_learned.mean())
+    annealed = {
+        "log_weights": drawn.log_weights_learned - shift,
+        "reduced_potential": np.full(NUM_SAMPLES, 3.0),
+    }
+    evaluated = {
+        name: getattr(drawn, name)
+        for name in ("reduced_potential", "log_density", "valid", "native_chirality", "mirrored")
+    } | {"cpu_seconds": drawn.cpu_seconds, "log_det_decode": np.ones(NUM_SAMPLES)}
+    exact = {
+        "log_density_z": drawn.log_density_exact[:NUM_EXACT] + 1.0,
+        "cpu_seconds": drawn.cpu_seconds_exact,
+    }
+    samples = Samples.from_arrays(evaluated, exact, x > 1.0, annealed)
+    np.testing.assert_array_equal(samples.log_weights_learned, annealed["log_weights"])
+    np.testing.assert_array_equal(samples.reduced_potential, annealed["reduced_potential"])
+    error = drawn.log_density - drawn.log_density_exact
+    np.testing.assert_allclose(
+        samples.log_weights_exact[:NUM_EXACT], (annealed["log_weights"] + error)[:NUM_EXACT]
+    )
+    assert np.isnan(samples.log_weights_exact[NUM_EXACT:]).all()
+    metrics = evaluation_metrics(samples, CONFIG, seed=0)
+    beside = one_step_metrics(drawn, CONFIG, seed=0)
+    assert metrics["log_density_error_sd_kT"] == pytest.approx(NOISE, rel=0.05)
+    assert metrics["ess_fraction_learned"] > beside["ess_fraction_learned_one_step"]
+    one_step = evaluation_metrics(drawn, CONFIG, seed=0)
+    assert beside["delta_f_one_step_kT"] == one_step["delta_f_kT"]
 
 
 def test_speedup_is_per_sample(metrics: dict) -> None:

@@ -17,8 +17,11 @@ from bnce_dist.generator.annealing import Annealer, AnnealingConfig
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.stages.context import StageContext
 
+ANNEALED = "annealed"
+"""Name of the data set."""
 SCHEDULE_FILE = "annealing.json"
 _UNITS = {
     "z": "1",
@@ -56,7 +59,7 @@ def anneal_held_out(context: StageContext, held_out: ShardedDataset) -> ShardedD
             seed=context.config.seed,
         ),
         len(held_out),
-        context.folder / "annealed",
+        context.folder / ANNEALED,
         metadata=context.metadata(_UNITS),
         label="anneal",
     )
@@ -109,14 +112,16 @@ def _schedule(context: StageContext, make_annealer: "partial[Annealer]") -> Anne
     path = context.folder / SCHEDULE_FILE
     if not path.exists():
         tune = partial(_tuned, make_annealer, context.config.seed)
-        (schedule,) = context.executor.map(
+        (schedule,) = context.executor.map_jobs(
             tune, [context.config.evaluate.annealing], label="tune annealing"
         )
+        if isinstance(schedule, Exception):
+            raise schedule
         write_json(path, dataclasses.asdict(schedule))
     return AnnealingSchedule(**read_json(path))
 
 
 def _tuned(
-    make_annealer: "partial[Annealer]", seed: int, config: AnnealingConfig
+    make_annealer: "partial[Annealer]", seed: int, config: AnnealingConfig, _: Executor
 ) -> AnnealingSchedule:
     return make_annealer().tune(config, seed, "annealing")

@@ -76,9 +76,9 @@ def run(context: StageContext) -> None:
         label="evaluate",
     )
     is_internal = isinstance(Emulator.load(emulator_path).coordinates, WhitenedInternal)
-    if config.annealing.enabled and is_internal:
-        anneal_held_out(context, held_out)
-    rows = rows_for_exact(evaluated, context.target, config)
+    anneals = config.annealing.enabled and is_internal
+    annealed = anneal_held_out(context, held_out) if anneals else None
+    rows = rows_for_exact(evaluated, context.target, config, annealed)
     context.executor.map_shards(
         partial(
             ExactLikelihood,
@@ -95,20 +95,31 @@ def run(context: StageContext) -> None:
     )
 
 
-def rows_for_exact(evaluated: ShardedDataset, target: Target, config: EvaluateConfig) -> np.ndarray:
+def rows_for_exact(
+    evaluated: ShardedDataset,
+    target: Target,
+    config: EvaluateConfig,
+    annealed: ShardedDataset | None = None,
+) -> np.ndarray:
     """Return which samples get an exact likelihood.
 
     Args:
         evaluated: All samples.
         target: Says which of them are in the state.
         config: Says how many.
+        annealed: All samples after annealing, whose weights and places then decide.
     """
-    arrays = evaluated.load(["reduced_potential", "log_density", "native_chirality", "phi"])
+    if annealed is not None:
+        arrays = annealed.load(["log_weights", "phi"])
+        weights = arrays["log_weights"]
+    else:
+        arrays = evaluated.load(["reduced_potential", "log_density", "native_chirality", "phi"])
+        weights = molecule_log_weights(
+            arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
+        )
     num_heavy = config.num_exact // 4 if config.num_exact_top is None else config.num_exact_top
     return select_for_exact(
-        molecule_log_weights(
-            arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
-        ),
+        weights,
         target.in_state(arrays["phi"]),
         num_random=config.num_exact,
         num_heavy=max(num_heavy, _MIN_HEAVY),
