@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
-from bnce_dist.tracking.tracker import NullTracker, Tracker
+from bnce_dist.tracking.tracker import Tracker
 
 Backend = Literal["mlflow", "jsonl", "none"]
 
@@ -27,10 +26,8 @@ def create_tracker(
 
     Raises: InputError: MLflow's store does not answer.
     """
-    if backend == "none":
-        return NullTracker()
-    if backend == "jsonl":
-        return JsonLinesTracker(run_folder)
+    if backend != "mlflow":
+        return Tracker(run_folder if backend == "jsonl" else None)
     # MLflow takes seconds to import.
     from bnce_dist.tracking.mlflow_tracker import MlflowTracker
 

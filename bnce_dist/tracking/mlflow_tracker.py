@@ -11,7 +11,6 @@ from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.tracking.journal import Journal
-from bnce_dist.tracking.jsonl_tracker import JOURNAL_NAME, JsonLinesTracker
 from bnce_dist.tracking.mlflow_sender import MlflowSender, SendState, read_state
 from bnce_dist.tracking.mlflow_store import (
     ARTIFACTS,
@@ -21,7 +20,7 @@ from bnce_dist.tracking.mlflow_store import (
     use_short_attempts,
     without_credentials,
 )
-from bnce_dist.tracking.tracker import Positions, Quality, Status
+from bnce_dist.tracking.tracker import JOURNAL_NAME, Positions, Quality, Status, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ LONGEST_PAUSE_SECONDS = 120.0
 PATIENCE_SECONDS = 5.0
 
 
-class MlflowTracker(JsonLinesTracker):
+class MlflowTracker(Tracker):
     """Record in the journal first; a background thread sends it to MLflow.
 
     The store is `store_address`. One that
@@ -97,7 +96,7 @@ class MlflowTracker(JsonLinesTracker):
             logger.warning(
                 "%d tracking records wait in %s; send them with: python -m bnce_dist.tracking %s",
                 self.unsent,
-                self._journal.path,
+                self._folder / JOURNAL_NAME,
                 self._folder,
             )
 
@@ -110,7 +109,7 @@ class MlflowTracker(JsonLinesTracker):
                 pause = 0.0
             except Exception as error:  # Stores fail in many ways; none of them may end a run.
                 if not pause:
-                    where = self._journal.path
+                    where = self._folder / JOURNAL_NAME
                     logger.warning(
                         "MLflow is away, records wait in %s: %s", where, reason_of(error)
                     )

@@ -14,7 +14,7 @@ from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
-from bnce_dist.tracking.tracker import NullTracker
+from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.task import TrainingTask
 
 FEATURES = [[1.0, 0.0], [0.0, 1.0]]
@@ -36,7 +36,7 @@ def task_of(config: Config, folder: Path) -> TrainingTask:
     """Return the task that the training of a field would be."""
     executor, field = TaskTaker(), build_field(config.transferable, 2)
     target = Target.from_config(config.target)
-    context = StageContext(config, target, folder, {}, "key", executor, NullTracker())
+    context = StageContext(config, target, folder, {}, "key", executor, Tracker())
     build = partial(build_molecular_matching, config.transferable, [FEATURES])
     with pytest.raises(Stopped):
         fit_model(

@@ -14,7 +14,7 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.pipeline.run import Pipeline, RunKind, StageSpec
 from bnce_dist.pipeline.stages.context import StageContext
-from bnce_dist.tracking.tracker import NullTracker
+from bnce_dist.tracking.tracker import Tracker
 
 
 class FakeStages:
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> RunFolder:
 def execute(folder: RunFolder, *overrides: str, last_stage: str = "c") -> dict | None:
     config = load_config(Config, None, overrides)
     kind = run_module.PER_MOLECULE
-    return Pipeline(config, None, folder, LocalExecutor(), NullTracker(), kind).run(last_stage)
+    return Pipeline(config, None, folder, LocalExecutor(), Tracker(), kind).run(last_stage)
 
 
 def test_stages_run_in_order_once(stages: FakeStages, folder: RunFolder) -> None:
@@ -154,7 +154,7 @@ def test_a_stage_reads_what_another_run_left(
     kind = RunKind((reader,), {"elsewhere": other.stage("b")})
 
     def read_other() -> None:
-        Pipeline(Config(), None, folder, LocalExecutor(), NullTracker(), kind).run("d")
+        Pipeline(Config(), None, folder, LocalExecutor(), Tracker(), kind).run("d")
 
     with pytest.raises(InputError, match="expected a finished stage, got none"):
         read_other()

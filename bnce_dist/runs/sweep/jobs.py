@@ -16,7 +16,7 @@ from bnce_dist.pipeline.results import load_evaluation, run_metrics
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, Pipeline
 from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.run import run_planar
-from bnce_dist.tracking.tracker import NullTracker, Tracker
+from bnce_dist.tracking.tracker import Tracker
 
 JobConfig = Config | PlanarConfig
 
@@ -133,7 +133,7 @@ class TrainJob(Job):
                 link.symlink_to(os.path.relpath(shared / name, folder))
         target = Target.from_config(config.target)
         run_folder = RunFolder(folder)
-        provenance = Pipeline(config, target, run_folder, executor, NullTracker()).run()
+        provenance = Pipeline(config, target, run_folder, executor, Tracker()).run()
         metrics = run_metrics(load_evaluation(run_folder, target), config, target)
         metrics |= provenance or {}
         write_json(folder / "metrics.json", metrics)

@@ -24,7 +24,7 @@ from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.jobs import JOBS, shared_stages
 from bnce_dist.runs.sweep.outcome import ranked, table_lines, track, write_outcome
 from bnce_dist.runs.sweep.trial import Trial, TrialResult
-from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
+from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.checkpoint import load_checkpoint
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
@@ -301,7 +301,7 @@ def test_tracking_a_trial_twice_records_its_final_metric_once(
     run(trial)
     trial.end("kl_normalised", "finished")
     for _ in range(2):
-        tracker = JsonLinesTracker(tmp_path)
+        tracker = Tracker(tmp_path)
         tracker.start_run("sweep", {})
         track(trial, tracker)
         tracker.finish()

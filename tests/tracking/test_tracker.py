@@ -6,7 +6,7 @@ import pytest
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.tracking.create import create_tracker
-from bnce_dist.tracking.jsonl_tracker import JsonLinesTracker
+from bnce_dist.tracking.tracker import Tracker
 
 
 def records(folder: Path, event: str) -> list[dict[str, Any]]:
@@ -15,7 +15,7 @@ def records(folder: Path, event: str) -> list[dict[str, Any]]:
 
 
 def test_metrics_go_to_the_innermost_open_run(tmp_path: Path) -> None:
-    tracker = JsonLinesTracker(tmp_path)
+    tracker = Tracker(tmp_path)
     tracker.start_run("adp", {"seed": 1, "energy": {"num_negatives": 64}}, {"commit": "abc"})
     with tracker.stage("train_energy"):
         tracker.log_metrics({"loss": 0.25}, step=7)
@@ -45,7 +45,7 @@ def test_metrics_go_to_the_innermost_open_run(tmp_path: Path) -> None:
 def test_a_stage_that_raises_is_marked_and_the_error_goes_on(
     tmp_path: Path, raised: type[BaseException], status: str
 ) -> None:
-    tracker = JsonLinesTracker(tmp_path)
+    tracker = Tracker(tmp_path)
     tracker.start_run("adp", {})
     with pytest.raises(raised), tracker.stage("simulate"):
         raise raised
@@ -54,7 +54,7 @@ def test_a_stage_that_raises_is_marked_and_the_error_goes_on(
 
 def test_a_second_tracker_continues_the_runs_of_the_first(tmp_path: Path) -> None:
     for _ in range(2):
-        tracker = JsonLinesTracker(tmp_path)
+        tracker = Tracker(tmp_path)
         tracker.start_run("adp", {"seed": 1})
         with tracker.stage("simulate", {"num_chains": 4}):
             pass
@@ -70,7 +70,7 @@ def test_a_second_tracker_continues_the_runs_of_the_first(tmp_path: Path) -> Non
 
 def test_steps_repeated_after_a_restart_are_recorded_once(tmp_path: Path) -> None:
     for steps in (range(0, 4), range(2, 6)):
-        tracker = JsonLinesTracker(tmp_path)
+        tracker = Tracker(tmp_path)
         tracker.start_run("adp", {})
         for step in steps:
             tracker.log_metrics({"loss": 1.0 / (1 + step)}, step=step)
@@ -80,7 +80,7 @@ def test_steps_repeated_after_a_restart_are_recorded_once(tmp_path: Path) -> Non
 
 
 def test_non_finite_values_stay_valid_json(tmp_path: Path) -> None:
-    tracker = JsonLinesTracker(tmp_path)
+    tracker = Tracker(tmp_path)
     tracker.start_run("adp", {})
     tracker.log_metrics({"a": float("inf"), "b": float("nan")})
     (record,) = records(tmp_path, "metrics")
@@ -89,11 +89,11 @@ def test_non_finite_values_stay_valid_json(tmp_path: Path) -> None:
 
 
 def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(tmp_path: Path) -> None:
-    tracker = JsonLinesTracker(tmp_path)
+    tracker = Tracker(tmp_path)
     tracker.start_run("adp", {})
     with (tmp_path / "tracking.jsonl").open("a") as stream:
         stream.write('{"event": "metr')
-    again = JsonLinesTracker(tmp_path)
+    again = Tracker(tmp_path)
     again.start_run("adp", {})
     first, second = records(tmp_path, "start")
     assert first["run"] == second["run"]
@@ -102,18 +102,18 @@ def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(tmp_path: Path) -> None:
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     (tmp_path / "tracking.jsonl").write_text("what?\n")
     with pytest.raises(InputError, match=r"tracking\.jsonl.*what"):
-        JsonLinesTracker(tmp_path)
+        Tracker(tmp_path)
 
 
 def test_an_unwritable_folder_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    tracker = JsonLinesTracker(tmp_path / "file" / "run")
+    tracker = Tracker(tmp_path / "file" / "run")
     with pytest.raises(InputError, match="writable folder"):
         tracker.start_run("adp", {})
 
 
 def test_files_inside_the_run_folder_are_named_relative_to_it(tmp_path: Path) -> None:
-    tracker = JsonLinesTracker(tmp_path / "run")
+    tracker = Tracker(tmp_path / "run")
     tracker.start_run("adp", {})
     tracker.log_figure(tmp_path / "run" / "figures" / "losses.png")
     tracker.log_model("energy", tmp_path / "elsewhere.pt")
@@ -124,7 +124,7 @@ def test_files_inside_the_run_folder_are_named_relative_to_it(tmp_path: Path) ->
 
 def test_logging_before_the_run_is_a_programming_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="start_run"):
-        JsonLinesTracker(tmp_path).log_metrics({"loss": 1.0})
+        Tracker(tmp_path).log_metrics({"loss": 1.0})
 
 
 def test_the_null_tracker_leaves_no_trace(tmp_path: Path) -> None:
