@@ -7,6 +7,7 @@ from typing import Any
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.config.load import Schema, load_config, with_values
+from bnce_dist.core.places import local_path
 from bnce_dist.data.atomic import read_json
 from bnce_dist.distributed.launch import create_executor, executor_for
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
@@ -68,7 +69,7 @@ def simulate(
     sequence = molecule if isinstance(molecule, str) else molecule.name
     values = {"target.sequence": sequence, "target.pdb": None, **(settings or {})}
     resolved = _resolved(Config, config, values)
-    simulation = Simulation(resolved, RunFolder(Path(folder).absolute()))
+    simulation = Simulation(resolved, RunFolder(local_path(folder).absolute()))
     _run(simulation, "simulate")
     return simulation
 
@@ -112,7 +113,7 @@ def train_fleet(
     Raises: InputError: unusable settings or molecules; nothing has been computed then.
     """
     resolved = _resolved(Config, config, settings)
-    fleet = prepare_fleet(resolved, ",".join(molecules), Path(folder).absolute(), resume=True)
+    fleet = prepare_fleet(resolved, ",".join(molecules), local_path(folder).absolute(), resume=True)
     return run_fleet(fleet, executor_for(fleet.largest))
 
 
@@ -136,7 +137,9 @@ def train_transferable(
     Raises: InputError: as `train_fleet`.
     """
     resolved = _resolved(Config, config, settings)
-    run = prepare_transferable(resolved, ",".join(molecules), Path(folder).absolute(), resume=True)
+    run = prepare_transferable(
+        resolved, ",".join(molecules), local_path(folder).absolute(), resume=True
+    )
     first, *_ = run.zero_shot.values()
     return run_transferable(run, executor_for(first))
 
@@ -163,7 +166,7 @@ def sweep(
     from bnce_dist.distributed.sweep import run_sweep
 
     resolved, base = resolve(_resolved(SweepConfig, config, settings))
-    sweep_folder = SweepFolder(Path(folder).absolute())
+    sweep_folder = SweepFolder(local_path(folder).absolute())
     sweep_folder.require_same_sweep(resolved, resume=resume)
     return run_sweep(resolved, base, sweep_folder)
 
@@ -186,7 +189,7 @@ def learn_planar(
     """
     resolved = _resolved(PlanarConfig, config, settings)
     executor = create_executor(resolved.cluster, "local")
-    return run_tracked(resolved, Path(folder).absolute(), executor)
+    return run_tracked(resolved, local_path(folder).absolute(), executor)
 
 
 def evaluate_pretrained(
@@ -209,16 +212,16 @@ def evaluate_pretrained(
     Returns: The free energy with its diagnostics, as in ``metrics.json``.
     Raises: InputError: unusable weights, settings or folder.
     """
-    values = {"weights": str(weights), **(settings or {})}
+    values = {"weights": str(local_path(weights)), **(settings or {})}
     resolved = _resolved(PretrainedConfig, config, values)
-    run = PretrainedRun(resolved, Path(folder).absolute())
+    run = PretrainedRun(resolved, local_path(folder).absolute())
     return evaluate_pretrained_field(run, create_executor(resolved.cluster), comparison)
 
 
 def _resolved(
     schema: type[Schema], config: str | Path | None, settings: Mapping[str, Any] | None
 ) -> Schema:
-    return with_values(load_config(schema, Path(config) if config else None), settings or {})
+    return with_values(load_config(schema, local_path(config) if config else None), settings or {})
 
 
 def _run(simulation: Simulation, last_stage: str) -> None:

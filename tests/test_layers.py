@@ -31,7 +31,7 @@ MAY_IMPORT = {
         *("core", "data", "config", "training", "tracking"),
         *("generator", "pipeline", "runs"),
     },
-    "api": {"config", "data", "chem", "generator", "pipeline", "runs", "distributed"},
+    "api": {"core", "config", "data", "chem", "generator", "pipeline", "runs", "distributed"},
     "serving": {"core", "tracking", "generator"},
     "cli": {
         *("core", "data", "config", "training", "chem", "tracking"),

@@ -11,6 +11,7 @@ from openmm import app
 
 from bnce_dist.chem.templates import C_CAP, N_CAP, Template
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.places import local_path
 
 # OpenMM's reader gives atoms their PDB names; the force field's templates keep Amber's.
 _METHYL = {"H1": "HH31", "H2": "HH32", "H3": "HH33"}
@@ -42,6 +43,7 @@ def read_residues(path: str | Path) -> list[PDBResidue]:
 
     Raises: InputError: the file cannot be read, or holds more than one chain.
     """
+    path = local_path(path)
     try:
         pdb = app.PDBFile(str(path))
         positions = pdb.getPositions(asNumpy=True)._value

@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.places import local_path
 
 FAILED, USER_ERROR, UNRELIABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 is success."""
@@ -35,6 +36,12 @@ def errors_as_one_line(go_on: str = "the same command") -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {go_on} continues the run", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def place(text: str | Path) -> Path:
+    """Return the path that an option or argument names; every one that names a path is read so."""
+    with errors_as_one_line():
+        return local_path(text)
 
 
 def begin_work() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from bnce_dist.cli.common import begin_work, errors_as_one_line, run_path
+from bnce_dist.cli.common import begin_work, errors_as_one_line, place, run_path
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.distributed.launch import create_executor
 from bnce_dist.runs.pretrained.config import PretrainedConfig
@@ -27,15 +27,19 @@ def evaluate_pretrained(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file; what it leaves out keeps its default.")
+        Path | None,
+        typer.Option(help="YAML file; what it leaves out keeps its default.", parser=place),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the run.")] = "pretrained",
-    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.", parser=place)] = Path(
+        "runs"
+    ),
     umbrella: Annotated[
-        Path | None, typer.Option(help="Profile to compare with: xs, f_i_mean, f_i_std (.npz).")
+        Path | None,
+        typer.Option(help="Profile to compare with: xs, f_i_mean, f_i_std (.npz).", parser=place),
     ] = None,
     md_energies: Annotated[
-        Path | None, typer.Option(help="Energies to compare with, in kT (.npy).")
+        Path | None, typer.Option(help="Energies to compare with, in kT (.npy).", parser=place)
     ] = None,
     md_offset: Annotated[float, typer.Option(help="What was added to those energies [kT].")] = 0.0,
     dry_run: Annotated[

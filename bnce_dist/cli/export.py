@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import errors_as_one_line
+from bnce_dist.cli.common import errors_as_one_line, place
 from bnce_dist.data.atomic import require_new_files
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 
@@ -14,8 +14,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command(epilog="Example: bnce export runs/alanine_dipeptide adp.pt --half")
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or another model file.")],
-    output: Annotated[Path, typer.Argument(help="The file to write.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a run, or another model file.", parser=place)
+    ],
+    output: Annotated[Path, typer.Argument(help="The file to write.", parser=place)],
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there already.")
     ] = False,

@@ -13,6 +13,7 @@ from bnce_dist.cli.common import (
     FAILED,
     begin_work,
     errors_as_one_line,
+    place,
     run_path,
 )
 from bnce_dist.config.load import load_config, to_yaml
@@ -56,7 +57,9 @@ def planar(
     recipe: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(RECIPES)}; several with --table.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file instead of a recipe.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file instead of a recipe.", parser=place)
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed; several with --table.")] = None,
     seeds: Annotated[
         int | None, typer.Option(help="So many seeds, from 0 on, with --table.")
@@ -69,7 +72,7 @@ def planar(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
     name: Annotated[str | None, typer.Option(help="Name of the run or of the table.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path(
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.", parser=place)] = Path(
         "runs/planar"
     ),
     dry_run: Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import USER_ERROR, absolute_output, errors_as_one_line
+from bnce_dist.cli.common import USER_ERROR, absolute_output, errors_as_one_line, place
 from bnce_dist.config.load import load_config
 from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.target import Target
@@ -22,9 +22,10 @@ def preflight(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the run, as for jobs/train.py."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of the run.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of the run.", parser=place)] = None,
     output: Annotated[
-        Path, typer.Option(help="Folder of the runs' folders, on storage all nodes share.")
+        Path,
+        typer.Option(help="Folder of the runs' folders, on storage all nodes share.", parser=place),
     ] = Path("runs"),
     nodes: Annotated[int, typer.Option(min=1, help="Nodes that must have joined.")] = 1,
     wait: Annotated[

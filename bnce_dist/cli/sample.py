@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import errors_as_one_line
+from bnce_dist.cli.common import errors_as_one_line, place
 from bnce_dist.cli.model import Model, Sequence, load_model
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.annealing import AnnealingConfig
@@ -22,7 +22,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command(epilog="Example: bnce sample --sequence ACE-ALA-NME -n 1000 -o samples.npz")
 def sample(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .npz, .dcd, .pdb or .xtc.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="File to write: .npz, .dcd, .pdb or .xtc.", parser=place
+        ),
     ],
     sequence: Sequence = None,
     model: Model = None,

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
-from bnce_dist.cli.common import errors_as_one_line
+from bnce_dist.cli.common import errors_as_one_line, place
 from bnce_dist.generator.long_sample import MOST_IN_MEMORY
 from bnce_dist.runs.pretrained.field import PretrainedSampler, write_samples
 from bnce_dist.runs.pretrained.long_sample import sample_into_file
@@ -19,8 +19,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command(epilog="Example: bnce sample-pretrained unweighted_ot_ema.pt -n 500 -o samples.npz")
 def sample_pretrained(
-    weights: Annotated[Path, typer.Argument(help="A pretrained file, under its published name.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")],
+    weights: Annotated[
+        Path, typer.Argument(help="A pretrained file, under its published name.", parser=place)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .npz file to write.", parser=place)
+    ],
     sequence: Annotated[
         str | None, typer.Option(help="Molecule of a transferable field, e.g. AC.")
     ] = None,

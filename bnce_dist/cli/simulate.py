@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bnce_dist.cli.common import place
 from bnce_dist.cli.train import train
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -16,9 +17,11 @@ def simulate(
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as for bnce train."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of the run.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of the run.", parser=place)] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.", parser=place)] = Path(
+        "runs"
+    ),
 ) -> None:
     """Simulate a molecule: its reference free energy and training data.
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import begin_work, errors_as_one_line, run_path
+from bnce_dist.cli.common import begin_work, errors_as_one_line, place, run_path
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.runs.sweep.checks import resolve, workers_per_trial
 from bnce_dist.runs.sweep.config import SweepConfig
@@ -18,7 +18,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 @app.command(epilog="Example: bnce sweep jobs/configs/sweeps/planar_weights.yaml")
 def sweep(
-    sweep: Annotated[Path, typer.Argument(help="YAML file; jobs/configs/sweeps holds examples.")],
+    sweep: Annotated[
+        Path, typer.Argument(help="YAML file; jobs/configs/sweeps holds examples.", parser=place)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -29,7 +31,9 @@ def sweep(
     name: Annotated[
         str | None, typer.Option(help="Name of the sweep; by default that of the file.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the sweeps' folders.")] = Path("runs"),
+    output: Annotated[
+        Path, typer.Option(help="Folder of the sweeps' folders.", parser=place)
+    ] = Path("runs"),
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the sweep in the folder, if there is one.")
     ] = False,

@@ -12,6 +12,7 @@ from bnce_dist.cli.common import (
     UNRELIABLE,
     begin_work,
     errors_as_one_line,
+    place,
     run_path,
 )
 from bnce_dist.config.load import load_config, to_yaml
@@ -44,12 +45,15 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file; what it leaves out keeps its default.")
+        Path | None,
+        typer.Option(help="YAML file; what it leaves out keeps its default.", parser=place),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run; by default that of the file.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.", parser=place)] = Path(
+        "runs"
+    ),
     molecules: Annotated[
         str | None,
         typer.Option(

@@ -1,11 +1,14 @@
 """The base of every group of settings, and the types settings have."""
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from bnce_dist.core.places import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +20,7 @@ Interpolant = Literal["trigonometric", "linear"]
 Angle = Annotated[float, Field(ge=-3.1416, le=3.1416)]
 # YAML writes sequences as lists; everything else keeps the strict types of `Section`.
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Place = Annotated[str, AfterValidator(lambda text: os.fspath(local_path(text)))]
 
 
 class Section(BaseModel):

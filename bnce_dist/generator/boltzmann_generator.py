@@ -21,6 +21,7 @@ from bnce_dist.config.load import load_section, with_values
 from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import select_for_exact
+from bnce_dist.core.places import local_path
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.room import require_memory
@@ -230,7 +231,7 @@ class BoltzmannGenerator:
             **models,
             "metrics": dict(self.metrics),
         }
-        write_torch(path, content)
+        write_torch(local_path(path), content)
 
     @classmethod
     def load(cls, path: str | Path) -> "BoltzmannGenerator":
@@ -238,7 +239,7 @@ class BoltzmannGenerator:
 
         Raises: InputError: absent, unfinished, torn, or something else.
         """
-        path = Path(path)
+        path = local_path(path)
         if not path.is_dir():
             return cls._of_file(path)
         folder = RunFolder(path)

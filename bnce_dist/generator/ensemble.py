@@ -18,6 +18,7 @@ from bnce_dist.core.free_energy import (
     stratified_log_weights,
     with_correction,
 )
+from bnce_dist.core.places import local_path
 from bnce_dist.core.random import generator
 from bnce_dist.core.resampling import systematic_resampling
 from bnce_dist.core.weights import Weights
@@ -195,7 +196,7 @@ class Ensemble:
 
         Raises: InputError: an unknown format, a file that exists, or an unwritable folder.
         """
-        return write_ensemble(Path(path), self, overwrite=overwrite)
+        return write_ensemble(local_path(path), self, overwrite=overwrite)
 
     def _torsion(self, atoms: tuple[int, int, int, int]) -> FloatArray:
         return dihedral(torch.from_numpy(self.positions_nm), atoms).numpy()

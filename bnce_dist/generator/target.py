@@ -15,6 +15,7 @@ from bnce_dist.chem.potentials.force_field import ForceField, build_system, requ
 from bnce_dist.config.section import (
     Angle,
     Names,
+    Place,
     Positive,
     Section,
 )
@@ -25,7 +26,7 @@ class TargetConfig(Section):
 
     sequence: str | None = "ACE-ALA-NME"
     """Residues: three-letter names joined by dashes, or one-letter codes."""
-    pdb: str | None = None
+    pdb: Place | None = None
     """Path of a PDB file, instead of a sequence."""
     force_field: Names = ("amber14-all.xml", "implicit/obc1.xml")
     """OpenMM force-field files."""

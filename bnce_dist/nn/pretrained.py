@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.places import local_path
 from bnce_dist.nn.gvp import GVPVectorField
 
 _MODULES = (
@@ -46,7 +47,7 @@ def load_pretrained(
     Returns: The field in evaluation mode, on the CPU.
     Raises: InputError: no such file, not a checkpoint, or one of another architecture.
     """
-    content = {name: t for name, t in _read(Path(path)).items() if not _IGNORED.search(name)}
+    content = {name: t for name, t in _read(local_path(path)).items() if not _IGNORED.search(name)}
     weights = {_translate(name): tensor for name, tensor in content.items()}
     try:
         model = _empty_field(weights, parametrisation)

@@ -18,7 +18,8 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.tracking.models import find_model
+from bnce_dist.core.places import local_path
+from bnce_dist.tracking.models import SCHEME, find_model
 from bnce_dist.tracking.tracker import Positions
 
 Task = Literal["reweight", "sample"]
@@ -136,6 +137,8 @@ def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5001, store: str | N
 
     from bnce_dist.tracking.server import application
 
-    source = uri if Path(uri).is_dir() else find_model(uri, store).source
-    model = mlflow.pyfunc.load_model(os.fspath(source))
+    folder = None if uri.startswith(SCHEME) else local_path(uri)
+    is_folder = folder is not None and folder.is_dir()
+    source = str(folder) if is_folder else find_model(uri, store).source
+    model = mlflow.pyfunc.load_model(source)
     uvicorn.run(application(model), host=host, port=port, log_level="warning")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bnce_dist.config.section import Count, Fraction, Positive, Section
+from bnce_dist.config.section import Count, Fraction, Place, Positive, Section
 from bnce_dist.generator.architectures import EnergyConfig
 from bnce_dist.generator.target import TargetConfig
 from bnce_dist.pipeline.cluster import ClusterConfig
@@ -60,7 +60,7 @@ class PretrainedConfig(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw."""
-    weights: str = "unweighted_ot_ema.pt"
+    weights: Place = "unweighted_ot_ema.pt"
     """Path of the field's file, under its published name."""
     target: PretrainedTargetConfig = PretrainedTargetConfig()
     samples: PretrainedSamplesConfig = PretrainedSamplesConfig()

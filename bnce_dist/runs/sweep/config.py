@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bnce_dist.config.section import Count, Fraction, Section
+from bnce_dist.config.section import Count, Fraction, Place, Section
 from bnce_dist.core.errors import InputError
 from bnce_dist.pipeline.config import TrackingConfig
 from bnce_dist.runs.sweep.space import Dimension
@@ -41,7 +41,7 @@ class SweepConfig(Section):
 
     job: Literal["planar", "train"] = "planar"
     """What a trial runs: ``bnce planar`` or ``bnce train``."""
-    config: str | None = None
+    config: Place | None = None
     """Configuration file of the job; null takes the job's defaults."""
     base: dict[str, Any] = Field(default_factory=dict)
     """Settings of the job, over those of the file, that all trials share."""
