@@ -1,7 +1,6 @@
 """The folder of one run: is it usable, whose is it, and is somebody working in it."""
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from bnce_dist.config.load import dotted_values, load_config, to_yaml
 from bnce_dist.config.section import Section
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path
+from bnce_dist.data.lock import Taken, only_process
 
 # They change how a run is executed and recorded, not what comes out.
 FREE_SECTIONS = ("cluster", "tracking")
@@ -108,14 +108,14 @@ class RunFolder:
 
         Raises: InputError: another process is working in it.
         """
-        with (self.path / ".lock").open("w") as stream:
+        with contextlib.ExitStack() as held:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                held.enter_context(only_process(self.path / ".lock"))
+            except Taken as error:
                 raise InputError(
                     f"run folder {self.path}",
                     expected="one process at a time",
-                    got="another one at work in it",
+                    got=f"another one at work in it, {error.owner}",
                     remedy="wait for it, end it, or choose another --name",
                 ) from None
             yield
