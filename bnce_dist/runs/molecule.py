@@ -119,11 +119,13 @@ def run_molecule(
 
 def with_common_store(config: Config, folder: Path) -> Config:
     """Return the configuration with its MLflow store named, for runs on other machines too."""
-    if config.tracking.backend != "mlflow" or config.tracking.store:
+    if config.tracking.backend != "mlflow":
         return config
     from bnce_dist.tracking.mlflow_tracker import store_address
 
-    tracking = config.tracking.model_copy(update={"store": store_address(folder)})
+    tracking = config.tracking.model_copy(
+        update={"store": store_address(folder, config.tracking.store)}
+    )
     return config.model_copy(update={"tracking": tracking})
 
 

@@ -1,28 +1,18 @@
 """How MLflow stores are spoken to, and what is said of one that does not answer."""
 
-import logging
+import contextlib
 import os
-import sqlite3
-from contextlib import closing
+import re
 from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
-
-logger = logging.getLogger(__name__)
-
-ARTIFACTS = "mlflow_artifacts"
-"""The folder beside a local store that holds its files."""
-# Where MLflow's tables keep whole addresses of files.
-_ADDRESSES = {
-    "experiments": ("artifact_location",),
-    "runs": ("artifact_uri",),
-    "logged_models": ("artifact_location",),
-    "model_versions": ("source", "storage_location"),
-}
+from bnce_dist.core.places import local_path
+from bnce_dist.data.lock import Taken, only_process
+from bnce_dist.tracking.moved_store import follow_moved_store
 
 # One short attempt per request (MLflow's own defaults retry for minutes): what fails stays in
 # the journal anyway. No lines printed into progress bars. A user's setting wins.
@@ -33,10 +23,122 @@ MLFLOW_SETTINGS = {
 }
 
 
-def use_short_attempts() -> None:
-    """Keep MLflow from trying for minutes, unless the user wants that."""
+# To make the tables of a new SQLite store, beside others who want to.
+CREATION_SECONDS = 300.0
+
+_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!$)")
+_HTTP = re.compile(r"https?://", re.IGNORECASE)
+_QUERY = re.compile(r"\w+=[^/]*(&\w+=[^/]*)*")
+
+
+def sqlite_address(path: Path) -> str:
+    """Return the address of a SQLite store in a file."""
+    # What else is special in addresses, SQLAlchemy takes as it is.
+    escaped = os.fspath(path).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{escaped}"
+
+
+def sqlite_path(address: str) -> Path | None:
+    """Return the file of a canonical SQLite address; nothing for other stores."""
+    match = _SQLITE.match(address)
+    return Path(unquote(address[match.end() :].partition("?")[0])) if match else None
+
+
+def canonical(address: str) -> str:
+    """Return the address of a store in the one form that means the same everywhere.
+
+    Spaces around it and slashes behind it are dropped. Paths of SQLite files become absolute,
+    with ``~`` expanded; characters that are special in addresses may stand in them as they are.
+
+    Args:
+        address: As people write it.
+
+    Raises: InputError: it cannot be that of a store.
+    """
+    text = address.strip().strip("'\"")
+    if _HTTP.match(text):
+        return _canonical_server(text)
+    match = _SQLITE.match(text)
+    if match is not None:
+        path, question_mark, query = _split_query(text[match.end() :])
+        # MLflow knows no other driver of SQLite.
+        return sqlite_address(_sqlite_file(path)) + question_mark + query
+    if ":" not in text and Path(text).suffix in (".db", ".sqlite", ".sqlite3"):
+        return sqlite_address(local_path(text).absolute())
+    if re.fullmatch(r"[\w.-]+:\d+/?", text):
+        raise _not_a_store(text, "an address without http://", f"write http://{text}")
+    if re.match(r"(s3|gs|gcs|abfss?|wasbs?|hdfs|ftp)://", text) or text.startswith("sqlite"):
+        raise _not_a_store(text, "something else", "correct the address")
+    return text
+
+
+def _canonical_server(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", text)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise _not_a_store(text, "no usable host and port", "write http://HOST:PORT")
+    return text.rstrip("/")
+
+
+def _split_query(rest: str) -> tuple[str, str, str]:
+    """Divide the settings of a connection from the path, which may hold a question mark."""
+    path, question_mark, query = rest.rpartition("?")
+    return (path, question_mark, query) if _QUERY.fullmatch(query) and path else (rest, "", "")
+
+
+def _sqlite_file(written: str) -> Path:
+    literal, decoded = local_path(written), local_path(unquote(written))
+    is_literal = literal.parent.is_dir() and not decoded.parent.is_dir()
+    return (literal if is_literal else decoded).absolute()
+
+
+def _not_a_store(text: str, got: str, remedy: str) -> InputError:
+    return InputError(
+        f"MLflow tracking store {without_credentials(text)}",
+        expected="sqlite:////path/mlflow.db, http://HOST:PORT, or a database MLflow knows",
+        got=got,
+        remedy=remedy,
+    )
+
+
+def open_store(address: str) -> MlflowClient:
+    """Return a client of a store; a SQLite store that is new is made by one process at a time.
+
+    Args:
+        address: As from `canonical`.
+
+    Raises: InputError: the store does not answer, or there is no driver for it.
+    """
     for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
+    path = sqlite_path(address)
+    try:
+        if path is None:
+            return MlflowClient(address)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as alone:
+            # Several would make the same tables. A store that cannot be written is there already.
+            with contextlib.suppress(InputError):
+                alone.enter_context(only_process(_lock_of(path), CREATION_SECONDS))
+            follow_moved_store(path)
+            client = MlflowClient(address)
+    except Taken as error:
+        raise unreachable(address, TimeoutError(f"{error.owner} is making it")) from None
+    except Exception as error:  # Of a driver that is not installed, of a network...
+        raise unreachable(address, error) from error
+    # MLflow makes the folder that it reads in an address that is still escaped.
+    escaped = Path(address.partition(":///")[2].partition("?")[0]).parent
+    if escaped != path.parent:
+        with contextlib.suppress(OSError):
+            os.removedirs(escaped)
+    return client
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def unreachable(tracking_uri: str, error: Exception) -> InputError:
@@ -52,10 +154,7 @@ def unreachable(tracking_uri: str, error: Exception) -> InputError:
 
 def without_credentials(uri: str) -> str:
     """Return an address without user and password."""
-    parts = urlsplit(uri)
-    if not parts.username and not parts.password:
-        return uri
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return re.sub(r"(?<=://)[^/]*@", "", uri, count=1)
 
 
 def reason_of(error: BaseException) -> str:
@@ -66,55 +165,3 @@ def reason_of(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return f"{type(error).__name__}: {str(error)[:200]}"
-
-
-def follow_moved_store(tracking_uri: str) -> None:
-    """Lead the addresses in a local store to its files after the folder of both was moved.
-
-    MLflow notes whole addresses: after ``mv runs elsewhere`` all models would be lost, and the next
-    run would write its files where the folder was. Nothing happens while files are still there.
-
-    Args:
-        tracking_uri: Address of the store; any but SQLite's is left alone.
-    """
-    if not tracking_uri.startswith("sqlite:///"):
-        return
-    path = Path(tracking_uri.removeprefix("sqlite:///")).absolute()
-    artifacts = path.parent / ARTIFACTS
-    if not (path.is_file() and artifacts.is_dir()):
-        return
-    try:
-        with closing(sqlite3.connect(path)) as database, database:
-            for old in _former_places(database, artifacts):
-                num_changed = _readdress(database, old, artifacts.as_uri())
-                logger.warning(
-                    "the store moved: %d addresses lead to %s now", num_changed, artifacts
-                )
-    except sqlite3.Error as error:  # Locked, or of another version: as without this.
-        logger.warning("addresses of files in %s stay as they are: %s", path, error)
-
-
-def _former_places(database: sqlite3.Connection, artifacts: Path) -> list[str]:
-    """Return addresses of the artifacts' folder where there is none any more."""
-    known = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
-    ours = [place for (place,) in known if (place or "").endswith(f"/{ARTIFACTS}")]
-    return [
-        place
-        for place in ours
-        if place.startswith("file://")
-        and place != artifacts.as_uri()
-        and not Path(url2pathname(urlsplit(place).path)).exists()
-    ]
-
-
-def _readdress(database: sqlite3.Connection, old: str, new: str) -> int:
-    num_changed = 0
-    for table, columns in _ADDRESSES.items():
-        there = {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
-        for column in there.intersection(columns):
-            num_changed += database.execute(
-                f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                (new, len(old) + 1, old, len(old) + 1, f"{old}/"),
-            ).rowcount
-    return num_changed

@@ -6,6 +6,7 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -13,13 +14,15 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.tracking.journal import Journal
 from bnce_dist.tracking.mlflow_sender import MlflowSender, SendState, read_state
 from bnce_dist.tracking.mlflow_store import (
-    ARTIFACTS,
-    follow_moved_store,
+    canonical,
+    open_store,
     reason_of,
+    sqlite_address,
+    sqlite_path,
     unreachable,
-    use_short_attempts,
     without_credentials,
 )
+from bnce_dist.tracking.moved_store import ARTIFACTS
 from bnce_dist.tracking.tracker import JOURNAL_NAME, Positions, Quality, Status, Tracker
 
 logger = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class MlflowTracker(Tracker):
         self, run_folder: str | Path, *, experiment: str = "bnce_dist", store: str | None = None
     ) -> None:
         super().__init__(run_folder)
-        self._sender = connect(self._folder, store or store_address(self._folder), experiment)
+        self._sender = connect(self._folder, store_address(self._folder, store), experiment)
         self._finished = threading.Event()
         self._thread = threading.Thread(target=self._send_repeatedly, daemon=True)
         self._thread.start()
@@ -137,7 +140,7 @@ def flush(run_folder: str | Path) -> int:
             remedy="name the folder of a tracked run",
         )
     kept = read_state(folder / STATE_NAME)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or _known_store(kept, folder)
+    uri = store_address(folder, os.environ.get("MLFLOW_TRACKING_URI") or _known_store(kept, folder))
     sender = connect(folder, uri, kept.experiment if kept else "bnce_dist")
     waiting = sender.unsent
     try:
@@ -147,23 +150,30 @@ def flush(run_folder: str | Path) -> int:
     return waiting
 
 
-def _known_store(kept: SendState | None, folder: Path) -> str:
-    """Return the store that a run used, or the one beside it where the folder of both was moved."""
-    if kept is None:
-        return local_store(folder)
-    path = kept.tracking_uri.removeprefix("sqlite:///")
-    has_moved = path != kept.tracking_uri and not Path(path).exists()
-    return local_store(folder) if has_moved else kept.tracking_uri
+def _known_store(kept: SendState | None, folder: Path) -> str | None:
+    """Return the store that a run used; none where the folder of both was moved."""
+    path = sqlite_path(kept.tracking_uri) if kept else None
+    has_moved = path is not None and not path.exists()
+    return None if kept is None or has_moved else kept.tracking_uri
 
 
-def store_address(run_folder: Path) -> str:
-    """Return ``MLFLOW_TRACKING_URI``, else the address of ``mlflow.db`` beside the run folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or local_store(run_folder)
+def store_address(run_folder: Path, store: str | None = None) -> str:
+    """Return the address of the store of a run, the same for processes in other folders.
+
+    Args:
+        run_folder: The pipeline's folder.
+        store: Its address as the user wrote it; by default ``MLFLOW_TRACKING_URI``, else that of
+            ``mlflow.db`` beside the run folder.
+
+    Raises: InputError: it cannot be that of a store.
+    """
+    written = store or os.environ.get("MLFLOW_TRACKING_URI", "").strip()
+    return canonical(written) if written else local_store(run_folder)
 
 
 def local_store(run_folder: Path) -> str:
     """Return the address of the SQLite store all runs of one output folder share."""
-    return f"sqlite:///{run_folder.parent / 'mlflow.db'}"
+    return sqlite_address(run_folder.parent / "mlflow.db")
 
 
 def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSender:
@@ -172,29 +182,36 @@ def connect(run_folder: Path, tracking_uri: str, experiment: str) -> MlflowSende
     Raises: InputError: the store does not answer within six seconds, or the
         experiment was deleted in it.
     """
-    use_short_attempts()
-    follow_moved_store(tracking_uri)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+    client = open_store(tracking_uri)
     try:
-        client = MlflowClient(tracking_uri)
         found = client.get_experiment_by_name(experiment)
         if found is None:
             artifacts = _local_artifacts(tracking_uri, run_folder)
-            experiment_id = client.create_experiment(experiment, artifact_location=artifacts)
-        else:
-            experiment_id = found.experiment_id
+            found = _create(client, experiment, artifacts)
     except (MlflowException, OSError) as error:
         raise unreachable(tracking_uri, error) from error
-    if found is not None and found.lifecycle_stage != "active":
+    if found.lifecycle_stage != "active":
         raise InputError(
             f"MLflow experiment {experiment!r}",
             expected="an active experiment",
             got="a deleted one",
-            remedy=f"run: mlflow experiments restore -x {experiment_id}",
+            remedy=f"run: mlflow experiments restore -x {found.experiment_id}",
         )
     state = SendState(without_credentials(tracking_uri), experiment)
     journal = Journal(run_folder / JOURNAL_NAME)
-    return MlflowSender(journal, run_folder / STATE_NAME, client, state, experiment_id)
+    return MlflowSender(journal, run_folder / STATE_NAME, client, state, found.experiment_id)
+
+
+def _create(client: MlflowClient, experiment: str, artifacts: str | None) -> Experiment:
+    """Return an experiment that was not there a moment ago, whoever makes it first."""
+    try:
+        return client.get_experiment(client.create_experiment(experiment, artifacts))
+    except MlflowException as error:
+        found = client.get_experiment_by_name(experiment)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return found
 
 
 def _local_artifacts(tracking_uri: str, run_folder: Path) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import mlflow.artifacts
 from mlflow.entities.model_registry import ModelVersion
@@ -13,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.tracking.mlflow_store import follow_moved_store, unreachable, use_short_attempts
+from bnce_dist.tracking.mlflow_store import canonical, open_store, sqlite_path, unreachable
 from bnce_dist.tracking.tracker import Quality
 
 CHAMPION = "champion"
@@ -174,23 +173,21 @@ def _described(version: ModelVersion, aliases: Mapping[str, str]) -> RegisteredM
 
 
 def _store_address(store: str | None) -> str:
-    return store or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    return canonical(store or os.environ.get("MLFLOW_TRACKING_URI", "").strip() or DEFAULT_STORE)
 
 
 def _client(store: str | None) -> MlflowClient:
     address = _store_address(store)
-    path = urlsplit(address).path.removeprefix("/")
+    path = sqlite_path(address)
     # MLflow would make an empty database there.
-    if address.startswith("sqlite:") and not Path(path).exists():
+    if path is not None and not path.exists():
         raise InputError(
             f"model registry {address}",
             expected="the store of a finished run",
             got="no file",
             remedy="name another store, or train a model first",
         )
-    use_short_attempts()
-    follow_moved_store(address)
-    return MlflowClient(address)
+    return open_store(address)
 
 
 def _unknown(uri: str, known: list[str]) -> InputError:

@@ -9,7 +9,6 @@ pytest.importorskip("mlflow.tracking")
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.tracking.mlflow_store import follow_moved_store
 from bnce_dist.tracking.mlflow_tracker import MlflowTracker, flush, local_store
 from bnce_dist.tracking.models import (
     MODEL_FILE,
@@ -20,6 +19,7 @@ from bnce_dist.tracking.models import (
     predecessor,
     register,
 )
+from bnce_dist.tracking.moved_store import follow_moved_store
 from bnce_dist.tracking.tracker import Quality
 
 NAME = "ace-ala-nme"
@@ -169,5 +169,5 @@ def test_a_copied_store_whose_files_are_still_there_is_left_alone(
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "mlflow_artifacts").mkdir()
     before = (tmp_path / "copy" / "mlflow.db").read_bytes()
-    follow_moved_store(f"sqlite:///{tmp_path}/copy/mlflow.db")
+    follow_moved_store(tmp_path / "copy" / "mlflow.db")
     assert (tmp_path / "copy" / "mlflow.db").read_bytes() == before
