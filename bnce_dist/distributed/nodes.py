@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -18,6 +17,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from bnce_dist.core.optional import why_not_importable
+
 ANSWER_SECONDS = 60
 # A file written on one node may take a moment to show on another.
 VISIBLE_SECONDS = 5
@@ -31,7 +32,7 @@ class NodeFacts:
         versions: Of python, ray and torch.
         gpus_declared: How many Ray hands out there.
         gpus_usable: How many torch can use there.
-        has_deepspeed: Whether DeepSpeed can be imported.
+        has_deepspeed: Whether DeepSpeed can be imported; untried where nobody asks for it.
         temp_used: Fraction of the disk in use where Ray keeps what memory cannot hold.
         storage_free_bytes: Free space in the output folder.
         storage_error: Why nothing could be written there.
@@ -58,19 +59,20 @@ def local_versions() -> dict[str, str]:
     }
 
 
-def inspect_nodes(output: Path) -> dict[str, NodeFacts | str]:
+def inspect_nodes(output: Path, *, deepspeed: bool = False) -> dict[str, NodeFacts | str]:
     """Let every node look around, and see whether they share the output folder.
 
     Each writes a file there and reads those of the others; nothing is left behind.
 
     Args:
         output: The folder of the runs; created if need be.
+        deepspeed: Whether to import DeepSpeed, which takes seconds.
 
     Returns: By the node's name, its facts, or why it gave none.
     """
     nodes = {_name(node): node for node in ray.nodes() if node["Alive"]}
     mailbox = output / f".preflight-{uuid.uuid4().hex}"
-    probes = {name: _start_probe(name, node, mailbox) for name, node in nodes.items()}
+    probes = {name: _start_probe(name, node, mailbox, deepspeed) for name, node in nodes.items()}
     try:
         found = _collect({name: probe.look_around.remote() for name, probe in probes.items()})
         wrote = [name for name, facts in found.items() if _has_written(facts)]
@@ -94,10 +96,12 @@ class NodeProbe:
         name: Of the node.
         gpus_declared: GPUs that Ray hands out there.
         mailbox: Folder that the nodes leave files for each other in.
+        deepspeed: Whether to import DeepSpeed.
     """
 
-    def __init__(self, name: str, gpus_declared: int, mailbox: Path) -> None:
+    def __init__(self, name: str, gpus_declared: int, mailbox: Path, deepspeed: bool) -> None:
         self._name, self._gpus_declared, self._mailbox = name, gpus_declared, mailbox
+        self._deepspeed = deepspeed
 
     def look_around(self) -> dict[str, Any]:
         """Return the fields of `NodeFacts` that one node knows by itself, leaving its file."""
@@ -106,7 +110,7 @@ class NodeProbe:
             "versions": local_versions(),
             "gpus_declared": self._gpus_declared,
             "gpus_usable": _usable_gpus() if self._gpus_declared else 0,
-            "has_deepspeed": importlib.util.find_spec("deepspeed") is not None,
+            "has_deepspeed": self._deepspeed and why_not_importable("deepspeed") is None,
             "temp_used": temp.used / (temp.used + temp.free),
         }
         try:
@@ -148,11 +152,11 @@ def _name(node: Mapping[str, Any]) -> str:
     return f"{node['NodeManagerHostname']}/{node['NodeID'][:6]}"
 
 
-def _start_probe(name: str, node: Mapping[str, Any], mailbox: Path) -> Any:
+def _start_probe(name: str, node: Mapping[str, Any], mailbox: Path, deepspeed: bool) -> Any:
     here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     gpus = int(node["Resources"].get("GPU", 0))
     probe = ray.remote(NodeProbe).options(num_cpus=0, scheduling_strategy=here)
-    return probe.remote(name, gpus, mailbox)
+    return probe.remote(name, gpus, mailbox, deepspeed)
 
 
 def _collect(references: Mapping[str, Any]) -> dict[str, Any]:

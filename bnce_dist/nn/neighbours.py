@@ -1,11 +1,16 @@
 """Pairs of atoms within a radius: the edges of molecules too large for all pairs."""
 
+import functools
 import importlib.util
+import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from bnce_dist.nn.conformation import require_memory
+
+logger = logging.getLogger(__name__)
 
 _NUMBERS_PER_PAIR = 6
 """What the distances of all pairs take, with their differences and masks."""
@@ -25,8 +30,8 @@ def neighbour_list(positions: Tensor, mask: Tensor, radius: float) -> tuple[Tens
     Raises: InputError: too little memory for the distances, where they are needed.
     """
     positions = positions.detach()
-    if importlib.util.find_spec("torch_cluster") is not None:
-        return _by_torch_cluster(positions, mask, radius)
+    if (radius_graph := _radius_graph()) is not None:
+        return _by_torch_cluster(radius_graph, positions, mask, radius)
     require_memory(positions, _NUMBERS_PER_PAIR)
     # The faster way by matrix products is off by more than the tolerances of positions.
     distance = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
@@ -38,9 +43,26 @@ def neighbour_list(positions: Tensor, mask: Tensor, radius: float) -> tuple[Tens
     return first + receiver, first + sender
 
 
-def _by_torch_cluster(positions: Tensor, mask: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    from torch_cluster import radius_graph
+def _radius_graph() -> Callable[..., Tensor] | None:
+    """Return the function of torch-cluster, where that is installed and works."""
+    if importlib.util.find_spec("torch_cluster") is None:
+        return None
+    try:
+        from torch_cluster import radius_graph
+    except (ImportError, OSError) as error:  # of another version of torch
+        _warn_once(f"torch-cluster is not used: {' '.join(str(error).split())[:200]}")
+        return None
+    return radius_graph
 
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning(message)
+
+
+def _by_torch_cluster(
+    radius_graph: Callable[..., Tensor], positions: Tensor, mask: Tensor, radius: float
+) -> tuple[Tensor, Tensor]:
     batch, num_atoms = positions.shape[:2]
     real = mask.bool().flatten().nonzero().squeeze(1)
     molecule = torch.arange(batch, device=positions.device).repeat_interleave(num_atoms)

@@ -1,6 +1,5 @@
 """How a run's work is spread over machines, as settings."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,6 +7,7 @@ from pydantic import model_validator
 
 from bnce_dist.config.section import Count, Section
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.optional import why_not_importable
 from bnce_dist.training.settings import TrainSettings
 
 
@@ -33,11 +33,12 @@ class Parallelism(Section):
         Raises: InputError: DeepSpeed is not installed; Muon, which needs whole matrices, where
             they are cut; or a gradient inside the loss under ZeRO-3.
         """
-        if self.strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        fault = why_not_importable("deepspeed") if self.strategy == "deepspeed" else None
+        if fault is not None:
             raise InputError(
                 "strategy deepspeed",
-                expected="an installed DeepSpeed",
-                got="none",
+                expected="an installed DeepSpeed that works",
+                got=fault,
                 remedy="run `make setup-deepspeed`, or choose the strategy ddp or sharded",
             )
         if self.strategy != "ddp" and settings.optimizer == "muon":

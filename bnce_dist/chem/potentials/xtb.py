@@ -36,10 +36,10 @@ class XTBPotential:
     def __init__(self, molecule: Molecule, temperature_kelvin: float) -> None:
         try:
             from tblite.interface import Calculator
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # absent, or without its library
             raise InputError(
                 "potential xtb",
-                expected="the package tblite",
+                expected="the package tblite, and that it works",
                 got=error,
                 remedy="pip install 'bnce_dist[xtb]', or choose the potential force_field",
             ) from error

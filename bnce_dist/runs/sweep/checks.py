@@ -1,11 +1,11 @@
 """What can be known to be wrong with a sweep before a trial starts."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 from bnce_dist.config.load import load_config, with_values
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.optional import why_not_importable
 from bnce_dist.generator.folder import FREE_SECTIONS
 from bnce_dist.runs.sweep.config import SweepConfig, dotted
 from bnce_dist.runs.sweep.jobs import JOBS, JobConfig
@@ -45,11 +45,12 @@ def resolve(sweep: SweepConfig) -> tuple[SweepConfig, JobConfig]:
     _require_known("metric", sweep.metric, job.metrics)
     if sweep.scheduler != "none":
         _check_scheduler(sweep, base)
-    if sweep.searcher == "optuna" and importlib.util.find_spec("optuna") is None:
+    fault = why_not_importable("optuna") if sweep.searcher == "optuna" else None
+    if fault is not None:
         raise InputError(
             "sweep key searcher",
-            expected="random, as optuna is not installed",
-            got="optuna",
+            expected="random, or an installed optuna that works",
+            got=fault,
             remedy="install it with: pip install 'bnce_dist[sweep]'",
         )
     resolved = {"config": None, "base": base.model_dump(mode="json")}
