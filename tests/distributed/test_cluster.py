@@ -53,5 +53,5 @@ def test_an_unreachable_cluster_is_one_clear_line() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
-    assert ended.stdout.startswith("Ray cluster 127.0.0.1:9 (RAY_ADDRESS): expected a running")
+    assert ended.stdout.startswith("Ray cluster 127.0.0.1:9 (RAY_ADDRESS): expected HOST:PORT")
     assert ended.stdout.count("\n") == 1
