@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE
+from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.cluster import (
@@ -20,9 +22,10 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan
 
 CLUSTER = "cluster"
-# Ray moves no more objects to a disk that is fuller, and refuses larger uploads.
+# Ray moves no more objects to a disk that is fuller.
 MAX_TEMP_USED = 0.95
-MAX_UPLOAD_BYTES = 512 * 2**20
+# What `ray job submit` sends goes through the dashboard and stays in the head's memory.
+MAX_UPLOAD_BYTES = min(DASHBOARD_CLIENT_MAX_SIZE, GCS_STORAGE_MAX_SIZE)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def preflight(config: Config, output: Path, plan: Plan) -> Report:
     """
     ensure_ray()
     checks = list(cluster_checks(config, plan))
-    for node, facts in inspect_nodes(output).items():
+    deepspeed = config.cluster.strategy == "deepspeed"
+    for node, facts in inspect_nodes(output, deepspeed=deepspeed).items():
         checks += node_checks(node, facts, config, output, plan.storage_bytes)
     return Report(tuple(checks))
 
@@ -175,7 +179,7 @@ def node_checks(
             facts.has_deepspeed,
             f"DeepSpeed on node {node}",
             expected="an installation, for cluster.strategy=deepspeed",
-            got="none",
+            got="none that can be imported",
             remedy="run make setup-deepspeed there, or choose another strategy",
         )
     yield _check(

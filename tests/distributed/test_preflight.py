@@ -17,7 +17,7 @@ import pytest
 
 from bnce_dist.distributed import nodes
 from bnce_dist.distributed.nodes import NodeFacts, NodeProbe, local_versions
-from bnce_dist.distributed.preflight import CLUSTER, Check, Report, node_checks
+from bnce_dist.distributed.preflight import CLUSTER, MAX_UPLOAD_BYTES, Check, Report, node_checks
 from bnce_dist.pipeline.config import Config, MolecularClusterConfig
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,10 @@ SOUND = NodeFacts(
 def problems(facts: NodeFacts | str, storage_bytes: int = 0, config: Config = CONFIG) -> list[str]:
     checks = node_checks("a", facts, config, OUTPUT, storage_bytes)
     return [str(problem) for problem in Report(tuple(checks)).problems]
+
+
+def test_the_limit_of_uploads_is_the_one_of_ray_job_submit() -> None:
+    assert MAX_UPLOAD_BYTES == 100 * 2**20
 
 
 def test_a_sound_node_passes() -> None:
