@@ -4,7 +4,6 @@ import contextlib
 import os
 import platform
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -13,16 +12,23 @@ from typing import Any
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import (
-    AuthenticationError,
+    NodeDiedError,
     ObjectStoreFullError,
     OutOfDiskError,
+    OutOfMemoryError,
+    RayActorError,
     RayTaskError,
+    WorkerCrashedError,
 )
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.distributed.address import cluster_address, refused, require_answer
 
 SURVIVES = {"max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that is started again when it dies, with the calls it had not finished."""
+
+DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
+"""What Ray raises when a process has died more often than its work is tried again."""
 
 ANYWHERE = {"scheduling_strategy": "DEFAULT"}
 """Options of what takes its cores from the whole cluster; else Tune confines it to its trial's."""
@@ -39,7 +45,8 @@ def ensure_ray(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
         num_cpus: Cores of a local cluster; by default what the machine has.
         dashboard: Whether a local cluster gets Ray's dashboard.
 
-    Raises: InputError: the named cluster cannot be reached or refuses this client.
+    Raises: InputError: the named cluster cannot be reached or refuses this client, or none can
+        be started here.
     """
     if ray.is_initialized():
         return
@@ -47,37 +54,54 @@ def ensure_ray(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # What workers print stays in Ray's own log files.
     quiet = {"logging_level": "error", "log_to_driver": False}
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None:
-        _init(address="local", num_cpus=num_cpus, include_dashboard=dashboard, **quiet)
-        return
+    address = cluster_address(os.environ.get("RAY_ADDRESS"))
     try:
-        _knock(address)
-        _init(address=address, **quiet)
-    except (OSError, AuthenticationError) as error:
-        raise InputError(
-            f"Ray cluster {address} (RAY_ADDRESS)",
-            expected="a running cluster that accepts this client",
-            got=error,
-            remedy="check the address, export RAY_AUTH_MODE=token with the cluster's token, "
-            "or unset RAY_ADDRESS to run on this machine alone",
-        ) from error
-    except RuntimeError as error:
-        if not str(error).startswith("Version mismatch"):
-            raise
-        raise InputError(
+        if address is None:
+            _init(address="local", num_cpus=num_cpus, include_dashboard=dashboard, **quiet)
+        else:
+            require_answer(address)
+            _init(address=address, **quiet)
+    except InputError:
+        raise
+    except Exception as error:  # Ray raises whatever its parts meet.
+        ray.shutdown()  # what had started
+        raise (_not_started(error) if address is None else _not_joined(address, error)) from error
+
+
+def _not_started(error: Exception) -> InputError:
+    """Return what to tell a user about a cluster that could not be started on this machine."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # as Ray chooses
+    if "AF_UNIX" in str(error):
+        return InputError(
+            "temporary folder of Ray",
+            expected="a path so short that those of its sockets have at most 107 bytes",
+            got=folder,
+            remedy="export RAY_TMPDIR=/tmp, or another short path",
+        )
+    return InputError(
+        "Ray on this machine",
+        expected=f"a cluster that starts, with its files in {folder}",
+        got=_reason(error),
+        remedy="look there, or try again if the machine was busy; RAY_TMPDIR names another "
+        "folder, and cluster.executor=local does without Ray",
+    )
+
+
+def _not_joined(address: str, error: Exception) -> InputError:
+    """Return what to tell a user about a cluster that does not take this process."""
+    if str(error).startswith("Version mismatch"):
+        return InputError(
             f"Ray cluster {address} (RAY_ADDRESS)",
             expected=f"ray {ray.__version__} and python {platform.python_version()}, as here",
             got=error,
             remedy="install the same environment on both sides, or use `ray job submit`",
-        ) from error
+        )
+    remedy = "check the address, export RAY_AUTH_MODE=token with the cluster's token"
+    return refused(address, _reason(error), remedy)
 
 
-def _knock(address: str) -> None:
-    """Raise OSError if nothing listens there; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _init(**options: Any) -> None:
@@ -176,15 +200,29 @@ def call_for_workers(num_workers: int, timeout_seconds: float, *, gpus: bool) ->
     request_resources(bundles=[])
 
 
+def reason_of_death(error: BaseException) -> str:
+    """Return in one line why a worker process died, as far as Ray knows."""
+    # Indented lines are the numbers of actor, job and node.
+    lines = [line for line in str(error).splitlines() if not line.startswith(("\t", " "))]
+    return " ".join(" ".join(lines).split())[:300]
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Let an ``InputError`` of remote code, and a full object store, arrive as one line."""
     try:
         yield
-    except (RayTaskError, ObjectStoreFullError, OutOfDiskError) as error:
+    except (RayTaskError, ObjectStoreFullError, OutOfDiskError, *DEATHS) as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, InputError):
             raise cause from None
+        if isinstance(cause, DEATHS):
+            raise InputError(
+                "worker process of the Ray cluster",
+                expected="one that lives until its work is done",
+                got=reason_of_death(cause),
+                remedy="free memory on the nodes, or look at Ray's logs; the same command goes on",
+            ) from error
         if isinstance(cause, (ObjectStoreFullError, OutOfDiskError)):
             raise InputError(
                 "object store of the Ray cluster",

@@ -1,11 +1,17 @@
 """A pool of actors that fills a folder with shards, whatever happens to the actors."""
 
-from collections.abc import Callable
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
-from ray.util import ActorPool
+from ray.exceptions import OutOfMemoryError, RayActorError
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import (
     DatasetMetadata,
     ShardedDataset,
@@ -13,8 +19,14 @@ from bnce_dist.data.shards import (
     missing_shards,
     write_shard,
 )
-from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, one_line_errors
-from bnce_dist.training.progress import Progress
+from bnce_dist.distributed.cluster import ANYWHERE, one_line_errors, reason_of_death
+from bnce_dist.distributed.waiting import Waiting
+from bnce_dist.training.progress import Listener, Progress, listening
+
+MAX_TRIES = 5
+"""Processes that may die with one shard before it is given up."""
+POLL_SECONDS = 1.0
+PART_INTERVAL_SECONDS = 2.0
 
 
 class ShardActor:
@@ -28,13 +40,22 @@ class ShardActor:
         self._folder, self._metadata = folder, metadata
         self._worker: ShardWorker | None = None
 
+    def begin(self) -> None:
+        """Answer as soon as there is a process."""
+
     def write(self, make_worker: Callable[[], ShardWorker], index: int) -> None:
         """Compute and write the shard ``index``."""
         # Not in __init__: Ray would report an error there as a death of the actor, and could not
         # start the actor again once a large argument has left the object store.
         if self._worker is None:
             self._worker = make_worker()
-        write_shard(self._folder, index, self._worker(index), self._metadata)
+        part = _part_path(self._folder, index)
+        try:
+            with listening(_writer_of_parts(part)):
+                arrays = self._worker(index)
+        finally:
+            part.unlink(missing_ok=True)
+        write_shard(self._folder, index, arrays, self._metadata)
 
 
 def map_shards(
@@ -60,28 +81,124 @@ def map_shards(
         num_actors: At most so many work at once, each on one core.
         num_gpus_per_actor: GPUs each actor takes.
 
-    Raises: InputError: a shard belongs to another data set, or cannot be written; and what
-        ``make_worker`` or the worker raises.
+    Raises: InputError: a shard belongs to another data set, cannot be written, or ended the
+        process that was at it every time, and all others are written; and what ``make_worker`` or
+        the worker raises.
     """
     folder = Path(folder).resolve()
     missing = missing_shards(folder, num_shards, metadata)
-    actor_type = ray.remote(ShardActor).options(
-        num_cpus=1, num_gpus=num_gpus_per_actor, **SURVIVES, **ANYWHERE
-    )
-    actors = [actor_type.remote(folder, metadata) for _ in range(min(num_actors, len(missing)))]
     done = num_shards - len(missing)
+    actor_type = ray.remote(ShardActor).options(
+        num_cpus=1,
+        num_gpus=num_gpus_per_actor,
+        max_restarts=-1,
+        max_task_retries=MAX_TRIES - 1,
+        **ANYWHERE,
+    )
+    pool = _Pool(
+        lambda: actor_type.remote(folder, metadata), missing, min(num_actors, len(missing))
+    )
+    waiting = Waiting(label, "GPU" if num_gpus_per_actor else "CPU")
     try:
         with (
             Progress(label, total=num_shards, unit="shard", done=done) as progress,
             one_line_errors(),
         ):
-            factory = ray.put(make_worker)
-            written = ActorPool(actors).map_unordered(
-                lambda a, i: a.write.remote(factory, i), missing
-            )
-            for count, _ in enumerate(written, start=done + 1):
-                progress.update(count)
+            factory, shown = ray.put(make_worker), None
+            for running in pool.run(factory):
+                waiting.look(pool.num_without_process)
+                parts = _read_parts(folder, running)
+                finished = num_shards - pool.num_left + sum(done for done, _ in parts.values())
+                notes = [f"shard {index}: {note}" for index, (_, note) in parts.items()]
+                if (now := (finished, "; ".join(notes[:2]))) != shown:
+                    progress.update(*now)
+                    shown = now
     finally:
-        for actor in actors:
-            ray.kill(actor)
+        pool.close()
+        for part in folder.glob(_PART_FILES):
+            part.unlink(missing_ok=True)  # of an actor that was killed
+    for index, reason in pool.failed.items():
+        raise InputError(
+            f"shard {index} of {folder}",
+            expected="a process that lives until it is written",
+            got=f"{MAX_TRIES} that died: {reason}",
+            remedy=f"free memory on the nodes, or look at Ray's logs; the other "
+            f"{num_shards - len(pool.failed)} shards are kept, and the same command tries again",
+        )
     return ShardedDataset.finish(folder, num_shards, metadata)
+
+
+class _Pool:
+    """Actors that take the next shard when they are done with one."""
+
+    def __init__(self, create: Callable[[], Any], indices: list[int], num_actors: int) -> None:
+        self.failed: dict[int, str] = {}
+        self._create, self._indices = create, deque(indices)
+        self._idle = [create() for _ in range(num_actors)]
+        self._begun = [actor.begin.remote() for actor in self._idle]
+        self._running: dict[Any, tuple[int, Any]] = {}
+
+    @property
+    def num_left(self) -> int:
+        """How many shards are not written."""
+        return len(self._indices) + len(self._running) + len(self.failed)
+
+    @property
+    def num_without_process(self) -> int:
+        """How many actors wait for their cores."""
+        _, self._begun = ray.wait(self._begun, num_returns=len(self._begun), timeout=0)
+        return len(self._begun)
+
+    def run(self, factory: Any) -> Iterator[list[int]]:
+        """Write all shards, and yield which ones are being written whenever that may change."""
+        while self._indices or self._running:
+            while self._idle and self._indices:
+                actor, index = self._idle.pop(), self._indices.popleft()
+                self._running[actor.write.remote(factory, index)] = (index, actor)
+            ended, _ = ray.wait(list(self._running), timeout=POLL_SECONDS)
+            for reference in ended:
+                index, actor = self._running.pop(reference)
+                try:
+                    ray.get(reference)
+                except (RayActorError, OutOfMemoryError) as error:
+                    self.failed[index] = reason_of_death(error)
+                    ray.kill(actor)
+                    actor = self._create()
+                self._idle.append(actor)
+            yield [index for index, _ in self._running.values()]
+
+    def close(self) -> None:
+        """End all actors."""
+        for actor in [*self._idle, *(actor for _, actor in self._running.values())]:
+            ray.kill(actor)
+
+
+_PART_FILES = ".part_*.json"
+
+
+def _part_path(folder: Path, index: int) -> Path:
+    return folder / _PART_FILES.replace("*", f"{index:05d}")
+
+
+def _writer_of_parts(path: Path) -> Listener:
+    """Return what tells the driver by a small file how far a shard is."""
+    last = time.monotonic()
+
+    def write(fraction: float, note: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PART_INTERVAL_SECONDS:
+            last = time.monotonic()
+            # The work does not depend on being watched.
+            with contextlib.suppress(OSError):
+                path.write_text(json.dumps([fraction, note]))
+
+    return write
+
+
+def _read_parts(folder: Path, indices: list[int]) -> dict[int, tuple[float, str]]:
+    parts = {}
+    for index in sorted(indices):
+        with contextlib.suppress(OSError, ValueError):
+            fraction, note = json.loads(_part_path(folder, index).read_text())
+            parts[index] = (fraction, note)
+    return parts

@@ -1,5 +1,6 @@
 """Training with Ray Train: the loop of `training`, data-parallel over many workers."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -16,13 +17,22 @@ from typing import Any
 import ray
 import ray.train
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import not_writable
-from bnce_dist.distributed.cluster import SURVIVES, num_gpus, require_workers
+from bnce_dist.distributed.cluster import (
+    DEATHS,
+    SURVIVES,
+    num_gpus,
+    reason_of_death,
+    require_workers,
+)
 from bnce_dist.distributed.parallel import parallelise
+from bnce_dist.distributed.waiting import Waiting
 from bnce_dist.pipeline.cluster import DATA_PARALLEL, Parallelism
 from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from bnce_dist.training.loop import (
@@ -41,6 +51,8 @@ CHECKPOINT = "checkpoint.pt"
 # what an earlier call, which may have been killed, noted there.
 RUN_PREFIX = "ray_train"
 POLL_SECONDS = 0.5
+# How long an interrupted call waits for its workers to end.
+STOP_SECONDS = 20.0
 # How often Ray Train looks after its workers; a checkpoint counts only once it has looked.
 COMMIT_INTERVAL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # How long an elastic group that lost a node asks for its old size before it takes what is there.
@@ -62,6 +74,7 @@ def fit(
     """Train on ``num_workers`` workers, going on from the last checkpoint in ``folder``.
 
     A worker that dies takes its group with it; the group starts again from the last checkpoint.
+    An interrupt ends the group before it reaches the caller.
     An earlier call may have had another number of workers or another strategy.
 
     Args:
@@ -99,10 +112,14 @@ def fit(
                 "relay": relay,
             },
             scaling_config=_scaling_config(num_workers, min_workers),
-            run_config=_run_config(run_folder, max_failures),
+            run_config=_run_config(run_folder, max_failures, relay),
         )
+        waiting = Waiting(f"train {task.metadata.stage}", "GPU" if num_gpus() else "CPU")
         with TrainingDisplay(task, done, report) as display:
-            _follow(trainer, relay, display)
+            try:
+                _follow(trainer, relay, display, partial(_look, waiting, num_workers))
+            except ray.train.WorkerGroupError as error:
+                raise _failure(error, task, max_failures) from error
             _keep_last(folder)
             for record in load_checkpoint(path)["history"]:
                 display.show(record)  # if the relay lost it
@@ -123,6 +140,7 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
     relay: ActorHandle = config["relay"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
+    relay.begin.remote(rank)
 
     def report(record: Record) -> None:
         if rank == 0:
@@ -159,10 +177,28 @@ class NotSaved(Exception):
 
 
 class RecordRelay:
-    """Carries records of the loss history from the first rank to the driver."""
+    """Carries to the driver what it cannot see: the loss history, who has begun, and who leads."""
 
     def __init__(self) -> None:
         self._records: list[Record] = []
+        self._ranks: set[int] = set()
+        self._leader: ActorHandle | None = None
+
+    def begin(self, rank: int) -> None:
+        """Note that a rank has a process."""
+        self._ranks.add(rank)
+
+    def begun(self) -> int:
+        """Return how many ranks have had a process."""
+        return len(self._ranks)
+
+    def lead(self, leader: ActorHandle) -> None:
+        """Take note of the actor that leads the group."""
+        self._leader = leader
+
+    def leader(self) -> ActorHandle | None:
+        """Return the group's leader, if it has begun."""
+        return self._leader
 
     def put(self, record: Record) -> None:
         """Take a record in."""
@@ -199,16 +235,56 @@ def _scaling_config(num_workers: int, min_workers: int | None) -> ray.train.Scal
     )
 
 
-def _run_config(run_folder: Path, max_failures: int) -> ray.train.RunConfig:
+class _Introduction(ControllerCallback):
+    """Tells the driver who leads the group: Ray itself would tell a handler of Ctrl-C alone."""
+
+    def __init__(self, relay: ActorHandle) -> None:
+        self._relay = relay
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Called in the leader's process."""
+        self._relay.lead.remote(ray.get_runtime_context().current_actor)
+
+
+def _run_config(run_folder: Path, max_failures: int, relay: ActorHandle) -> ray.train.RunConfig:
     return ray.train.RunConfig(
         name=run_folder.name,
         storage_path=str(run_folder.parent),
         failure_config=ray.train.FailureConfig(max_failures=max_failures),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        callbacks=[_Introduction(relay)],
     )
 
 
-def _follow(trainer: TorchTrainer, relay: ActorHandle, display: TrainingDisplay) -> None:
+def _look(waiting: Waiting, num_workers: int, relay: ActorHandle) -> None:
+    """Say what the group waits for."""
+    waiting.look(num_workers - ray.get(relay.begun.remote()))
+
+
+def _failure(error: ray.train.WorkerGroupError, task: TrainingTask, max_failures: int) -> Exception:
+    """Return the user's mistake behind the failure of a group, or that its workers died."""
+    failures = list(error.worker_failures.values())
+    for failure in failures:
+        if isinstance(failure, InputError):
+            return failure
+    if not any(isinstance(failure, DEATHS) for failure in failures):
+        return error
+    died = next(failure for failure in failures if isinstance(failure, DEATHS))
+    return InputError(
+        f"training of the {task.metadata.stage}",
+        expected="workers that live",
+        got=f"one that died, after {max_failures} restarts: {reason_of_death(died)}",
+        remedy="free memory on the nodes, or look at Ray's logs; the same command goes on from "
+        "the last checkpoint",
+    )
+
+
+def _follow(
+    trainer: TorchTrainer,
+    relay: ActorHandle,
+    display: TrainingDisplay,
+    look: Callable[[ActorHandle], None],
+) -> None:
     """Run the trainer beside this thread, which shows what comes in.
 
     In the main thread ``fit`` would block the display and replace the handler of Ctrl-C.
@@ -222,15 +298,17 @@ def _follow(trainer: TorchTrainer, relay: ActorHandle, display: TrainingDisplay)
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    while not future.done():
-        wait([future], timeout=POLL_SECONDS)
-        for record in ray.get(relay.take.remote()):
-            display.show(record)
+    try:
+        while not future.done():
+            wait([future], timeout=POLL_SECONDS)
+            for record in ray.get(relay.take.remote()):
+                display.show(record)
+            look(relay)
+    except BaseException:
+        _stop(relay, future)
+        raise
     try:
         result = future.result()
-    except ray.train.WorkerGroupError as error:
-        failures = error.worker_failures.values()
-        raise next((e for e in failures if isinstance(e, InputError)), error) from None
     except ray.train.ControllerError as error:
         if not isinstance(error.controller_failure, OSError):
             raise
@@ -238,6 +316,20 @@ def _follow(trainer: TorchTrainer, relay: ActorHandle, display: TrainingDisplay)
         raise not_writable(folder, error.controller_failure) from None
     if result.return_value is not None:
         raise result.return_value
+
+
+def _stop(relay: ActorHandle, future: Future[Any]) -> None:
+    """End the group, so that its cores and its folder are free for the next call."""
+    deadline = time.monotonic() + STOP_SECONDS
+    leader = None
+    while leader is None and not future.done() and time.monotonic() < deadline:
+        leader = ray.get(relay.leader.remote())
+        wait([future], timeout=POLL_SECONDS)
+    if leader is not None:
+        # It answers by ending itself.
+        with contextlib.suppress(RayError):
+            ray.get(leader.abort.remote(), timeout=STOP_SECONDS)
+        wait([future], timeout=STOP_SECONDS)
 
 
 def _save_together(content: dict[str, Any], *, config: dict[str, Any], rank: int) -> None:

@@ -12,7 +12,7 @@ from bnce_dist.data.shards import (
     write_shard,
 )
 from bnce_dist.training import local
-from bnce_dist.training.progress import Progress
+from bnce_dist.training.progress import Progress, listening
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 Item = TypeVar("Item")
@@ -124,6 +124,8 @@ class LocalExecutor:
             done = num_shards - len(missing)
             with Progress(label, total=num_shards, unit="shard", done=done) as progress:
                 for count, index in enumerate(missing, start=done + 1):
-                    write_shard(folder, index, worker(index), metadata)
+                    with listening(progress.within(count - 1)):
+                        arrays = worker(index)
+                    write_shard(folder, index, arrays, metadata)
                     progress.update(count)
         return ShardedDataset.finish(folder, num_shards, metadata)

@@ -2,14 +2,43 @@
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
 from bnce_dist.training.task import Record, TrainingTask
 
 LINE_INTERVAL_SECONDS = 10.0
+PART_INTERVAL_SECONDS = 1.0
+
+Listener = Callable[[float, str], None]
+"""Called with how much of a piece of work is done, from 0 to 1, and a note for people."""
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have a listener called with what the work in the block says by `report_part`."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def report_part(done: float, total: float, unit: str) -> None:
+    """Say how far a long piece of work is; nothing happens where nobody listens.
+
+    Args:
+        done: How much of it.
+        total: Of how much.
+        unit: In which unit, e.g. ``"ps"``.
+    """
+    listener = _listener.get()
+    if listener is not None:
+        listener(min(done / total, 1.0) if total else 1.0, f"{done:.0f} of {total:.0f} {unit}")
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -28,15 +57,16 @@ class Progress(AbstractContextManager["Progress"]):
     ) -> None:
         self._label, self._total, self._unit, self._initial = label, total, unit, done
         self._shown = shown
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_line = self._last_part = time.monotonic()
         self._bar = (
             tqdm(desc=label, total=total, unit=unit, initial=done, dynamic_ncols=True)
             if shown and sys.stderr.isatty()
             else None
         )
 
-    def update(self, done: int, note: str = "") -> None:
+    def update(self, done: float, note: str = "") -> None:
         """Show that ``done`` units are finished; fewer than before means work was lost."""
+        done = round(done, 2)
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.n = done
@@ -47,7 +77,18 @@ class Progress(AbstractContextManager["Progress"]):
             self._last_line = now
             print(self._line(done, now - self._started, note), file=sys.stderr, flush=True)
 
-    def _line(self, done: int, elapsed: float, note: str) -> str:
+    def within(self, done: int) -> Listener:
+        """Return what shows how far the unit after ``done`` units is, once a second."""
+
+        def listen(fraction: float, note: str) -> None:
+            now = time.monotonic()
+            if now - self._last_part >= PART_INTERVAL_SECONDS:
+                self._last_part = now
+                self.update(done + fraction, note)
+
+        return listen
+
+    def _line(self, done: float, elapsed: float, note: str) -> str:
         return tqdm.format_meter(
             done,
             self._total,

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,36 @@ def test_a_killed_driver_is_continued_from_its_last_checkpoint(
     result = fit(slow_task, tmp_path / "run", num_workers=2, report=records.append)
     assert records[0]["step"] in (22, 42), "the last checkpoint, or the one before if uncommitted"
     assert_bitwise_equal(result, undisturbed)
+
+
+def test_an_interrupt_ends_the_group_and_the_next_call_goes_on(
+    slow_task: TrainingTask, undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    def interrupt(record: Record) -> None:
+        if record["step"] >= 30:
+            raise KeyboardInterrupt  # as Ctrl-C in the thread that shows the records
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(slow_task, tmp_path / "run", num_workers=2, report=interrupt)
+    pids = [int(path.name) for path in (tmp_path / "task" / "pids").iterdir()]
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "the group is gone"
+        time.sleep(0.1)
+    assert [path.name for path in (tmp_path / "run").iterdir()] != []
+    result = fit(slow_task, tmp_path / "run", num_workers=2)
+    assert_bitwise_equal(result, undisturbed)
+
+
+def build_deadly() -> nn.Module:
+    os._exit(9)
+
+
+def test_a_worker_that_always_dies_is_one_line(slow_task: TrainingTask, tmp_path: Path) -> None:
+    task = dataclasses.replace(slow_task, create_objective=build_deadly)
+    with pytest.raises(InputError, match="after 0 restarts: ") as caught:
+        fit(task, tmp_path / "run", num_workers=1, max_failures=0)
+    assert str(caught.value).startswith("training of the energy: expected workers that live")
 
 
 class Diverging(nn.Module):

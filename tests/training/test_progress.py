@@ -3,7 +3,7 @@ import io
 import pytest
 
 from bnce_dist.training import progress
-from bnce_dist.training.progress import Progress, TrainingDisplay
+from bnce_dist.training.progress import Progress, TrainingDisplay, listening, report_part
 from bnce_dist.training.task import Record, TrainingTask
 
 
@@ -30,6 +30,21 @@ def test_a_log_gets_a_line_every_ten_seconds_with_rate_and_time_left(
     assert lines == [
         "sample: 20/50 [00:10<00:30,  1.00shard/s, ess 0.4]",
         "sample: 30/50 [00:20<00:20,  1.00shard/s, ess 0.4]",
+    ]
+
+
+def test_a_long_unit_shows_how_far_it_is_and_the_time_left(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress("reference", total=2, unit="shard") as bar:
+        with listening(bar.within(1)):
+            for ps in range(1, 6):
+                clock[0] += 5
+                report_part(ps, 10, "ps")
+        report_part(9, 10, "ps")  # nobody listens
+    assert capsys.readouterr().err.splitlines() == [
+        "reference: 1.2/2 [00:10<00:06,  8.33s/shard, 2 of 10 ps]",
+        "reference: 1.4/2 [00:20<00:08, 14.29s/shard, 4 of 10 ps]",
     ]
 
 

@@ -52,6 +52,12 @@ class ReferenceConfig(Section):
         """Time between exchanges [ps]."""
         return self.exchange_interval_steps * self.timestep_fs * 1e-3
 
+    @property
+    def total_ps(self) -> float:
+        """Time of each chain after the burn-in [ps]."""
+        flattening_ps = self.flattening_stages * self.flattening_ps
+        return flattening_ps + self.equilibration_ps + self.production_ps
+
     def windows(self, temperature_kelvin: float) -> Windows:
         """Return the grid, its bias in units of kT at a temperature [K]."""
         kt_kj_mol = BOLTZMANN_KJ_MOL_KELVIN * temperature_kelvin

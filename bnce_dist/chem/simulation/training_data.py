@@ -1,5 +1,6 @@
 """Training data: unbiased chains whose starts hold more of a rare state than equilibrium does."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,7 @@ def make_training_data(
     config: DatasetConfig,
     state_phi: tuple[float, float],
     seed: int,
+    progress: Callable[[float, float], None] | None = None,
 ) -> TrainingFrames:
     """Run unbiased chains from weighted umbrella frames enriched in the rare state.
 
@@ -53,6 +55,8 @@ def make_training_data(
         config: Frames, enrichment, and the chains of all tasks, of which this is one.
         state_phi: Interval of phi that is the rare state [rad].
         seed: Of the starts and the noise.
+        progress: Called after every frame with the time that every chain has been simulated, and
+            that it will be [ps].
 
     Raises: InputError: no start frame in the state or in the rest, or a chain explodes.
     """
@@ -74,11 +78,14 @@ def make_training_data(
         positions, velocities, round(config.equilibration_ps / step_ps), random
     )
     frames = []
-    for _ in range(config.frames_per_chain):
+    total_ps = config.equilibration_ps + config.frames_per_chain * config.frame_interval_ps
+    for number in range(1, config.frames_per_chain + 1):
         positions, velocities = dynamics.run(
             positions, velocities, max(1, round(config.frame_interval_ps / step_ps)), random
         )
         frames.append(positions)
+        if progress is not None:
+            progress(config.equilibration_ps + number * config.frame_interval_ps, total_ps)
     kept = torch.cat(frames)
     return TrainingFrames(
         positions_nm=kept.numpy(),

@@ -23,8 +23,8 @@ from bnce_dist.chem.simulation.replica_exchange import WindowGrid, Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.core.random import generator
 
-ReportProgress = Callable[[int, int], None]
-"""Called with the exchange intervals done and their total."""
+ReportProgress = Callable[[float, float], None]
+"""Called with the time that every chain has been simulated, and that it will be [ps]."""
 
 BURN_IN_TEMPERATURE_KELVIN = 600.0
 """Temperature of the hot dynamics before everything else [K]."""
@@ -96,13 +96,19 @@ class UmbrellaSampler:
         molecule: Gives the start, the masses and the atoms of phi and psi.
         config: The grid and the dynamics.
         seed: Runs with different seeds have different starts and noise.
+        progress: Called after every exchange interval.
     """
 
     def __init__(
-        self, force_field: ForceField, molecule: Molecule, config: ReferenceConfig, seed: int
+        self,
+        force_field: ForceField,
+        molecule: Molecule,
+        config: ReferenceConfig,
+        seed: int,
+        progress: ReportProgress | None = None,
     ) -> None:
         self.force_field, self.molecule = force_field, molecule
-        self.config, self.seed = config, seed
+        self.config, self.seed, self.progress = config, seed, progress
         self.windows = config.windows(force_field.temperature_kelvin)
         self.langevin = LangevinSettings(force_field.temperature_kelvin, config.timestep_fs)
         self.masses = repartitioned_masses(
@@ -169,20 +175,15 @@ class UmbrellaSampler:
                 samples.phi.ravel(), samples.psi.ravel(), samples.window.ravel(), self.windows
             )
 
-    def advance(
-        self, duration_ps: float, progress: ReportProgress | None = None
-    ) -> UmbrellaSamples:
+    def advance(self, duration_ps: float) -> UmbrellaSamples:
         """Run for a time per chain and return what was recorded on the way.
 
         Args:
             duration_ps: Time per chain, rounded to whole exchange intervals [ps].
-            progress: Called after every interval.
         """
-        return self._advance(duration_ps, progress)[0]
+        return self._advance(duration_ps)[0]
 
-    def _advance(
-        self, duration_ps: float, progress: ReportProgress | None = None
-    ) -> tuple[UmbrellaSamples, np.ndarray]:
+    def _advance(self, duration_ps: float) -> tuple[UmbrellaSamples, np.ndarray]:
         """Do what `advance` does and also return the rotatable, ``(samples, torsions)`` [rad]."""
         config, began = self.config, time.perf_counter()
         num_intervals = max(1, round(duration_ps / config.interval_ps))
@@ -205,8 +206,8 @@ class UmbrellaSampler:
             self.grid.exchange(current[:, :2].double(), random)
             self.chain_centres = self.centres[self.grid.window_of_chain()]
             self.intervals_done += 1
-            if progress is not None:
-                progress(interval + 1, num_intervals)
+            if self.progress is not None:
+                self.progress(self.intervals_done * config.interval_ps, config.total_ps)
         atoms = self.positions_nm.shape[1]
         phi, psi, rotatable = angles[..., 0], angles[..., 1], angles[..., 2:]
         common_bias = self.flattening.energy(phi.ravel(), psi.ravel()).reshape(shape)
@@ -276,12 +277,12 @@ def run_umbrella(
         molecule: Gives the start, the masses and the atoms of phi and psi.
         config: The grid and the dynamics.
         seed: Runs with different seeds are independent.
-        progress: Called after every exchange interval of the production.
+        progress: Called after every exchange interval.
 
     Raises: InputError: a chain left the finite numbers.
     """
-    sampler = UmbrellaSampler(force_field, molecule, config, seed)
+    sampler = UmbrellaSampler(force_field, molecule, config, seed, progress)
     sampler.start()
     sampler.flatten()
     sampler.advance(config.equilibration_ps)
-    return sampler.advance(config.production_ps, progress)
+    return sampler.advance(config.production_ps)

@@ -12,6 +12,7 @@ from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.training.progress import report_part
 
 
 def run_dataset(context: StageContext) -> None:
@@ -67,5 +68,6 @@ class ChainWorker:
             self.config,
             self.target.state_phi,
             seed_from(self.seed, "dataset", index),
+            partial(report_part, unit="ps"),
         )
         return {"positions_nm": frames.positions_nm}

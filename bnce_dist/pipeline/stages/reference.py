@@ -16,6 +16,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.training.progress import report_part
 
 EXPLODED_KT = 1_000.0
 """Energy above the median that no molecule in one piece has [kT]."""
@@ -98,7 +99,8 @@ class UmbrellaWorker:
             ``reduced_potential``, ``(times, chains)``.
         """
         seed = seed_from(self.seed, "reference", index)
-        samples = run_umbrella(self.dynamics, self.target.molecule, self.config, seed)
+        progress = partial(report_part, unit="ps")
+        samples = run_umbrella(self.dynamics, self.target.molecule, self.config, seed, progress)
         times, chains = samples.positions_nm.shape[:2]
         positions = torch.from_numpy(samples.positions_nm).flatten(0, 1)
         with torch.no_grad():

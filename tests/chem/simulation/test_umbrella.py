@@ -114,7 +114,9 @@ def exact_delta_f(num_atoms=5) -> float:
 @pytest.mark.parametrize("num_atoms", [5, 6])
 def test_umbrella_sampling_finds_the_free_energy_known_by_quadrature(num_atoms):
     chain = Chain(num_atoms), molecule(num_atoms)
-    runs = [run_umbrella(*chain, CONFIG, seed) for seed in (0, 1)]
+    told: list[tuple[float, float]] = []
+    runs = [run_umbrella(*chain, CONFIG, s, lambda *ps: told.append(ps)) for s in (0, 1)]
+    assert told[-1] == pytest.approx((CONFIG.total_ps,) * 2)
     reference = estimate_reference(runs)
     assert reference.converged, reference.reason
     assert 0 < reference.stderr_kT < 0.10

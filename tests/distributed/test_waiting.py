@@ -1,0 +1,124 @@
+"""What a user sees while nothing seems to happen, and what ends a pool that gets nowhere."""
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from ray import cloudpickle
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.shards import DatasetMetadata, completed_shard
+from bnce_dist.distributed import pool, waiting
+from bnce_dist.distributed.cluster import one_line_errors
+from bnce_dist.distributed.pool import map_shards
+from bnce_dist.distributed.tasks import map_tasks
+from bnce_dist.training import progress
+from bnce_dist.training.progress import report_part
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+METADATA = DatasetMetadata("molecule-a", {"x": "1"})
+
+
+@ray.remote(num_cpus=2)
+class Occupant:
+    def begin(self) -> None:
+        """Answer when all cores are taken."""
+
+
+@pytest.fixture
+def busy_cluster() -> Iterator[Occupant]:
+    occupant = Occupant.remote()
+    ray.get(occupant.begin.remote())
+    yield occupant
+    ray.kill(occupant)
+
+
+class Slow:
+    """Says how far it is, and takes a moment longer than the interval between looks."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        for done in range(20):
+            time.sleep(self.seconds / 20)
+            report_part(done, 20, "ps")
+        return {"x": np.full(2, index)}
+
+
+def test_cores_that_others_hold_are_named_as_what_is_waited_for(
+    busy_cluster: Occupant,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(waiting, "REPEAT_SECONDS", 2.0)
+    threading.Timer(8.0, ray.kill, [busy_cluster]).start()
+    dataset = map_shards(Slow, 3, tmp_path, metadata=METADATA, label="sample", num_actors=2)
+    assert len(dataset) == 3
+    said = re.findall(r"^sample: waiting for .*$", capsys.readouterr().err, re.MULTILINE)
+    assert set(said) == {"sample: waiting for 2 cores, 0 free"}
+    assert len(said) >= 2
+
+
+def test_progress_inside_a_shard_reaches_the_driver_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_INTERVAL_SECONDS", 0.0)
+    map_shards(lambda: Slow(6.0), 1, tmp_path, metadata=METADATA, label="reference", num_actors=1)
+    line = re.search(r"reference: (0\.\d+)/1 .*shard 0: (\d+) of 20 ps", capsys.readouterr().err)
+    assert line is not None
+    assert float(line[1]) == int(line[2]) / 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "manifest.json", "shard_00000.json", "shard_00000.npz",
+    ]  # fmt: skip
+
+
+class Deadly:
+    """Shard 1 kills its process every time."""
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        (self.journal / f"{index}-{os.getpid()}").touch()
+        if index == 1:
+            os._exit(9)
+        return {"x": np.full(2, index)}
+
+
+def test_a_shard_that_always_kills_its_process_is_given_up_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "MAX_TRIES", 2)
+    journal, folder = tmp_path / "journal", tmp_path / "shards"
+    journal.mkdir()
+    with pytest.raises(InputError, match=r"shard 1 of \S*shards: .* 2 that died: .*died") as caught:
+        map_shards(
+            lambda: Deadly(journal), 4, folder, metadata=METADATA, label="sample", num_actors=2
+        )
+    assert "\n" not in str(caught.value)
+    assert "the other 3 shards are kept" in str(caught.value)
+    assert len(list(journal.glob("1-*"))) == 2
+    written = [index for index in range(4) if completed_shard(folder, index, METADATA)]
+    assert written == [0, 2, 3]
+
+
+def test_a_task_that_always_kills_its_process_is_one_line() -> None:
+    with pytest.raises(InputError, match="worker process of the Ray cluster: expected one that"):
+        map_tasks(os._exit, [9], label="tasks", max_retries=0)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(ZeroDivisionError), one_line_errors():
+        _ = 1 / 0
