@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import build_system
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import file_sha256, read_json, write_json
@@ -109,6 +111,26 @@ def test_no_pickle_runs_in_a_shard_or_a_reference(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"frames\.npz"):
         Reference.load(tmp_path)
     assert not (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("tag", ["Script", "InitializationScript"])
+@pytest.mark.parametrize("is_included", [False, True])
+def test_no_script_of_a_force_field_runs(tmp_path: Path, tag: str, is_included: bool) -> None:
+    """OpenMM runs them as Python; a model file or a configuration can name such a file."""
+    file = tmp_path / "own.xml"
+    script = f"<{tag}>import os; os.mkdir({str(tmp_path / 'proof')!r})</{tag}>"
+    file.write_text(f"<ForceField>{script}</ForceField>")
+    if is_included:
+        file = tmp_path / "outer.xml"
+        file.write_text('<ForceField><Include file="own.xml"/></ForceField>')
+    files = ("amber14-all.xml", "implicit/obc1.xml", str(file))
+    molecule = Molecule.from_sequence("ACE-ALA-NME")
+    with pytest.raises(InputError, match=f"<{tag}>, which would run as Python"):
+        build_system(molecule, files)
+    assert not (tmp_path / "proof").exists()
+    file.write_text("<ForceField><")
+    with pytest.raises(InputError, match="force_field: expected OpenMM files"):
+        build_system(molecule, files)
 
 
 def test_no_yaml_runs(tmp_path: Path) -> None:

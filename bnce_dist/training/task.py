@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from bnce_dist.core.errors import InputError
+from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.random import seed_from
 from bnce_dist.training.settings import TrainSettings
 
@@ -66,22 +67,22 @@ class TrainingTask:
 
         Raises: InputError: the file is absent, torn, or of another type or shape.
         """
-        try:
-            data = np.load(self.data_path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(
+
+        def refused(expected: str, got: object) -> InputError:
+            return InputError(
                 f"training data {self.data_path}",
-                expected="a .npy file",
-                got=error,
-                remedy="delete it and run the stage that writes it again",
-            ) from error
-        if data.ndim != 2 or data.dtype != np.float32 or len(data) == 0:
-            raise InputError(
-                f"training data {self.data_path}",
-                expected="a non-empty float32 array (samples, dim)",
-                got=f"{data.dtype} {data.shape}",
+                expected=expected,
+                got=got,
                 remedy="delete it and run the stage that writes it again",
             )
+
+        with as_input_error(partial(refused, "a .npy file")):
+            data = np.load(self.data_path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(data, np.ndarray):
+            raise refused("a .npy file", "an archive")
+        if data.ndim != 2 or data.dtype != np.float32 or len(data) == 0:
+            got = f"{data.dtype} {data.shape}"
+            raise refused("a non-empty float32 array (samples, dim)", got)
         return data
 
 

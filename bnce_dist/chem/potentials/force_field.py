@@ -10,7 +10,9 @@ import math
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Self
+from xml.etree import ElementTree
 
 import openmm
 import torch
@@ -47,7 +49,9 @@ def build_system(
         return _load_force_field(tuple(force_field)).createSystem(
             molecule.topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False
         )
-    except (ValueError, OSError) as error:
+    except InputError:
+        raise
+    except (ValueError, OSError, SyntaxError, LookupError) as error:
         raise InputError(
             "force_field", expected=f"OpenMM files with parameters for {molecule.name}",
             got=f"{list(force_field)} ({error})",
@@ -57,7 +61,31 @@ def build_system(
 
 @functools.cache
 def _load_force_field(files: tuple[str, ...]) -> app.ForceField:
+    for file in files:
+        _require_no_scripts(Path(file))
     return app.ForceField(*files)
+
+
+def _require_no_scripts(path: Path) -> None:
+    """Refuse a file, not of OpenMM's own, from which OpenMM would run Python.
+
+    Model files and configurations name force fields, so a stranger's could bring one.
+
+    Raises: InputError: it holds a script, also in what it includes.
+    """
+    if not path.is_file():
+        return
+    for element in ElementTree.parse(path).iter():
+        if element.tag in ("Script", "InitializationScript"):
+            raise InputError(
+                f"force_field {path}",
+                expected="parameters alone",
+                got=f"a <{element.tag}>, which would run as Python",
+                remedy="remove it, or name one of OpenMM's own files",
+            )
+        if element.tag == "Include":
+            for included in (path.parent / element.attrib["file"], Path(element.attrib["file"])):
+                _require_no_scripts(included)
 
 
 class ForceField(nn.Module):
