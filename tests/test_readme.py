@@ -65,7 +65,7 @@ def test_an_evaluation_prints_what_the_readme_shows() -> None:
     assert recorded["command"] in (ROOT / "README.md").read_text()
     # Fewer samples print the same lines up to the verdict, which is about their number.
     done = subprocess.run(
-        shlex.split(f"{BIN}/bnce evaluate --sequence ACE-ALA-NME -n 2000 --num-exact 20"),
+        shlex.split(f"{BIN}/bnce evaluate --sequence ACE-ALA-NME -n 2000 --num-exact 100"),
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -144,7 +144,7 @@ def sample_with_log_density(
 
         >>> from bnce_dist.core.interpolant import LinearInterpolant
         >>> path, z_prior = ProductPath(LinearInterpolant(), 1), torch.zeros(1, 1)
-        >>> z, log_density = sample_with_log_density(lambda z, t: -z, path, z_prior, num_steps=200)
+        >>> _, log_density, _ = sample_with_log_density(lambda z, t: -z, path, z_prior, 200)
         >>> log_density - path.log_prior(z_prior)
         tensor([-1.0000])
     """

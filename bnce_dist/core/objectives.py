@@ -252,8 +252,15 @@ class EnergyMatching(nn.Module):
         ...     def forward_with_times(self, z, t, times):
         ...         energy = -0.5 * z.square().sum(1)
         ...         return energy, energy[:, None].expand(-1, len(times))
-        >>> path = ProductPath(TrigonometricInterpolant(), 2)
-        >>> objective = EnergyMatching(Normal(), path, num_negatives=7)
+        >>> objective = EnergyMatching(
+        ...     Normal(),
+        ...     ProductPath(TrigonometricInterpolant(), 2),
+        ...     score_weight=1.0,
+        ...     infonce_weight=1.0,
+        ...     num_negatives=7,
+        ...     negatives="stratified",
+        ...     time_exponent=2.5,
+        ... )
         >>> x_data = torch.randn(100, 2, generator=generator(0, "data"))
         >>> losses = objective(**objective.draw(x_data, generator(0, "batch")))
         >>> round(math.exp(losses["infonce"].item()), 3)
