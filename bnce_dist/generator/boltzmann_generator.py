@@ -32,8 +32,8 @@ from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.evaluation import evaluate_samples, log_num_images, molecule_log_weights
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
-from bnce_dist.generator.metrics import FloatArray
 from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
+from bnce_dist.generator.samples import FloatArray
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.training.progress import Progress
 

@@ -23,7 +23,8 @@ from bnce_dist.core.random import generator
 from bnce_dist.core.resampling import systematic_resampling
 from bnce_dist.core.weights import Weights
 from bnce_dist.generator.ensemble_file import write_ensemble
-from bnce_dist.generator.metrics import FloatArray, evidence, weight_diagnostics
+from bnce_dist.generator.metrics import evidence, weight_diagnostics
+from bnce_dist.generator.samples import FloatArray
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
 

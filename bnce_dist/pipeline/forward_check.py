@@ -11,7 +11,7 @@ from bnce_dist.core.weights import Weights
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
-from bnce_dist.generator.metrics import Samples
+from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
 
 _MAX_FRAMES = 5_000

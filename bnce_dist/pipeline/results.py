@@ -14,12 +14,12 @@ from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.metrics import (
-    Samples,
     annealing_metrics,
     distances_to_reference,
     evaluation_metrics,
     one_step_metrics,
 )
+from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
 from bnce_dist.pipeline.config import Config

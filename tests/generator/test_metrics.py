@@ -14,11 +14,11 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.generator.metrics import (
     EvaluateConfig,
-    Samples,
     distances_to_reference,
     evaluation_metrics,
     one_step_metrics,
 )
+from bnce_dist.generator.samples import Samples
 
 NUM_SAMPLES, NUM_EXACT = 40_000, 10_000
 TARGET_SD, OFFSET, NOISE = 0.8, 1.5, 0.2

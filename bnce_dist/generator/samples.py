@@ -1,0 +1,123 @@
+"""Held-out samples of an emulator with everything that is known of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnce_dist.core.free_energy import (
+    stratified_log_weights,
+)
+from bnce_dist.generator.evaluation import molecule_log_weights
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Held-out emulator samples, annealed or not; some of them have an exact likelihood.
+
+    Args:
+        reduced_potential: Where the samples are, ``(n,)`` [kT]; infinite where that is no molecule.
+        log_density: Learned log density where they were drawn, ``(n,)`` [nats].
+        log_density_exact: Exact one, ``(n,)``; NaN where it was not computed [nats].
+        num_random: How many of the first samples have one; the others that do weigh most.
+        phi: First backbone torsion, ``(n,)`` [rad].
+        psi: The one after it, ``(n,)`` [rad].
+        in_state: Whether they are in the state, ``(n,)`` bool.
+        valid: Whether the sample was drawn as the code of a molecule, ``(n,)`` bool.
+        native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
+        mirrored: Whether the sample was the mirror image and was inverted, ``(n,)`` bool.
+        num_negative_determinants: Of the samples with an exact density, those that passed a step
+            which turned space inside out; None if nobody looked.
+        cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
+        cpu_seconds_exact: Of the exact one, where it was computed [s].
+        log_weights_annealed: By the learned density and the way from it, ``(n,)`` [nats]; absent
+            if the samples were not annealed.
+    """
+
+    reduced_potential: FloatArray
+    log_density: FloatArray
+    log_density_exact: FloatArray
+    num_random: int
+    phi: FloatArray
+    psi: FloatArray
+    in_state: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    native_chirality: NDArray[np.bool_]
+    mirrored: NDArray[np.bool_]
+    num_negative_determinants: int | None
+    cpu_seconds: FloatArray
+    cpu_seconds_exact: FloatArray
+    log_weights_annealed: FloatArray | None = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        evaluated: Mapping[str, np.ndarray],
+        exact: Mapping[str, np.ndarray],
+        in_state: NDArray[np.bool_],
+        annealed: Mapping[str, np.ndarray] | None = None,
+    ) -> "Samples":
+        """Join the data sets that the evaluation leaves.
+
+        Args:
+            evaluated: Of the samples as they were drawn.
+            exact: Of some of them.
+            in_state: Of the annealed samples, if there are any, else of those drawn.
+            annealed: Of the samples after annealing.
+        """
+        # Version 0.1 computed only those of the first samples.
+        is_top = exact.get("is_top", np.zeros(len(exact["log_density_z"]), dtype=bool))
+        rows = exact.get("row", np.arange(len(is_top)))
+        log_density_exact = np.full(len(evaluated["log_density"]), np.nan)
+        log_density_exact[rows] = exact["log_density_z"] - evaluated["log_det_decode"][rows]
+        arrived = evaluated if annealed is None else annealed
+        return cls(
+            reduced_potential=arrived["reduced_potential"],
+            log_density=evaluated["log_density"],
+            log_density_exact=log_density_exact,
+            num_random=int((~is_top).sum()),
+            phi=arrived["phi"],
+            psi=arrived["psi"],
+            in_state=in_state,
+            valid=evaluated["valid"],
+            native_chirality=evaluated["native_chirality"],
+            # Version 0.1 never inverted a sample.
+            mirrored=evaluated.get("mirrored", np.zeros_like(evaluated["valid"])),
+            num_negative_determinants=int(exact["inverted"].sum()) if "inverted" in exact else None,
+            cpu_seconds=evaluated["cpu_seconds"],
+            cpu_seconds_exact=exact["cpu_seconds"],
+            log_weights_annealed=None if annealed is None else annealed["log_weights"],
+        )
+
+    @property
+    def is_molecule(self) -> NDArray[np.bool_]:
+        """Which samples are the molecule, ``(n,)``; the others have weight zero."""
+        return self.valid & self.native_chirality
+
+    @property
+    def log_weights(self) -> FloatArray:
+        """The weights that every number is of, ``(n,)`` [nats]; mirror images have none.
+
+        Exact where they are heaviest on either side of the state, elsewhere learned and calibrated.
+        """
+        return stratified_log_weights(
+            self.log_weights_learned,
+            self.log_weights_exact,
+            self.in_state,
+            num_random=self.num_random,
+        )
+
+    @property
+    def log_weights_learned(self) -> FloatArray:
+        """Log weights by the learned density alone, ``(n,)``."""
+        if self.log_weights_annealed is not None:
+            return self.log_weights_annealed
+        return molecule_log_weights(self.reduced_potential, self.log_density, self.native_chirality)
+
+    @property
+    def log_weights_exact(self) -> FloatArray:
+        """Log weights by the exact density, ``(n,)``; NaN where it was not computed."""
+        return self.log_weights_learned + self.log_density - self.log_density_exact
