@@ -2,11 +2,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from bnce_dist.distributed.parallelism import Parallelism
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.optional import why_not_importable
 from bnce_dist.nn.neighbours import neighbour_list
+from bnce_dist.pipeline.cluster import Parallelism
+from bnce_dist.training.settings import TrainSettings
+
+SETTINGS = TrainSettings(num_steps=1000)
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_a_broken_deepspeed_is_seen_before_anything_expensive(install) -> None:
 
     _import_elsewhere.cache_clear()
     with pytest.raises(InputError, match=r"cannot be imported .*no torch of that version"):
-        Parallelism(strategy="deepspeed")
+        Parallelism(strategy="deepspeed").require_supported(torch.nn.Identity, SETTINGS)
     _import_elsewhere.cache_clear()
 
 
