@@ -142,8 +142,10 @@ def build_deadly() -> nn.Module:
     os._exit(9)
 
 
-def test_a_worker_that_always_dies_is_one_line(slow_task: TrainingTask, tmp_path: Path) -> None:
-    task = dataclasses.replace(slow_task, create_objective=build_deadly)
+def test_a_worker_that_always_dies_is_one_line(
+    two_cpus: None, slow_task: TrainingTask, tmp_path: Path
+) -> None:
+    task = dataclasses.replace(slow_task, build_objective=build_deadly)
     with pytest.raises(InputError, match="after 0 restarts: ") as caught:
         fit(task, tmp_path / "run", num_workers=1, max_failures=0)
     assert str(caught.value).startswith("training of the energy: expected workers that live")
