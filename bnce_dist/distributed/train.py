@@ -267,9 +267,11 @@ def _failure(error: ray.train.WorkerGroupError, task: TrainingTask, max_failures
     for failure in failures:
         if isinstance(failure, InputError):
             return failure
-    if not any(isinstance(failure, DEATHS) for failure in failures):
+    # Of a worker that does not answer, Ray Train tells what it heard instead.
+    causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
+    died = next((cause for cause in causes if isinstance(cause, DEATHS)), None)
+    if died is None:
         return error
-    died = next(failure for failure in failures if isinstance(failure, DEATHS))
     return InputError(
         f"training of the {task.metadata.stage}",
         expected="workers that live",
