@@ -230,8 +230,13 @@ def test_the_correction_of_the_run_enters_value_and_interval(
     width = corrected.interval_kT[1] - corrected.value_kT
     narrow = plain.interval_kT[1] - plain.value_kT
     assert width == pytest.approx(math.hypot(narrow, 1.96 * 0.2), rel=1e-3)
-    expected = generator.metrics["correction_kT"], generator.metrics["correction_stderr_kT"]
-    assert (ensemble.correction.value_kT, ensemble.correction.stderr_kT) == expected
+    # The run annealed its samples; these are not, so theirs is that of one step.
+    for which, known in (
+        ("one_step_", ensemble.correction),
+        ("", generator.correction(annealed=True)),
+    ):
+        expected = (generator.metrics[f"correction_{which}{x}kT"] for x in ("", "stderr_"))
+        assert (known.value_kT, known.stderr_kT) == tuple(expected)
 
 
 def test_exact_densities_on_request_are_those_of_the_emulator(

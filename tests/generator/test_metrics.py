@@ -123,18 +123,22 @@ def test_annealed_weights_take_the_place_of_one_step_ones() -> None:
     annealed = {
         "log_weights": drawn.log_weights_learned - shift,
         "reduced_potential": np.full(NUM_SAMPLES, 3.0),
+        "phi": np.ones(NUM_SAMPLES),
+        "psi": np.zeros(NUM_SAMPLES),
     }
-    evaluated = {
-        name: getattr(drawn, name)
-        for name in ("reduced_potential", "log_density", "valid", "native_chirality", "mirrored")
-    } | {"cpu_seconds": drawn.cpu_seconds, "log_det_decode": np.ones(NUM_SAMPLES)}
+    names = ("reduced_potential", "log_density", "phi", "psi", "valid", "native_chirality")
+    evaluated = {name: getattr(drawn, name) for name in (*names, "mirrored")} | {
+        "cpu_seconds": drawn.cpu_seconds,
+        "log_det_decode": np.ones(NUM_SAMPLES),
+    }
     exact = {
         "log_density_z": drawn.log_density_exact[:NUM_EXACT] + 1.0,
         "cpu_seconds": drawn.cpu_seconds_exact,
     }
     samples = Samples.from_arrays(evaluated, exact, x > 1.0, annealed)
     np.testing.assert_array_equal(samples.log_weights_learned, annealed["log_weights"])
-    np.testing.assert_array_equal(samples.reduced_potential, annealed["reduced_potential"])
+    for name in ("reduced_potential", "phi", "psi"):
+        np.testing.assert_array_equal(getattr(samples, name), annealed[name])
     error = drawn.log_density - drawn.log_density_exact
     np.testing.assert_allclose(
         samples.log_weights_exact[:NUM_EXACT], (annealed["log_weights"] + error)[:NUM_EXACT]
