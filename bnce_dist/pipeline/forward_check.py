@@ -34,8 +34,10 @@ def forward_check(
         target: Gives the state and the molecule.
 
     Returns: ``forward_ess_*`` and ``reverse_ess_*``, shares of the number of samples; nothing for
-        a side that the simulation has no frame in.
+        a side that the simulation has no frame in, or where its frames are not there.
     """
+    if not (folder.stage("simulate") / "umbrella").exists():  # adopted without its frames
+        return {}
     positions, potential, log_frame_weights = _frames(folder, reference)
     density = LearnedDensity.load(folder.stage("train_energy") / "energy.pt")
     positions = relabel_hydrogens(target.molecule, positions)
