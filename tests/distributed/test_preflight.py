@@ -97,7 +97,7 @@ def test_nodes_with_their_own_folders_do_not_see_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "VISIBLE_SECONDS", 0)
-    probes = {name: NodeProbe(name, 0, tmp_path / name) for name in ("a", "b")}
+    probes = {name: NodeProbe(name, 0, tmp_path / name, deepspeed=False) for name in ("a", "b")}
     for probe in probes.values():
         assert "storage_error" not in probe.look_around()
     assert probes["a"].unseen(["a", "b"]) == {"unseen": ("b",)}
@@ -108,7 +108,7 @@ def test_nodes_with_their_own_folders_do_not_see_each_other(
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    facts = NodeProbe("a", 0, tmp_path / "file" / "folder").look_around()
+    facts = NodeProbe("a", 0, tmp_path / "file" / "folder", deepspeed=False).look_around()
     assert facts["storage_error"] == "Not a directory"
 
 
