@@ -1,7 +1,6 @@
 """The interface from Python: ten lines from a molecule to a free energy."""
 
 import inspect
-import json
 import math
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ import bnce_dist
 from bnce_dist import Molecule, learn_planar, simulate, train, train_fleet
 from bnce_dist.cli.main import app
 from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import read_json
 
 SMOKE = Path(__file__).parents[1] / "jobs" / "configs" / "smoke.yaml"
 LOCAL = {"cluster.executor": "local"}
@@ -65,7 +65,7 @@ def test_a_planar_run_from_python(tmp_path: Path) -> None:
     settings = {"energy.num_steps": 40, "energy.warmup_steps": 10, "data.num_samples": 2000}
     metrics = learn_planar(tmp_path / "run", settings={"system": "rings", **settings})
     assert metrics["system"] == "rings"
-    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
+    assert read_json(tmp_path / "run" / "metrics.json") == metrics
     with pytest.raises(InputError, match="nearest is checkerboard"):
         learn_planar(tmp_path / "other", settings={"system": "chekerboard"})
 
