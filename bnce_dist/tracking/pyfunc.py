@@ -32,8 +32,8 @@ SUFFIXES: dict[Task, str] = {"reweight": "", "sample": "-sampler"}
 
 
 REQUIREMENTS = (
-    *("mlflow", "mdtraj", "numpy", "openmm", "pandas", "psutil", "pydantic", "pymbar", "pyyaml"),
-    *("scipy", "starlette", "torch", "tqdm", "uvicorn"),
+    *("mlflow", "mdtraj", "networkx", "numpy", "openmm", "pandas", "psutil", "pydantic"),
+    *("pymbar", "pyyaml", "scipy", "starlette", "torch", "tqdm", "uvicorn"),
 )
 """What a served model needs besides the package that travels with it, pinned to what is here."""
 _PACKAGE = Path(__file__).parents[1]
