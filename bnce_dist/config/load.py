@@ -174,7 +174,7 @@ def _explain(error: ErrorDetails, schema: type[Section]) -> InputError:
         expected, got = context["expected"], context["got"]
     elif error["type"] == "literal_error":
         expected = context["expected"]
-        if names := re.findall(r"'([^']+)'", expected):
+        if len(names := re.findall(r"'([^']+)'", expected)) > 1:
             return InputError.unknown(f"configuration key {key}", error["input"], names, _REMEDY)
     elif error["type"] == "model_type":
         expected = "a mapping of settings"

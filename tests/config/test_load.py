@@ -114,7 +114,7 @@ def test_an_unknown_key_names_the_nearest_one(override: str, nearest: str) -> No
         ("target.temperature_kelvin=.nan", "a finite number"),
         ("cluster.num_workers=0", "greater than or equal to 1"),
         ("evaluate.clip_fraction=1", "less than 1"),
-        ("energy.precision=bf16", "one of fp32"),
+        ("energy.precision=bf16", "'fp32'"),
         ("energy.optimizer=moun", "one of adamw, muon, got 'moun'; the nearest is muon"),
         ("energy=3", "a mapping of settings"),
         ("target.sequence=null", "one of sequence and pdb"),
