@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.optuna_search import OptunaSearch
@@ -64,10 +65,9 @@ def finish(folder: SweepFolder, number: int, values: dict[str, Any], history: li
     """Leave what a trial with this history leaves."""
     trial = folder.trial(number)
     trial.begin(values)
-    state = json.loads((trial.folder / "trial.json").read_text()) | {"history": history}
-    (trial.folder / "trial.json").write_text(json.dumps(state))
-    (trial.folder / "phase_1").mkdir()
-    (trial.folder / "phase_1" / "metrics.json").write_text(json.dumps(history[-1]))
+    state = read_json(trial.folder / "trial.json") | {"history": history}
+    write_json(trial.folder / "trial.json", state)
+    write_json(trial.folder / "phase_1" / "metrics.json", history[-1])
     trial.end("kl_normalised", "finished")
 
 
