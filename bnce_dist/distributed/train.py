@@ -306,7 +306,7 @@ def _follow(
             for record in ray.get(relay.take.remote()):
                 display.show(record)
             look(relay)
-    except BaseException:
+    except BaseException:  # Above all Ctrl-C, which would leave the group's workers at work.
         _stop(relay, future)
         raise
     try:
