@@ -19,6 +19,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Interpolant = Literal["trigonometric", "linear"]
 Angle = Annotated[float, Field(ge=-3.1416, le=3.1416)]
 # YAML writes sequences as lists; everything else keeps the strict types of `Section`.
+Positives = Annotated[tuple[Positive, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Place = Annotated[str, AfterValidator(lambda text: os.fspath(local_path(text)))]
 

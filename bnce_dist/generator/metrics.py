@@ -13,6 +13,7 @@ from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.config.section import (
     Count,
     Fraction,
+    Positives,
     Section,
 )
 from bnce_dist.core.errors import InputError
@@ -31,9 +32,9 @@ from bnce_dist.generator.samples import FloatArray, Samples
 class EvaluateConfig(Section):
     """Held-out samples, their weights, and the exact likelihood to judge by."""
 
-    num_samples: Annotated[int, Field(ge=100)] = 10_000
+    num_samples: Annotated[int, Field(ge=100)] = 12_000
     """Held-out samples that are reweighted."""
-    num_exact: Annotated[int, Field(ge=10)] = 2_000
+    num_exact: Annotated[int, Field(ge=10)] = 2_500
     """Of them, the first ones get an exact likelihood, which corrects the learned one; as many as
     num_samples is all of them."""
     num_exact_top: Annotated[int, Field(ge=0)] | None = None
@@ -48,6 +49,20 @@ class EvaluateConfig(Section):
     num_bootstrap: Annotated[int, Field(ge=20)] = 500
     """Bootstrap resamples."""
     annealing: AnnealingConfig = AnnealingConfig()
+    temperatures_kelvin: Positives = ()
+    """Temperatures [K] besides the target's at which the free energy is asked for, with its energy
+    and entropy; the samples are annealed to each."""
+
+    @model_validator(mode="after")
+    def _check_temperatures(self) -> "EvaluateConfig":
+        distinct = len(set(self.temperatures_kelvin)) == len(self.temperatures_kelvin)
+        self.require(distinct, "every temperature once", "temperatures_kelvin")
+        self.require(
+            self.annealing.enabled or not self.temperatures_kelvin,
+            "annealing.enabled where other temperatures are asked for",
+            "temperatures_kelvin",
+        )
+        return self
 
     @model_validator(mode="after")
     def _check_counts(self) -> "EvaluateConfig":

@@ -1,7 +1,7 @@
 """Held-out samples of an emulator with everything that is known of each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,29 +58,26 @@ class Samples:
         evaluated: Mapping[str, np.ndarray],
         exact: Mapping[str, np.ndarray],
         in_state: NDArray[np.bool_],
-        annealed: Mapping[str, np.ndarray] | None = None,
     ) -> "Samples":
-        """Join the data sets that the evaluation leaves.
+        """Join the data sets of samples as they were drawn.
 
         Args:
-            evaluated: Of the samples as they were drawn.
-            exact: Of some of them.
-            in_state: Of the annealed samples, if there are any, else of those drawn.
-            annealed: Of the samples after annealing.
+            evaluated: Of all of them.
+            exact: Of those with an exact density.
+            in_state: Whether they are in the state.
         """
         # Version 0.1 computed only those of the first samples.
         is_top = exact.get("is_top", np.zeros(len(exact["log_density_z"]), dtype=bool))
         rows = exact.get("row", np.arange(len(is_top)))
         log_density_exact = np.full(len(evaluated["log_density"]), np.nan)
         log_density_exact[rows] = exact["log_density_z"] - evaluated["log_det_decode"][rows]
-        arrived = evaluated if annealed is None else annealed
         return cls(
-            reduced_potential=arrived["reduced_potential"],
+            reduced_potential=evaluated["reduced_potential"],
             log_density=evaluated["log_density"],
             log_density_exact=log_density_exact,
             num_random=int((~is_top).sum()),
-            phi=arrived["phi"],
-            psi=arrived["psi"],
+            phi=evaluated["phi"],
+            psi=evaluated["psi"],
             in_state=in_state,
             valid=evaluated["valid"],
             native_chirality=evaluated["native_chirality"],
@@ -89,7 +86,22 @@ class Samples:
             num_negative_determinants=int(exact["inverted"].sum()) if "inverted" in exact else None,
             cpu_seconds=evaluated["cpu_seconds"],
             cpu_seconds_exact=exact["cpu_seconds"],
-            log_weights_annealed=None if annealed is None else annealed["log_weights"],
+        )
+
+    def annealed(self, arrived: Mapping[str, np.ndarray], in_state: NDArray[np.bool_]) -> "Samples":
+        """Return the same samples where annealing brought them.
+
+        Args:
+            arrived: The data set of them there.
+            in_state: Whether they are in the state there.
+        """
+        return replace(
+            self,
+            reduced_potential=arrived["reduced_potential"],
+            phi=arrived["phi"],
+            psi=arrived["psi"],
+            in_state=in_state,
+            log_weights_annealed=arrived["log_weights"],
         )
 
     @property

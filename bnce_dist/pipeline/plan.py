@@ -72,6 +72,13 @@ class Plan:
                 got="true",
                 remedy="leave it out; cluster.accumulation_steps saves memory there",
             )
+        if config.evaluate.temperatures_kelvin and space.is_cartesian:
+            raise InputError(
+                "evaluate.temperatures_kelvin in Cartesian coordinates",
+                expected="none: samples of these models are not annealed",
+                got=list(config.evaluate.temperatures_kelvin),
+                remedy="leave it out, or train a model of this molecule alone",
+            )
         emulator_config: TrainingConfig = config.emulator
         if space.node_features is not None:
             emulator_config = config.transferable

@@ -1,7 +1,7 @@
 """Read a finished run once: its samples, its reference, and the numbers made of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from bnce_dist.generator.metrics import (
 )
 from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
+from bnce_dist.generator.thermodynamics import thermodynamics
 from bnce_dist.generator.verdict import Verdict, judge
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.forward_check import forward_check
-from bnce_dist.pipeline.stages.annealing import ANNEALED
+from bnce_dist.pipeline.stages.annealing import ANNEALED, annealed_at
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Evaluation:
         folder: Of the run.
         samples: Everything about the samples but their positions: annealed, or as drawn.
         drawn: The same before they were annealed.
+        temperatures: The same annealed to other temperatures, by the temperature [K].
         moves: What annealing did, ``accepted`` and ``clashed``; None if it was not asked for.
         reference: The in-run reference.
         losses: Of the two trainings, by ``"emulator"`` and ``"energy"``: the loss and its parts by
@@ -45,6 +47,7 @@ class Evaluation:
     folder: RunFolder
     samples: Samples
     drawn: Samples
+    temperatures: Mapping[float, Samples]
     moves: Mapping[str, np.ndarray] | None
     reference: Reference
     losses: Mapping[str, Mapping[str, np.ndarray]]
@@ -55,45 +58,77 @@ class Evaluation:
         return self.dataset.take("positions_nm", np.array(rows, dtype=int)).astype(np.float64)
 
 
-def load_evaluation(folder: RunFolder, target: Target) -> Evaluation:
+def load_evaluation(
+    folder: RunFolder, target: Target, temperatures_kelvin: Sequence[float] = ()
+) -> Evaluation:
     """Read what a finished run left in its folder.
 
     Args:
         folder: Of the run.
         target: Of the run.
+        temperatures_kelvin: Others that it was asked for [K].
 
     Raises: InputError: a stage is unfinished, or a file of it was changed.
     """
     stage = folder.stage("evaluate")
-    moves = None
-    samples, dataset = drawn, _ = load_samples(stage, target)
-    if (stage / ANNEALED).exists():
-        dataset, moves = _load(stage / ANNEALED)
-        samples, _ = load_samples(stage, target, moves)
-    losses = {
-        "emulator": _history(folder, "train_emulator"),
-        "energy": _history(folder, "train_energy"),
+    drawn = HeldOut.read(stage, target)
+    annealed = drawn.annealed(ANNEALED) if (stage / ANNEALED).exists() else None
+    temperatures = {
+        temperature: drawn.annealed(annealed_at(temperature)).samples
+        for temperature in temperatures_kelvin
     }
-    reference = Reference.load(folder.stage("simulate"))
-    return Evaluation(folder, samples, drawn, moves, reference, losses, dataset)
+    return Evaluation(
+        folder=folder,
+        samples=(annealed or drawn).samples,
+        drawn=drawn.samples,
+        temperatures=temperatures,
+        moves=annealed.arrays if annealed else None,
+        reference=Reference.load(folder.stage("simulate")),
+        losses={
+            "emulator": _history(folder, "train_emulator"),
+            "energy": _history(folder, "train_energy"),
+        },
+        dataset=(annealed or drawn).dataset,
+    )
 
 
-def load_samples(
-    evaluation: Path, target: Target, annealed: Mapping[str, np.ndarray] | None = None
-) -> tuple[Samples, ShardedDataset]:
-    """Read the held-out samples that the stage ``evaluate`` left in its folder.
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out samples in one of the data sets that the stage ``evaluate`` left.
 
     Args:
-        evaluation: The folder.
+        stage: Its folder.
         target: Says which of them are in the state.
-        annealed: What is known of them after annealing; without it they are as drawn.
-
-    Returns: The samples, and the data set that also holds the positions at which they were drawn.
+        dataset: With their positions.
+        arrays: All else in it.
+        samples: Joined with what is known of them as they were drawn.
     """
-    dataset, evaluated = _load(evaluation / "evaluated")
-    exact = ShardedDataset.open(evaluation / "exact").load()
-    in_state = target.in_state((evaluated if annealed is None else annealed)["phi"])
-    return Samples.from_arrays(evaluated, exact, in_state, annealed), dataset
+
+    stage: Path
+    target: Target
+    dataset: ShardedDataset
+    arrays: Mapping[str, np.ndarray]
+    samples: Samples
+
+    @classmethod
+    def read(cls, stage: Path, target: Target) -> "HeldOut":
+        """Read the samples as they were drawn.
+
+        Raises: InputError: a data set is unfinished, or a file of it was changed.
+        """
+        dataset, arrays = _load(stage / "evaluated")
+        exact = ShardedDataset.open(stage / "exact").load()
+        samples = Samples.from_arrays(arrays, exact, target.in_state(arrays["phi"]))
+        return cls(stage, target, dataset, arrays, samples)
+
+    def annealed(self, name: str) -> "HeldOut":
+        """Read the same samples where annealing brought them.
+
+        Raises: InputError: as `read`.
+        """
+        dataset, arrays = _load(self.stage / name)
+        samples = self.samples.annealed(arrays, self.target.in_state(arrays["phi"]))
+        return replace(self, dataset=dataset, arrays=arrays, samples=samples)
 
 
 def _load(folder: Path) -> tuple[ShardedDataset, dict[str, np.ndarray]]:
@@ -142,7 +177,20 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         "delta_f_reference_run_reason": in_run["reason"],
     }
     verdict = judge(metrics)
-    return metrics | {"reliable": verdict.reliable, "verdict": verdict.as_record()}
+    metrics |= {"reliable": verdict.reliable, "verdict": verdict.as_record()}
+    return metrics | _temperatures(evaluation, config)
+
+
+def _temperatures(evaluation: Evaluation, config: Config) -> dict[str, Any]:
+    """Return ``temperatures``, a list with the run's own among them; nothing if it is the only."""
+    if not evaluation.temperatures:
+        return {}
+    own = {config.target.temperature_kelvin: evaluation.samples}
+    rows = [
+        thermodynamics(samples, temperature, config.evaluate, config.seed)
+        for temperature, samples in sorted((own | dict(evaluation.temperatures)).items())
+    ]
+    return {"temperatures": rows}
 
 
 def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:
@@ -169,6 +217,10 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['ess_num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
         **_one_step_row(metrics),
+        **{
+            f"delta_f at {row['temperature_kelvin']:g} K": temperature_text(row)
+            for row in metrics.get("temperatures", [])
+        },
         "Pareto k": f"{metrics['pareto_k_in_state']:.2f} in the state, "
         f"{metrics['pareto_k_outside_state']:.2f} outside",
         "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
@@ -203,6 +255,19 @@ def _one_step_row(metrics: Mapping[str, Any]) -> dict[str, str]:
         f"{metrics['ess_fraction_one_step']:.3f} ({metrics['annealing_num_levels']} levels since)"
     )
     return {"without annealing": row}
+
+
+def temperature_text(row: Mapping[str, Any]) -> str:
+    """Return one row of ``temperatures`` in ``metrics.json`` as a line for people."""
+    effective = f"effective samples {row['ess_fraction']:.3f}"
+    if row["delta_f_kT"] is None:
+        return f"out of reach of the model, {effective}"
+    reliable = "" if row["reliable"] else ", UNRELIABLE"
+    return (
+        f"{with_error(row, 'delta_f')}, energy {row['delta_u_kj_mol']:.1f} +- "
+        f"{row['delta_u_stderr_kj_mol']:.1f} kJ/mol, entropy {row['delta_s_j_mol_kelvin']:.0f} +- "
+        f"{row['delta_s_stderr_j_mol_kelvin']:.0f} J/mol/K, {effective}{reliable}"
+    )
 
 
 def with_error(metrics: Mapping[str, Any], name: str) -> str:

@@ -16,6 +16,7 @@ from bnce_dist.report.profile import profile_figure
 from bnce_dist.report.ramachandran import ramachandran_figure
 from bnce_dist.report.results import RunResults
 from bnce_dist.report.style import DPI
+from bnce_dist.report.temperatures import temperature_figure
 from bnce_dist.report.torsions import torsion_figure
 from bnce_dist.report.weights import weights_figure
 
@@ -55,7 +56,7 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
         "Reweighted": (results.phi, results.psi, results.log_weights),
         "Reference": (reference.phi, reference.psi, reference.log_weights),
     }
-    return {
+    figures = {
         "ramachandran": ramachandran_figure(torsions, state=results.state),
         "free_energy_profile": _profile(results),
         "energies": energy_figure(
@@ -75,6 +76,9 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
         ),
         "log_density": log_density_figure(results.log_density_exact, results.log_density_learned),
     }
+    if results.temperatures:
+        figures["temperatures"] = temperature_figure(results.temperatures)
+    return figures
 
 
 def _profile(results: RunResults) -> Figure:

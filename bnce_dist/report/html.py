@@ -26,6 +26,11 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "Free energy along φ",
         "Below: the difference to the reference. Bands hold 95 % of bootstrap replicates.",
     ),
+    "temperatures": (
+        "Other temperatures",
+        "The same samples annealed to each of them, and what the free energy is made of: mean"
+        " potential energies and entropies. Implicit water counts as energy.",
+    ),
     "torsions": ("Backbone torsions", "The same torsions one by one."),
     "energies": (
         "Potential energy",

@@ -1,7 +1,8 @@
 """What the figures are drawn from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ class RunResults:
         delta_f_stderr_kT: Its standard error.
         delta_f_reference_kT: The same from the reference.
         delta_f_reference_stderr_kT: Its standard error.
+        temperatures: What the run found at other temperatures, as in ``metrics.json``.
         clip_fraction: Share of the weights that clipping lowers.
         state: The state's interval in phi.
         seed: Of the bootstrap bands.
@@ -45,6 +47,7 @@ class RunResults:
     delta_f_stderr_kT: float
     delta_f_reference_kT: float
     delta_f_reference_stderr_kT: float
+    temperatures: Sequence[Mapping[str, Any]] = ()
     clip_fraction: float = 0.002
     state: tuple[float, float] = (0.0, 2.0)
     seed: int = 0

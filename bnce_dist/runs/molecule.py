@@ -111,7 +111,7 @@ def run_molecule(
             provenance = pipeline.run(last_stage)
             if provenance is None:
                 return None
-            evaluation = load_evaluation(folder, run.target)
+            evaluation = load_evaluation(folder, run.target, config.evaluate.temperatures_kelvin)
             metrics = run_metrics(evaluation, config, run.target) | provenance
             _record(run, tracker, metrics, evaluation)
     return metrics
@@ -144,6 +144,10 @@ def _record(
     tracker.log_artifact(folder.path / REPORT_NAME)
     tracker.log_artifact(folder.path / "metrics.json")
     tracker.log_metrics({k: float(v) for k, v in metrics.items() if isinstance(v, int | float)})
+    for row in metrics.get("temperatures", []):
+        if row["delta_f_kT"] is not None:
+            name = f"delta_f_at_{row['temperature_kelvin']:g}K_kT"
+            tracker.log_metrics({name: row["delta_f_kT"]})
     tracker.set_tags({"verdict": Verdict.from_record(metrics["verdict"]).lines()[0]})
     example_nm = target.molecule.positions_nm[None]
     tracker.log_generator(model_name, folder.path / FILE_NAME, example_nm, quality)

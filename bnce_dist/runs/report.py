@@ -37,7 +37,13 @@ def write_report(folder: Path) -> Path:
     run = RunFolder(folder)
     config = load_config(Config, run.config_path)
     target = Target.from_config(config.target)
-    report_run(config, target, run, metrics, load_evaluation(run, target))
+    report_run(
+        config,
+        target,
+        run,
+        metrics,
+        load_evaluation(run, target, config.evaluate.temperatures_kelvin),
+    )
     return folder / REPORT_NAME
 
 
@@ -74,6 +80,7 @@ def report_run(
         log_density_exact=samples.log_density_exact[exact],
         log_density_learned=samples.log_density[exact],
         **{f"{name}_kT": metrics[f"{name}_kT"] for name in named},
+        temperatures=metrics.get("temperatures", ()),
         clip_fraction=config.evaluate.clip_fraction,
         state=target.state_phi,
         seed=config.seed,

@@ -135,7 +135,7 @@ def test_annealed_weights_take_the_place_of_one_step_ones() -> None:
         "log_density_z": drawn.log_density_exact[:NUM_EXACT] + 1.0,
         "cpu_seconds": drawn.cpu_seconds_exact,
     }
-    samples = Samples.from_arrays(evaluated, exact, x > 1.0, annealed)
+    samples = Samples.from_arrays(evaluated, exact, drawn.in_state).annealed(annealed, x > 1.0)
     np.testing.assert_array_equal(samples.log_weights_learned, annealed["log_weights"])
     for name in ("reduced_potential", "phi", "psi"):
         np.testing.assert_array_equal(getattr(samples, name), annealed[name])

@@ -21,8 +21,7 @@ from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.stages.context import StageContext
 
 ANNEALED = "annealed"
-"""Name of the data set."""
-SCHEDULE_FILE = "annealing.json"
+"""Name of the data set of the run's own temperature."""
 _UNITS = {
     "z": "1",
     "positions_nm": "nm",
@@ -41,11 +40,30 @@ _UNITS = {
 }
 
 
+def annealed_at(temperature_kelvin: float) -> str:
+    """Return the name of the data set of another temperature."""
+    return f"{ANNEALED}_{temperature_kelvin:g}K"
+
+
 def anneal_held_out(context: StageContext, held_out: ShardedDataset) -> ShardedDataset:
-    """Leave the data set ``annealed``, sample for sample, and the schedule beside it."""
+    """Leave the data set ``annealed``, sample for sample, and the schedule beside it.
+
+    So for each of the other temperatures that are asked for.
+    """
+    annealed = _anneal(context, held_out, context.target, ANNEALED, "anneal")
+    for temperature_kelvin in context.config.evaluate.temperatures_kelvin:
+        target = context.target.at_temperature(temperature_kelvin)
+        label = f"anneal to {temperature_kelvin:g} K"
+        _anneal(context, held_out, target, annealed_at(temperature_kelvin), label)
+    return annealed
+
+
+def _anneal(
+    context: StageContext, held_out: ShardedDataset, target: Target, name: str, label: str
+) -> ShardedDataset:
     make_annealer = partial(
         load_annealer,
-        target=context.target,
+        target=target,
         emulator_path=context.inputs["train_emulator"] / "emulator.pt",
         density_path=context.inputs["train_energy"] / "energy.pt",
         compiled=context.config.cluster.compile_force_field,
@@ -54,14 +72,14 @@ def anneal_held_out(context: StageContext, held_out: ShardedDataset) -> ShardedD
         partial(
             AnnealingWorker,
             make_annealer,
-            schedule=_schedule(context, make_annealer),
+            schedule=_schedule(context, make_annealer, context.folder / f"{name}.json"),
             samples_folder=held_out.folder,
             seed=context.config.seed,
         ),
         len(held_out),
-        context.folder / ANNEALED,
+        context.folder / name,
         metadata=context.metadata(_UNITS),
-        label="anneal",
+        label=label,
     )
 
 
@@ -107,9 +125,10 @@ class AnnealingWorker:
         return {name: array.numpy() for name, array in arrays.items()}
 
 
-def _schedule(context: StageContext, make_annealer: "partial[Annealer]") -> AnnealingSchedule:
+def _schedule(
+    context: StageContext, make_annealer: "partial[Annealer]", path: Path
+) -> AnnealingSchedule:
     """Return the schedule of an interrupted call, or find it."""
-    path = context.folder / SCHEDULE_FILE
     if not path.exists():
         tune = partial(_tuned, make_annealer, context.config.seed)
         (schedule,) = context.executor.map_jobs(

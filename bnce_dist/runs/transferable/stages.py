@@ -25,7 +25,7 @@ from bnce_dist.generator.architectures import (
 )
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.nn.mean_free import MeanFreeVelocity
-from bnce_dist.pipeline.results import load_samples
+from bnce_dist.pipeline.results import HeldOut
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
 
@@ -126,8 +126,8 @@ def _training_positions(folder: Path, molecule: Molecule, seed: int) -> Tensor:
 def _reweighted_positions(context: StageContext) -> Tensor:
     """Draw as many molecules as the zero-shot run evaluated, by their clipped weights."""
     folder = context.inputs["zero_shot_evaluation"]
-    samples, dataset = load_samples(folder, context.target)
-    weights = Weights(samples.log_weights)
+    held_out = HeldOut.read(folder, context.target)
+    weights = Weights(held_out.samples.log_weights)
     clipped, _ = weights.clipped(context.config.evaluate.clip_fraction)
     context.tracker.log_metrics({"fine_tuning_ess": clipped.ess})
     rows = torch.multinomial(
@@ -136,7 +136,7 @@ def _reweighted_positions(context: StageContext) -> Tensor:
         replacement=True,
         generator=generator(context.config.seed, "fine tuning"),
     )
-    positions = dataset.load(["positions_nm"])["positions_nm"]
+    positions = held_out.dataset.load(["positions_nm"])["positions_nm"]
     return torch.from_numpy(positions)[rows]
 
 
