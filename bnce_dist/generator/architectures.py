@@ -44,9 +44,9 @@ class EmulatorConfig(TrainingConfig):
     """Path of the Euclidean coordinates; both end in a standard normal."""
     time_exponent: Positive = 1.0
     """Training times are u^exponent with u uniform."""
-    num_ode_steps: Count = 20
+    num_ode_steps: Count = 12
     """Midpoint steps of the sampler."""
-    ode_time_exponent: Positive = 1.0
+    ode_time_exponent: Positive = 1.5
     """Above 1 the sampler's steps shorten towards the data."""
 
 
@@ -94,7 +94,7 @@ class FineTuningConfig(TrainingConfig):
 class EnergyConfig(TrainingConfig):
     """The energy model that gives the emulator's density in one forward pass."""
 
-    num_steps: Count = 4000
+    num_steps: Count = 2500
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the schedule."""

@@ -20,7 +20,7 @@ from bnce_dist.pipeline.cluster import ClusterConfig
 class GenerateConfig(Section):
     """The emulator's samples that the energy model learns from."""
 
-    num_samples: Count = 150_000
+    num_samples: Count = 120_000
     """Samples for the energy model."""
     shard_size: Count = 5_000
     """Samples per shard."""
