@@ -109,16 +109,18 @@ def bennett_delta_f(log_weights: ArrayLike, in_state: ArrayLike, frames: Frames)
     frames say nothing of how often a simulation visits the state: only shapes within sides count.
 
     Args:
-        log_weights: Of independent samples of the emulator by its exact density, ``(n,)`` [nats].
+        log_weights: Of independent samples of the emulator by its exact density, ``(n,)`` [nats];
+            NaN for those that only say how many are on each side.
         in_state: Whether each is in the state, ``(n,)`` bool.
         frames: Of the target, not among the emulator's training data.
 
     Raises: InputError: as for `bennett_log_ratio`, on either side.
     """
     weights, inside = np.asarray(log_weights, dtype=np.float64), np.asarray(in_state)
+    known = ~np.isnan(weights)
     sides = [
         bennett_log_ratio(
-            weights[mine],
+            weights[mine & known],
             frames.log_weights[theirs],
             frames.weights[theirs],
             num_independent=count,

@@ -11,6 +11,7 @@ from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.divergence import jacobian, reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.inversion import invert_with_log_density
 from bnce_dist.core.ode import midpoint
 from bnce_dist.core.space import Space
 from bnce_dist.generator.architectures import VELOCITY_MODELS, VelocityModel
@@ -107,6 +108,26 @@ class Emulator(ModelFile):
             time_exponent=self.ode_time_exponent,
             differentiate=jacobian if is_internal else reverse_jacobian,
         )
+
+    def log_density_z(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the exact log density of any points in model space, as slowly.
+
+        Args:
+            z: ``(batch, dim)``.
+
+        Returns: ``(batch,)`` [nats], and whether the noise that leads there was found, ``(batch,)``
+            bool.
+        """
+        is_internal = isinstance(self.velocity_field, InternalVelocity)
+        _, log_density, found = invert_with_log_density(
+            self.velocity_field,
+            self.path,
+            z,
+            self.num_ode_steps,
+            time_exponent=self.ode_time_exponent,
+            differentiate=jacobian if is_internal else reverse_jacobian,
+        )
+        return log_density, found
 
     def to_state(self) -> dict[str, Any]:
         """Return plain types and tensors from which `from_state` rebuilds this object."""

@@ -16,6 +16,7 @@ from bnce_dist.config.section import (
     Positives,
     Section,
 )
+from bnce_dist.core.bennett import Frames, bennett_delta_f
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
@@ -44,6 +45,9 @@ class EvaluateConfig(Section):
     """Samples per shard."""
     exact_shard_size: Count = 50
     """Samples per shard of the exact likelihood."""
+    num_exact_frames: Annotated[int, Field(ge=0)] = 400
+    """Frames of the simulation that get one, half of them on each side of the state, for a second
+    estimate by Bennett's ratio; not in Cartesian coordinates."""
     clip_fraction: Fraction = 0.002
     """Share of the largest weights that is clipped."""
     num_bootstrap: Annotated[int, Field(ge=20)] = 500
@@ -75,6 +79,8 @@ class EvaluateConfig(Section):
         return self
 
 
+# A few frames have no noise that leads to them; more would bias Bennett's ratio.
+_MIN_FRAMES_FOUND = 0.97
 # Points of an optimal matching of torsions, whose time grows with their cube.
 _MATCHED_POINTS = 2000
 # Draws of torsions that distances are averaged over.
@@ -156,6 +162,48 @@ def one_step_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dic
         "correction_stderr_kT": "correction_one_step_stderr_kT",
     }
     return {new: metrics[old] for old, new in names.items()}
+
+
+def bennett_metrics(samples: Samples, frames: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return a second estimate, from samples of the emulator and frames of a simulation.
+
+    Args:
+        samples: As they were drawn.
+        frames: Data set of frames drawn by their weights, with exact densities where the emulator's
+            map could be inverted.
+
+    Returns: ``frames_found``, the smaller share on the two sides of the state for which it could
+        be; and ``delta_f_bennett_kT`` with its standard error, unless too few were found, or there
+        are too few to say anything.
+    """
+    inside, found = frames["in_state"], frames["found"]
+    sides = (inside, ~inside)
+    metrics = {"frames_found": float(min(found[side].mean() for side in sides))}
+    independent = [_effective_chains(frames["chain"][side & found]) for side in sides]
+    if metrics["frames_found"] < _MIN_FRAMES_FOUND:
+        return metrics
+    there = Frames(
+        log_weights=(-frames["reduced_potential"] - frames["log_density"])[found],
+        weights=np.ones(int(found.sum())),
+        in_state=inside[found],
+        num_independent=(independent[0], independent[1]),
+    )
+    at_random = np.arange(len(samples.in_state)) < samples.num_random
+    weights = np.where(at_random, samples.log_weights_exact, np.nan)
+    try:
+        estimate = bennett_delta_f(weights, samples.in_state, there)
+    except InputError:
+        return metrics
+    return metrics | {
+        "delta_f_bennett_kT": estimate.value_kT,
+        "delta_f_bennett_stderr_kT": estimate.stderr_kT,
+    }
+
+
+def _effective_chains(chains: NDArray[np.integer]) -> float:
+    """Return how many chains the frames are worth: those of one chain may all be alike."""
+    counts = np.unique(chains, return_counts=True)[1].astype(np.float64)
+    return float(counts.sum() ** 2 / np.square(counts).sum()) if len(counts) else 0.0
 
 
 def annealing_metrics(annealed: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def thermodynamics(
         "reliable": verdict.reliable,
         "verdict": verdict.as_record(),
     }
-    effective = min(metrics["ess_exact_in_state"], metrics["ess_exact_outside_state"])
+    effective = min(metrics["ess_in_state"], metrics["ess_outside_state"])
     if effective < MIN_EFFECTIVE_SAMPLES_PER_SIDE:
         return row | dict.fromkeys(_MEASURED)
     kt_kj_mol = BOLTZMANN_KJ_MOL_KELVIN * temperature_kelvin

@@ -15,6 +15,7 @@ from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.metrics import (
     annealing_metrics,
+    bennett_metrics,
     distances_to_reference,
     evaluation_metrics,
     one_step_metrics,
@@ -26,6 +27,7 @@ from bnce_dist.generator.verdict import Verdict, judge
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.forward_check import forward_check
 from bnce_dist.pipeline.stages.annealing import ANNEALED, annealed_at
+from bnce_dist.pipeline.stages.frames import EXACT_FRAMES
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Evaluation:
         temperatures: The same annealed to other temperatures, by the temperature [K].
         moves: What annealing did, ``accepted`` and ``clashed``; None if it was not asked for.
         reference: The in-run reference.
+        frames: Some of its frames with their exact densities; None if they have none.
         losses: Of the two trainings, by ``"emulator"`` and ``"energy"``: the loss and its parts by
             step.
         dataset: The samples with their positions.
@@ -50,6 +53,7 @@ class Evaluation:
     temperatures: Mapping[float, Samples]
     moves: Mapping[str, np.ndarray] | None
     reference: Reference
+    frames: Mapping[str, np.ndarray] | None
     losses: Mapping[str, Mapping[str, np.ndarray]]
     dataset: ShardedDataset
 
@@ -84,6 +88,7 @@ def load_evaluation(
         temperatures=temperatures,
         moves=annealed.arrays if annealed else None,
         reference=Reference.load(folder.stage("simulate")),
+        frames=_load(stage / EXACT_FRAMES)[1] if (stage / EXACT_FRAMES).exists() else None,
         losses={
             "emulator": _history(folder, "train_emulator"),
             "energy": _history(folder, "train_energy"),
@@ -164,6 +169,8 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         metrics |= {name: drawn[name] for name in drawn if "_emulator_" in name}
         metrics["energy_w2_one_step_kT"] = drawn["energy_w2_kT"]
         metrics["torsion_w2_one_step_rad"] = drawn["torsion_w2_rad"]
+    if evaluation.frames is not None:
+        metrics |= bennett_metrics(evaluation.drawn, evaluation.frames)
     metrics |= forward_check(evaluation.folder, evaluation.drawn, reference, target)
     metrics |= {
         "delta_f_reference_kT": long.delta_f_kT if long else in_run["delta_f_kT"],
@@ -214,6 +221,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         "energy model alone": with_error(metrics, "delta_f_learned"),
         "exact likelihood": f"{with_error(metrics, 'delta_f_exact')} "
         f"(n = {metrics['log_density_num_samples']})",
+        **_bennett_row(metrics),
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['ess_num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
         **_one_step_row(metrics),
@@ -245,6 +253,12 @@ def break_even(metrics: Mapping[str, Any]) -> str:
         f"{num_samples:,.0f} samples: the energy model and its data took {seconds:.0f} s, "
         f"an exact density {exact:.3f} CPU-s"
     )
+
+
+def _bennett_row(metrics: Mapping[str, Any]) -> dict[str, str]:
+    if "delta_f_bennett_kT" not in metrics:
+        return {}
+    return {"with MD frames": f"{with_error(metrics, 'delta_f_bennett')} (Bennett's ratio)"}
 
 
 def _one_step_row(metrics: Mapping[str, Any]) -> dict[str, str]:

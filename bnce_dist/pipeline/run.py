@@ -51,7 +51,7 @@ STAGES = (
         "evaluate",
         evaluate.run,
         ("target", "evaluate"),
-        {"train_emulator": "emulator.pt", "train_energy": "energy.pt"},
+        {"simulate": "umbrella/", "train_emulator": "emulator.pt", "train_energy": "energy.pt"},
     ),
 )
 STAGE_NAMES = tuple(spec.name for spec in STAGES)

@@ -189,14 +189,14 @@ def _estimates(metrics: Mapping[str, Any]) -> Figure:
     references = [estimate("Umbrella sampling, this run", "delta_f_reference_run")]
     if metrics["delta_f_reference_source"] != "this run":
         references.insert(0, estimate("Umbrella sampling, long", "delta_f_reference"))
-    return estimate_figure(
-        references,
-        [
-            estimate("Result", "delta_f"),
-            estimate("Energy model alone", "delta_f_learned"),
-            estimate("Exact likelihood alone", "delta_f_exact"),
-        ],
-    )
+    estimates = [
+        estimate("Result", "delta_f"),
+        estimate("Energy model alone", "delta_f_learned"),
+        estimate("Exact likelihood alone", "delta_f_exact"),
+    ]
+    if "delta_f_bennett_kT" in metrics:
+        estimates.append(estimate("Exact, with MD frames (BAR)", "delta_f_bennett"))
+    return estimate_figure(references, estimates)
 
 
 def _png(figure: Figure) -> bytes:

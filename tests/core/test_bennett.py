@@ -64,6 +64,14 @@ def test_frames_of_both_sides_narrow_a_free_energy_that_is_known():
         errors.append(result.stderr_kT)
         alone.append(logsumexp(own[~inside]) - logsumexp(own[inside]))
     truth = math.log(0.72 / 0.28) - shift
+    # Samples without a density say how many there are on each side, and narrow it further.
+    few = np.where(np.arange(2600) < 1300, own, np.nan)
+    of_few = bennett_delta_f(few, inside, Frames(frames, np.ones(440), there, (220.0, 220.0)))
+    alone_few = bennett_delta_f(
+        own[:1300], inside[:1300], Frames(frames, np.ones(440), there, (220.0, 220.0))
+    )
+    assert result.stderr_kT < of_few.stderr_kT < alone_few.stderr_kT
+    assert of_few.value_kT == pytest.approx(truth, abs=4 * of_few.stderr_kT)
     assert np.mean(values) == pytest.approx(truth, abs=4 * np.std(values) / math.sqrt(120))
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.3)
     assert np.std(values) < 0.75 * np.std(alone)

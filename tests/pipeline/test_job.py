@@ -211,3 +211,22 @@ def test_a_run_is_asked_for_other_temperatures_afterwards(run_copy: Path, run_jo
     assert not far["reliable"]
     assert "delta_f at 290 K" in result.output
     assert (run_copy / "figures" / "temperatures.png").exists()
+
+
+def test_frames_of_the_simulation_get_the_density_that_samples_get(finished_run: Path) -> None:
+    emulator = Emulator.load(finished_run / "train_emulator" / "emulator.pt")
+    z, log_density, inverted = emulator.transport_with_log_density(
+        emulator.path.sample_prior(50, generator("noise"))
+    )
+    again, found = emulator.log_density_z(z)
+    both = found & ~inverted
+    assert both.double().mean() > 0.8
+    error = (again - log_density)[both].abs()
+    assert error.median() < 0.01
+    assert (error < 0.1).double().mean() > 0.9
+
+    frames = ShardedDataset.open(finished_run / "evaluate" / "exact_frames").load()
+    assert len(frames["row"]) == 40
+    assert frames["in_state"].sum() == 20
+    metrics = read_json(finished_run / "metrics.json")
+    assert 0.5 < metrics["frames_found"] <= 1.0

@@ -18,6 +18,7 @@ from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.annealing import anneal_held_out
 from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.stages.frames import weigh_frames
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
 
 _EVALUATION_UNITS = {
@@ -44,9 +45,10 @@ _EXACT_UNITS = {
 
 
 def run(context: StageContext) -> None:
-    """Leave ``held_out``, ``evaluated`` and ``annealed``, sample for sample, and ``exact``.
+    """Leave ``held_out``, ``evaluated`` and ``annealed``, sample for sample, ``exact``, and
+    ``exact_frames`` of the simulation.
 
-    Samples of Cartesian models are not annealed.
+    Samples of Cartesian models are not annealed, and their frames not weighed.
     """
     config = context.config.evaluate
     emulator_path = context.inputs["train_emulator"] / "emulator.pt"
@@ -93,6 +95,8 @@ def run(context: StageContext) -> None:
         metadata=context.metadata(_EXACT_UNITS),
         label="exact likelihood",
     )
+    if is_internal:
+        weigh_frames(context, emulator_path)
 
 
 def rows_for_exact(
