@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.tracking.pyfunc import refusing
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 MAX_SAMPLES = 100_000
 """Drawn per request."""
+MAX_ANNEALED = 2_000
+"""Annealed per request: a hundred times the work."""
+MAX_LEVELS = 100
+"""Of an annealing."""
 MAX_CONFORMATIONS = 10_000
 """Reweighted per request."""
 
@@ -66,9 +71,11 @@ class SamplingModel:
         """Return samples with the same numbers as `ReweightingModel`.
 
         Args:
-            request: One row with ``num_samples`` and ``seed``.
+            request: One row with ``num_samples`` and ``seed``, and perhaps ``num_levels``, through
+                which the samples are annealed to the target.
 
-        Raises: RefusedRequest: not one row, or no number of samples that can be served.
+        Raises: RefusedRequest: not one row, no number of samples that can be served, or a model
+            that does not anneal.
         """
         if len(request) != 1:
             raise InputError(
@@ -76,12 +83,14 @@ class SamplingModel:
                 remedy="send one request after the other",
             )  # fmt: skip
         num_samples, seed = (int(request[name].iloc[0]) for name in ("num_samples", "seed"))
-        if not 1 <= num_samples <= MAX_SAMPLES:
+        annealing = _annealing(request)
+        most = MAX_SAMPLES if annealing is None else MAX_ANNEALED
+        if not 1 <= num_samples <= most:
             raise InputError(
-                "num_samples", expected=f"1 to {MAX_SAMPLES}", got=num_samples,
+                "num_samples", expected=f"1 to {most}", got=num_samples,
                 remedy="ask for fewer, or use several seeds",
             )  # fmt: skip
-        ensemble = self.generator.sample(num_samples, seed, progress=False)
+        ensemble = self.generator.sample(num_samples, seed, annealing=annealing, progress=False)
         return {"positions_nm": ensemble.positions_nm.tolist(), **_numbers(ensemble)}
 
 
@@ -95,6 +104,19 @@ def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> ReweightingModel
     generator = BoltzmannGenerator.load(Path(path))
     reweights = model_config["task"] in ("reweight", "weigh")  # version 0.1 said weigh
     return ReweightingModel(generator) if reweights else SamplingModel(generator)
+
+
+def _annealing(request: "pd.DataFrame") -> AnnealingConfig | None:
+    """Return what a request asks for; an absent or empty ``num_levels`` is none."""
+    asked = request["num_levels"].iloc[0] if "num_levels" in request else None
+    if asked is None or asked != asked:  # NaN is how a table says nothing
+        return None
+    if not 1 <= int(asked) <= MAX_LEVELS:
+        raise InputError(
+            "num_levels", expected=f"1 to {MAX_LEVELS}", got=int(asked),
+            remedy="20 levels are plenty; leave it out for no annealing",
+        )  # fmt: skip
+    return AnnealingConfig(num_levels=int(asked))
 
 
 def _numbers(ensemble: Ensemble) -> dict[str, list[float | None]]:

@@ -13,6 +13,7 @@ SMOKE = Path(__file__).parents[1] / "jobs" / "configs" / "smoke.yaml"
 Job = Callable[..., Result]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell processes that share the suite what belongs together.
 

@@ -28,6 +28,7 @@ import pandas as pd
 import uvicorn
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.weights import Weights
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.serving import MAX_CONFORMATIONS
 from bnce_dist.tracking.mlflow_tracker import MlflowTracker, local_store
@@ -165,6 +166,24 @@ def test_the_sampler_draws_what_the_generator_draws(
     for num_samples in (0, 10**9):
         with pytest.raises(RefusedRequest, match="num_samples: expected 1 to"):
             sampler.predict(pd.DataFrame({"num_samples": [num_samples], "seed": [7]}))
+
+
+def test_the_sampler_anneals_if_asked(tracked_run: Path, generator: BoltzmannGenerator) -> None:
+    sampler = mlflow.pyfunc.load_model(str(tracked_run / "served" / "sample"))
+    asked = pd.DataFrame({"num_samples": [60], "seed": [7]})
+    drawn, annealed = sampler.predict(asked), sampler.predict(asked.assign(num_levels=6))
+    before, after = (
+        np.nan_to_num(np.array(one["log_weight"], dtype=float), nan=-np.inf)
+        for one in (drawn, annealed)
+    )
+    assert Weights(after).ess > 1.1 * Weights(before).ess
+    assert annealed["reduced_potential"] != drawn["reduced_potential"]
+    for changes, line in (
+        ({"num_levels": 0}, "num_levels: expected 1 to"),
+        ({"num_levels": 6, "num_samples": 10**5}, "num_samples: expected 1 to"),
+    ):
+        with pytest.raises(RefusedRequest, match=line):
+            sampler.predict(asked.assign(**changes))
 
 
 ALONE = """

@@ -7,8 +7,10 @@ import typer
 
 from bnce_dist.chem.simulation.long_reference import find_long_reference
 from bnce_dist.cli.common import UNRELIABLE, errors_as_one_line
-from bnce_dist.cli.model import Model, Sequence, load_model
+from bnce_dist.cli.model import Levels, Model, Potential, Sequence, Temperature, aimed, load_model
+from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -26,6 +28,9 @@ def evaluate(
         typer.Option(min=0, help="Of them, those with an exact density, which corrects the model."),
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    anneal: Levels = None,
+    temperature_kelvin: Temperature = None,
+    to: Potential = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 3 if the estimate is unreliable.")
     ] = False,
@@ -35,33 +40,53 @@ def evaluate(
 
     Fresh samples are weighted by the energy model. Its own error is what the run measured by exact
     densities, or is measured anew with --num-exact; without either no estimate is called reliable.
+    At another temperature or potential it was never measured.
     """
     with errors_as_one_line():
-        record = evaluation_record(load_model(sequence, model), num_samples, seed, num_exact)
+        generator = load_model(sequence, model)
+        record = evaluation_record(
+            generator,
+            num_samples,
+            seed,
+            num_exact,
+            annealing=AnnealingConfig(num_levels=anneal) if anneal else None,
+            target=aimed(generator.target, to, temperature_kelvin),
+        )
     typer.echo(json.dumps(record) if as_json else _table(record))
     if strict and not record["verdict"]["reliable"]:
         raise typer.Exit(UNRELIABLE)
 
 
 def evaluation_record(
-    generator: BoltzmannGenerator, num_samples: int, seed: int, num_exact: int = 0
+    generator: BoltzmannGenerator,
+    num_samples: int,
+    seed: int,
+    num_exact: int = 0,
+    *,
+    annealing: AnnealingConfig | None = None,
+    target: Target | None = None,
 ) -> dict[str, Any]:
     """Return the free energy by fresh samples with its diagnostics, as plain JSON.
 
-    Where no sample has any weight, there is no free energy: it is None.
+    Where no sample has any weight, there is no free energy: it is None. The long reference is of
+    the model's own target.
 
-    Raises: InputError: no sample on one side of the state.
+    Raises: InputError: as `BoltzmannGenerator.sample`, or no sample on one side of the state.
     """
-    ensemble = generator.sample(num_samples, seed, num_exact=num_exact)
+    ensemble = generator.sample(
+        num_samples, seed, num_exact=num_exact, annealing=annealing, target=target
+    )
     estimate = ensemble.delta_f(seed=seed) if ensemble.has_weight else None
     diagnostics = ensemble.diagnostics()
     config = generator.target_config
-    reference = find_long_reference(
-        generator.molecule.identity,
-        config.force_field,
-        config.temperature_kelvin,
-        generator.target.state_phi,
-    )
+    reference = None
+    if target is None:
+        reference = find_long_reference(
+            generator.molecule.identity,
+            config.force_field,
+            config.temperature_kelvin,
+            generator.target.state_phi,
+        )
     record = {
         "molecule": generator.molecule.name,
         "seed": seed,

@@ -7,6 +7,7 @@ import typer
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator, load_shipped
+from bnce_dist.generator.target import Target
 
 Sequence = Annotated[
     str | None, typer.Option(help="Molecule of a model that comes with the package.")
@@ -14,7 +15,20 @@ Sequence = Annotated[
 Model = Annotated[
     str | None, typer.Option(help="Folder of a run, file of a model, or models:/NAME@ALIAS.")
 ]
-
+Levels = Annotated[
+    int | None,
+    typer.Option(min=1, help="Anneal to the target through so many levels; 20 is plenty."),
+]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", help="Weight to this temperature instead [K].")
+]
+Potential = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        help="Weight to this potential instead: xtb, or OpenMM's files, separated by commas.",
+    ),
+]
 
 REGISTRY = "models:/"
 
@@ -34,6 +48,25 @@ def load_model(sequence: str | None, model: str | None) -> BoltzmannGenerator:
         got="both" if model else "none",
         remedy="give e.g. --sequence ACE-ALA-NME, or --model runs/mine",
     )
+
+
+def aimed(target: Target, to: str | None, temperature_kelvin: float | None) -> Target | None:
+    """Return what samples are weighted to instead, if it is something else.
+
+    Args:
+        target: Of the model.
+        to: ``xtb``, or OpenMM's files of a force field, separated by commas.
+        temperature_kelvin: Another temperature [K].
+
+    Raises: InputError: an unknown force field, tblite not installed, or no temperature.
+    """
+    if to is None and temperature_kelvin is None:
+        return None
+    if temperature_kelvin is not None:
+        target = target.at_temperature(temperature_kelvin)
+    if to is not None:
+        target = target.with_xtb() if to == "xtb" else target.with_force_field(*to.split(","))
+    return target
 
 
 def _fetched(uri: str) -> Path:

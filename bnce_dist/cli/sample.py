@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bnce_dist.cli.common import errors_as_one_line, place
-from bnce_dist.cli.model import Model, Sequence, load_model
+from bnce_dist.cli.model import Levels, Model, Potential, Sequence, Temperature, aimed, load_model
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
@@ -33,13 +33,9 @@ def sample(
         int, typer.Option("--num-samples", "-n", min=1, help="How many.")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    anneal: Annotated[
-        int | None,
-        typer.Option(min=1, help="Anneal to the target through so many levels; 20 is plenty."),
-    ] = None,
-    temperature_kelvin: Annotated[
-        float | None, typer.Option("--temperature", help="Weight to this temperature instead [K].")
-    ] = None,
+    anneal: Levels = None,
+    temperature_kelvin: Temperature = None,
+    to: Potential = None,
     resample: Annotated[
         int | None,
         typer.Option(min=1, help="Write so many conformations drawn by their weights instead."),
@@ -64,9 +60,9 @@ def sample(
     with errors_as_one_line():
         require_output(output, overwrite=overwrite)
         generator = load_model(sequence, model)
-        if num_samples > MOST_IN_MEMORY and (anneal or temperature_kelvin or resample):
+        if num_samples > MOST_IN_MEMORY and (anneal or temperature_kelvin or to or resample):
             raise InputError(
-                "--num-samples with --anneal, --temperature or --resample",
+                "--num-samples with --anneal, --temperature, --to or --resample",
                 expected=f"at most {MOST_IN_MEMORY}, which fit in memory",
                 got=num_samples,
                 remedy="draw fewer, with another --seed each time",
@@ -74,7 +70,12 @@ def sample(
         if num_samples > MOST_IN_MEMORY:
             written = _write_parts(generator, output, num_samples, seed, overwrite=overwrite)
         else:
-            ensemble = _drawn(generator, num_samples, seed, anneal, temperature_kelvin)
+            ensemble = generator.sample(
+                num_samples,
+                seed,
+                annealing=AnnealingConfig(num_levels=anneal) if anneal else None,
+                target=aimed(generator.target, to, temperature_kelvin),
+            )
             written = _write(ensemble, output, resample, seed, overwrite=overwrite)
     files = [str(path) for path in written.files]
     verdict = nothing_left(num_samples) if written.ess_fraction is None else None
@@ -100,20 +101,6 @@ def sample(
     if output.suffix == ".xtc":
         warning = "XTC rounds to 0.001 nm: for viewing only, energies are 0.86 kT (rms) off"
         typer.echo(f"warning: {warning}", err=True)
-
-
-def _drawn(
-    generator: BoltzmannGenerator,
-    num_samples: int,
-    seed: int,
-    num_levels: int | None,
-    temperature_kelvin: float | None,
-) -> Ensemble:
-    target = None
-    if temperature_kelvin is not None:
-        target = generator.target.at_temperature(temperature_kelvin)
-    annealing = None if num_levels is None else AnnealingConfig(num_levels=num_levels)
-    return generator.sample(num_samples, seed, annealing=annealing, target=target)
 
 
 def _write(

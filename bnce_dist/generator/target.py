@@ -1,6 +1,5 @@
 """The Boltzmann distribution of a run, built once and sent to every worker."""
 
-import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.potentials.force_field import ForceField, build_system, require_temperature
+from bnce_dist.chem.potentials.force_field import ForceField, build_system
+from bnce_dist.chem.potentials.xtb import XTBPotential
 from bnce_dist.config.section import (
     Angle,
     Names,
@@ -19,6 +19,7 @@ from bnce_dist.config.section import (
     Positive,
     Section,
 )
+from bnce_dist.core.errors import InputError
 
 
 class TargetConfig(Section):
@@ -63,12 +64,12 @@ class Target:
 
     Args:
         molecule: The molecule.
-        force_field: Evaluates in float64, at the target's temperature.
+        force_field: Evaluates in float64, at the target's temperature; or xTB does.
         state_phi: Open interval of phi that is the state [rad].
     """
 
     molecule: Molecule
-    force_field: ForceField
+    force_field: ForceField | XTBPotential
     state_phi: tuple[float, float]
 
     @classmethod
@@ -92,7 +93,16 @@ class Target:
         Args:
             num_chains: Chains on one worker.
             compiled: Whether compiling it is worth the time.
+
+        Raises: InputError: the potential is no force field.
         """
+        if not isinstance(self.force_field, ForceField):
+            raise InputError(
+                "potential of a simulation",
+                expected="a force field",
+                got=type(self.force_field).__name__,
+                remedy="simulate with a force field and anneal to the other potential",
+            )
         force_field = self.force_field.astype(torch.float32)
         return force_field.compiled(num_chains) if compiled else force_field
 
@@ -101,9 +111,7 @@ class Target:
 
         Raises: InputError: it is not positive.
         """
-        force_field = copy.copy(self.force_field)
-        force_field.temperature_kelvin = require_temperature(temperature_kelvin)
-        return replace(self, force_field=force_field)
+        return replace(self, force_field=self.force_field.at_temperature(temperature_kelvin))
 
     def with_force_field(self, *files: str) -> "Target":
         """Return the same molecule and temperature under another force field of OpenMM's.
@@ -113,6 +121,16 @@ class Target:
         system = build_system(self.molecule, files)
         temperature_kelvin = self.force_field.temperature_kelvin
         return replace(self, force_field=ForceField.from_system(system, temperature_kelvin))
+
+    def with_xtb(self) -> "Target":
+        """Return the same molecule and temperature in GFN2-xTB with implicit water.
+
+        Its energies take some ten milliseconds each.
+
+        Raises: InputError: tblite is not installed.
+        """
+        temperature_kelvin = self.force_field.temperature_kelvin
+        return replace(self, force_field=XTBPotential(self.molecule, temperature_kelvin))
 
     def in_state(self, phi: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return which values of phi [rad] are in the state."""

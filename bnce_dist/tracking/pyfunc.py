@@ -96,7 +96,9 @@ def write_served_models(folder: Path, generator: Path, example_nm: Positions) ->
     # The number of atoms stays open, so that our own line says which one is right.
     tensor = TensorSpec(np.dtype(np.float64), (-1, -1, 3))
     asked: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.long, name) for name in ("num_samples", "seed")
+        ColSpec(DataType.long, "num_samples"),
+        ColSpec(DataType.long, "seed"),
+        ColSpec(DataType.long, "num_levels", required=False),
     ]
     signatures: dict[Task, tuple[ModelSignature, Any]] = {
         "reweight": (ModelSignature(Schema([tensor]), Schema(reweighted)), example_nm),

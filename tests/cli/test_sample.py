@@ -95,6 +95,53 @@ def test_trajectories_are_read_back_by_mdtraj(
     assert ("for viewing only" in result.stderr) == (suffix == ".xtc")
 
 
+def test_samples_are_weighted_to_another_temperature_and_force_field(
+    molecule: Molecule, tmp_path: Path
+) -> None:
+    files = ("amber99sbildn.xml", "amber99_obc.xml")
+    path = tmp_path / "s.npz"
+    result = sample(path, "--temperature", "350", "--to", ",".join(files))
+    assert result.exit_code == 0, result.output
+    potential = OpenMMPotential(build_system(molecule, files), temperature_kelvin=350.0)
+    with np.load(path, allow_pickle=False) as arrays:
+        expected = potential.reduced_potential(torch.from_numpy(arrays["positions_nm"])).numpy()
+        np.testing.assert_allclose(arrays["reduced_potential"], expected, atol=1e-3)
+        np.testing.assert_allclose(
+            arrays["log_weights"], -expected - arrays["log_density"], atol=1e-3
+        )
+        assert arrays["temperature_kelvin"] == 350.0
+    assert_refused(sample(tmp_path / "t.npz", "--to", "amber00.xml"), "amber00.xml")
+    assert_refused(sample(tmp_path / "t.npz", "--temperature", "-3"), "temperature_kelvin")
+
+
+def test_annealed_samples_weigh_more_evenly_and_resampled_ones_alike(tmp_path: Path) -> None:
+    def record(name: str, *arguments: str) -> dict:
+        result = sample(tmp_path / name, "-n", "300", "--json", *arguments)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    plain, annealed = record("a.npz"), record("b.npz", "--anneal", "8", "--resample", "50")
+    assert annealed["ess_fraction"] > plain["ess_fraction"] + 0.05
+    assert annealed["num_written"] == 50
+    with np.load(tmp_path / "b.npz", allow_pickle=False) as arrays:
+        assert len(arrays["positions_nm"]) == 50
+        assert np.ptp(arrays["log_weights"]) == 0
+    assert sample(tmp_path / "c.npz", "--anneal", "0").exit_code == 2
+
+
+@pytest.mark.slow
+def test_an_amber_model_is_annealed_to_xtb(molecule: Molecule, tmp_path: Path) -> None:
+    xtb = pytest.importorskip("bnce_dist.chem.potentials.xtb")
+    pytest.importorskip("tblite", reason="tblite is not installed")
+    path = tmp_path / "s.npz"
+    result = sample(path, "-n", "6", "--to", "xtb")
+    assert result.exit_code == 0, result.output
+    with np.load(path, allow_pickle=False) as arrays:
+        potential = xtb.XTBPotential(molecule, 300.0)
+        expected = potential.reduced_potential(torch.from_numpy(arrays["positions_nm"])).numpy()
+        np.testing.assert_allclose(arrays["reduced_potential"], expected, atol=1e-3)
+
+
 def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
     path = tmp_path / "s.dcd"
     weights = tmp_path / "s.weights.npz"

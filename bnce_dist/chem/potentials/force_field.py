@@ -168,6 +168,15 @@ class ForceField(nn.Module):
         """Where the tables lie, and the positions must."""
         return self.pair_vectors.incidence.device
 
+    def at_temperature(self, temperature_kelvin: float) -> Self:
+        """Return the same potential energy, reduced by another temperature [K].
+
+        Raises: InputError: it is not positive.
+        """
+        other = copy.copy(self)
+        other.temperature_kelvin = require_temperature(temperature_kelvin)
+        return other
+
     def astype(self, dtype: torch.dtype) -> Self:
         """Return a copy that evaluates in another floating-point type."""
         return copy.deepcopy(self).to(dtype)

@@ -62,6 +62,13 @@ class XTBPotential:
         """Pickle what it was made from: the calculator belongs to one process."""
         return type(self), (self.molecule, self.temperature_kelvin)
 
+    def at_temperature(self, temperature_kelvin: float) -> "XTBPotential":
+        """Return the potential of the same molecule, also of its electrons, at another one [K].
+
+        Raises: InputError: it is not positive.
+        """
+        return XTBPotential(self.molecule, temperature_kelvin)
+
     def reduced_potential(self, positions_nm: Tensor) -> Tensor:
         """Return the energies of conformations, ``inf`` where there is no electronic solution.
 
