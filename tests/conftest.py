@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from typer.testing import CliRunner, Result
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from bnce_dist.cli.train import app
 
@@ -13,17 +15,29 @@ SMOKE = Path(__file__).parents[1] / "jobs" / "configs" / "smoke.yaml"
 Job = Callable[..., Result]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell processes that share the suite what belongs together.
+CLUSTERS = ("tests/distributed/", "tests/pipeline/test_ray_job.py")
+"""Where tests start Ray clusters or ranks that train together."""
 
-    A file stays in one process. So do all tests that start a cluster: two clusters would take
-    the cores from each other. They come first because they last longest.
-    """
-    for item in items:
-        has_cluster = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if has_cluster else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+def _file(nodeid: str) -> str:
+    return nodeid.split("::", 1)[0]
+
+
+class OneClusterAtATime(LoadScopeScheduling):
+    """Deals the suite to processes file by file, but what starts clusters to one of them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "clusters" if _file(nodeid).startswith(CLUSTERS) else _file(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneClusterAtATime:
+    """Make a run of several processes (``make test``) use the scheduler above."""
+    return OneClusterAtATime(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the clusters, which last longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
 
 
 @pytest.fixture(scope="session")
