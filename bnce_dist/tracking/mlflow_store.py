@@ -1,6 +1,7 @@
 """How MLflow stores are spoken to, and what is said of one that does not answer."""
 
 import contextlib
+import glob
 import os
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
+from bnce_dist.data.atomic import atomic_path
 from bnce_dist.data.lock import Taken, only_process
 from bnce_dist.tracking.moved_store import follow_moved_store
 
@@ -124,6 +126,8 @@ def open_store(address: str) -> MlflowClient:
             with contextlib.suppress(InputError):
                 alone.enter_context(only_process(_lock_of(path), CREATION_SECONDS))
             follow_moved_store(path)
+            if not path.exists():
+                _make(path)
             client = MlflowClient(address)
     except Taken as error:
         raise unreachable(address, TimeoutError(f"{error.owner} is making it")) from None
@@ -135,6 +139,18 @@ def open_store(address: str) -> MlflowClient:
         with contextlib.suppress(OSError):
             os.removedirs(escaped)
     return client
+
+
+def _make(path: Path) -> None:
+    """Make a SQLite store, whole or not at all.
+
+    MLflow goes through hundreds of statements, and cannot open a store whose maker was killed among
+    them.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
+        leftover.unlink()  # of such a maker, perhaps with SQLite's journal
+    with atomic_path(path) as temporary:
+        MlflowClient(sqlite_address(temporary))
 
 
 def _lock_of(path: Path) -> Path:

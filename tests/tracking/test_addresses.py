@@ -10,7 +10,12 @@ pytest.importorskip("mlflow.tracking")
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.tracking.mlflow_store import canonical, sqlite_path, without_credentials
+from bnce_dist.tracking.mlflow_store import (
+    canonical,
+    open_store,
+    sqlite_path,
+    without_credentials,
+)
 from bnce_dist.tracking.mlflow_tracker import MlflowTracker, flush, local_store, store_address
 from bnce_dist.tracking.models import MODEL_FILE, fetch_model, list_models, register
 from bnce_dist.tracking.tracker import Quality
@@ -120,3 +125,25 @@ def test_runs_that_begin_at_once_make_one_store_and_are_all_recorded(tmp_path: P
         process.wait(timeout=500)
         flush(tmp_path / f"run{number}")  # what it could not send while others wrote
     assert len(MlflowClient(local_store(tmp_path / "run0")).search_runs(["1"])) == 3
+
+
+DIES_AMONG_THE_TABLES = """
+import os, sys
+from sqlalchemy import Engine, event
+from bnce_dist.tracking.mlflow_store import open_store
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, *rest):
+    if "_alembic_tmp_" in statement:  # a table that is being changed
+        os._exit(9)
+
+open_store(sys.argv[1])
+"""
+
+
+def test_a_store_whose_maker_was_killed_is_made_again(tmp_path: Path) -> None:
+    address = local_store(tmp_path / "run")
+    killed = subprocess.run([sys.executable, "-c", DIES_AMONG_THE_TABLES, address], check=False)
+    assert killed.returncode == 9
+    assert open_store(address).get_experiment("0").name == "Default"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mlflow.db.lock", "mlflow.db"]
