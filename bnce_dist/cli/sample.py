@@ -11,9 +11,10 @@ from bnce_dist.cli.model import Levels, Model, Potential, Sequence, Temperature,
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
-from bnce_dist.generator.ensemble import Ensemble, nothing_left
+from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.ensemble_file import require_output
 from bnce_dist.generator.long_sample import MOST_IN_MEMORY, WrittenSamples, sample_into_file
+from bnce_dist.generator.verdict import nothing_left
 from bnce_dist.training.progress import Progress
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

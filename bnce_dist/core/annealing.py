@@ -141,7 +141,8 @@ def anneal(
     """
     _require_points(bridge, z)
     annealed = _through_levels(bridge, bridge.evaluate(z), schedule, generator, resample_below)
-    if len(z) >= _MIN_CHAINS_TO_JUDGE:
+    # A chain that was impossible at the start may never move, and has no weight anyway.
+    if annealed.log_weights.isfinite().sum() >= _MIN_CHAINS_TO_JUDGE:
         _require_moves(annealed.acceptance.tolist())
     return annealed
 
@@ -192,7 +193,8 @@ def tune_schedule(
 
     Each step size makes the moves of its level accepted four times out of five. Levels are
     equally spaced if their number is given; else each one is as far from the last as the
-    conditional effective sample size allows, but there are never more than ``MAX_LEVELS``.
+    conditional effective sample size allows, but there are never more than ``MAX_LEVELS``. Samples
+    all of which are impossible at the end need no path: one level takes them there without weight.
 
     Args:
         bridge: From the density of the samples to the one asked for.
@@ -215,6 +217,8 @@ def tune_schedule(
         )  # fmt: skip
     _require_points(bridge, z)
     point = bridge.evaluate(z)
+    if not point.log_end.isfinite().any():
+        return AnnealingSchedule((1.0,), (INITIAL_STEP_SIZE,), num_leapfrog)
     log_weights = torch.zeros_like(point.log_end, dtype=torch.float64)
     fractions, step_sizes = [0.0], [INITIAL_STEP_SIZE]
     acceptance: list[float] = []

@@ -26,7 +26,7 @@ from bnce_dist.generator.ensemble_file import write_ensemble
 from bnce_dist.generator.metrics import evidence, weight_diagnostics
 from bnce_dist.generator.samples import FloatArray
 from bnce_dist.generator.target import Target
-from bnce_dist.generator.verdict import Verdict, judge
+from bnce_dist.generator.verdict import Verdict, judge, nothing_left
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,17 +201,3 @@ class Ensemble:
 
     def _torsion(self, atoms: tuple[int, int, int, int]) -> FloatArray:
         return dihedral(torch.from_numpy(self.positions_nm), atoms).numpy()
-
-
-def nothing_left(num_samples: int) -> Verdict:
-    """Return the verdict on samples none of which has any weight."""
-    return Verdict(
-        reliable=False,
-        reasons=(
-            f"All {num_samples} samples are broken or of the wrong chirality: none has any weight.",
-        ),
-        advice=(
-            "Train the emulator longer (emulator.num_steps), or with more integration steps "
-            "(emulator.num_ode_steps).",
-        ),
-    )

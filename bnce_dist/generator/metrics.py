@@ -85,6 +85,14 @@ _MIN_FRAMES_FOUND = 0.97
 _MATCHED_POINTS = 2000
 # Draws of torsions that distances are averaged over.
 _NUM_MATCHINGS = 3
+_ESTIMATES = (
+    *("delta_f_kT", "delta_f_stderr_kT", "delta_f_interval_kT"),
+    *("delta_f_learned_kT", "delta_f_learned_stderr_kT"),
+    *("delta_f_exact_kT", "delta_f_exact_stderr_kT"),
+    *("weight_in_state", "ess_fraction", "ess_fraction_clipped", "ess_in_state"),
+    *("ess_outside_state", "pareto_k", "energy_w2_kT", "torsion_w2_rad"),
+)
+"""What is made of weights."""
 
 
 def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
@@ -95,9 +103,8 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         config: Clipping and bootstrap.
         seed: Of the run; decides the bootstrap.
 
-    Raises: InputError: no molecule at all, or none on one side of the state.
+    Raises: InputError: no weight at all, or none on one side of the state.
     """
-    _require_molecules(samples)
     weights = Weights(samples.log_weights)
     clipped, clip = weights.clipped(config.clip_fraction)
     learned_weights = Weights(samples.log_weights_learned)
@@ -126,15 +133,28 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "ess_fraction_clipped": clipped.ess_fraction,
         "clip_fraction": clip.fraction,
         "clip_weight_removed": clip.weight_removed,
-        "num_invalid": int((~samples.valid).sum()),
-        "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
-        "num_mirrored": int((samples.is_molecule & samples.mirrored).sum()),
+        **_counts(samples),
         "ess_fraction_learned": learned_weights.ess_fraction,
         "pareto_k_learned": learned_weights.pareto_k,
         "log_z": _log_z(learned_weights),
-        "num_negative_determinants": samples.num_negative_determinants,
         "num_exact_top": int(np.isfinite(samples.log_density_exact[samples.num_random :]).sum()),
         **_exact_metrics(samples, config, seed),
+        **_density_metrics(samples),
+    }
+
+
+def metrics_without_weights(samples: Samples) -> dict[str, Any]:
+    """Return what can be said of samples none of which has any weight; estimates are None.
+
+    Args:
+        samples: All broken or of the wrong chirality.
+    """
+    return dict.fromkeys(_ESTIMATES) | {
+        "num_in_state": int(samples.in_state.sum()),
+        "ess_num_samples": len(samples.valid),
+        "num_rejected": len(samples.valid),
+        **_counts(samples),
+        **_density_metrics(samples),
     }
 
 
@@ -305,29 +325,33 @@ def distances_to_reference(samples: Samples, reference: Reference, seed: int) ->
     }
 
 
-def _require_molecules(samples: Samples) -> None:
-    if samples.is_molecule.any():
-        return
-    broken = int((~samples.valid).sum())
-    raise InputError(
-        "samples of the emulator",
-        expected="some that are the molecule",
-        got=f"{broken} broken, {len(samples.valid) - broken} of the wrong chirality",
-        remedy="train the emulator longer or on more data",
-    )
+def _counts(samples: Samples) -> dict[str, int]:
+    return {
+        "num_invalid": int((~samples.valid).sum()),
+        "num_wrong_chirality": int((samples.valid & ~samples.native_chirality).sum()),
+        "num_mirrored": int((samples.is_molecule & samples.mirrored).sum()),
+    }
 
 
 def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
     count = samples.num_random
     weights = Weights(samples.log_weights_exact[:count])
     exact = _delta_f(weights, samples.in_state[:count], config, seed)
-    error = samples.log_density[:count] - samples.log_density_exact[:count]
-    learned_cost, exact_cost = np.median(samples.cpu_seconds), np.median(samples.cpu_seconds_exact)
     return {
         "delta_f_exact_kT": exact.value_kT,
         "delta_f_exact_stderr_kT": exact.stderr_kT,
         "ess_fraction_exact": weights.ess_fraction,
         "log_z_exact": _log_z(weights),
+    }
+
+
+def _density_metrics(samples: Samples) -> dict[str, Any]:
+    """Return the error of the learned density, and what it costs beside the exact one."""
+    count = samples.num_random
+    error = samples.log_density[:count] - samples.log_density_exact[:count]
+    learned_cost, exact_cost = np.median(samples.cpu_seconds), np.median(samples.cpu_seconds_exact)
+    return {
+        "num_negative_determinants": samples.num_negative_determinants,
         "log_density_rmse_kT": float(np.sqrt(np.square(error).mean())),
         # The part of it that weights see: they are blind to the offset.
         "log_density_error_sd_kT": float(error.std()),

@@ -110,6 +110,11 @@ class Samples:
         return self.valid & self.native_chirality
 
     @property
+    def has_weight(self) -> bool:
+        """Whether any sample has a weight; without one there is nothing to estimate."""
+        return bool(np.isfinite(self.log_weights_learned).any())
+
+    @property
     def log_weights(self) -> FloatArray:
         """The weights that every number is of, ``(n,)`` [nats]; mirror images have none.
 

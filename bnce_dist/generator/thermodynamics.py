@@ -9,7 +9,7 @@ from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights
 from bnce_dist.generator.metrics import EvaluateConfig, evaluation_metrics
 from bnce_dist.generator.samples import FloatArray, Samples
-from bnce_dist.generator.verdict import judge
+from bnce_dist.generator.verdict import judge, nothing_left
 
 MIN_EFFECTIVE_SAMPLES_PER_SIDE = 10
 """With fewer there is no number: the temperature is out of the model's reach."""
@@ -48,6 +48,10 @@ def thermodynamics(
         where a side has fewer than `MIN_EFFECTIVE_SAMPLES_PER_SIDE` effective samples.
     Raises: InputError: as `evaluation_metrics`.
     """
+    if not samples.has_weight:
+        verdict = nothing_left(len(samples.valid))
+        none = {"ess_fraction": 0.0, "reliable": False, "verdict": verdict.as_record()}
+        return {"temperature_kelvin": temperature_kelvin, **none} | dict.fromkeys(_MEASURED)
     metrics = evaluation_metrics(samples, config, seed)
     verdict = judge(metrics)
     row = {

@@ -103,6 +103,20 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     )
 
 
+def nothing_left(num_samples: int) -> Verdict:
+    """Return the verdict on samples none of which has any weight."""
+    return Verdict(
+        reliable=False,
+        reasons=(
+            f"All {num_samples} samples are broken or of the wrong chirality: none has any weight.",
+        ),
+        advice=(
+            "Train the emulator longer (emulator.num_steps), or with more integration steps "
+            "(emulator.num_ode_steps).",
+        ),
+    )
+
+
 def _tails(metrics: Mapping[str, Any]) -> list[_Check]:
     checks = []
     for name, where in _SIDES.items():

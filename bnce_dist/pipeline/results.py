@@ -18,12 +18,13 @@ from bnce_dist.generator.metrics import (
     bennett_metrics,
     distances_to_reference,
     evaluation_metrics,
+    metrics_without_weights,
     one_step_metrics,
 )
 from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.thermodynamics import thermodynamics
-from bnce_dist.generator.verdict import Verdict, judge
+from bnce_dist.generator.verdict import Verdict, judge, nothing_left
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.forward_check import forward_check
 from bnce_dist.pipeline.stages.annealing import ANNEALED, annealed_at
@@ -145,33 +146,29 @@ def _load(folder: Path) -> tuple[ShardedDataset, dict[str, np.ndarray]]:
 def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[str, Any]:
     """Return the free energies of a finished run with their references and diagnostics.
 
+    Where no sample has any weight, there is no free energy: it is None.
+
     Args:
         evaluation: What the run ended with.
         config: Of the run.
         target: Of the run.
 
-    Raises: InputError: no sample is a molecule, or none on one side of the state.
+    Raises: InputError: no sample with a weight on one side of the state.
     """
-    samples, reference = evaluation.samples, evaluation.reference
-    metrics = evaluation_metrics(samples, config.evaluate, config.seed)
-    in_run = reference.result
+    samples, in_run = evaluation.samples, evaluation.reference.result
+    metrics = (
+        _weighted_metrics(evaluation, config, target)
+        if samples.has_weight
+        else metrics_without_weights(samples)
+    )
+    if evaluation.moves is not None:
+        metrics |= annealing_metrics(evaluation.moves)
     long = find_long_reference(
         target.molecule.identity,
         config.target.force_field,
         config.target.temperature_kelvin,
         target.state_phi,
     )
-    metrics |= distances_to_reference(samples, reference, config.seed)
-    if evaluation.moves is not None:
-        metrics |= annealing_metrics(evaluation.moves)
-        metrics |= one_step_metrics(evaluation.drawn, config.evaluate, config.seed)
-        drawn = distances_to_reference(evaluation.drawn, reference, config.seed)
-        metrics |= {name: drawn[name] for name in drawn if "_emulator_" in name}
-        metrics["energy_w2_one_step_kT"] = drawn["energy_w2_kT"]
-        metrics["torsion_w2_one_step_rad"] = drawn["torsion_w2_rad"]
-    if evaluation.frames is not None:
-        metrics |= bennett_metrics(evaluation.drawn, evaluation.frames)
-    metrics |= forward_check(evaluation.folder, evaluation.drawn, reference, target)
     metrics |= {
         "delta_f_reference_kT": long.delta_f_kT if long else in_run["delta_f_kT"],
         "delta_f_reference_stderr_kT": long.stderr_kT if long else in_run["stderr_kT"],
@@ -183,7 +180,7 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         "delta_f_reference_run_converged": in_run["converged"],
         "delta_f_reference_run_reason": in_run["reason"],
     }
-    verdict = judge(metrics)
+    verdict = judge(metrics) if samples.has_weight else nothing_left(len(samples.valid))
     metrics |= {"reliable": verdict.reliable, "verdict": verdict.as_record()}
     return metrics | _temperatures(evaluation, config)
 
@@ -200,6 +197,22 @@ def _temperatures(evaluation: Evaluation, config: Config) -> dict[str, Any]:
     return {"temperatures": rows}
 
 
+def _weighted_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[str, Any]:
+    """Return what is made of the weights of the samples."""
+    samples, reference = evaluation.samples, evaluation.reference
+    metrics = evaluation_metrics(samples, config.evaluate, config.seed)
+    metrics |= distances_to_reference(samples, reference, config.seed)
+    if evaluation.moves is not None:
+        metrics |= one_step_metrics(evaluation.drawn, config.evaluate, config.seed)
+        drawn = distances_to_reference(evaluation.drawn, reference, config.seed)
+        metrics |= {name: drawn[name] for name in drawn if "_emulator_" in name}
+        metrics["energy_w2_one_step_kT"] = drawn["energy_w2_kT"]
+        metrics["torsion_w2_one_step_rad"] = drawn["torsion_w2_rad"]
+    if evaluation.frames is not None:
+        metrics |= bennett_metrics(evaluation.drawn, evaluation.frames)
+    return metrics | forward_check(evaluation.folder, evaluation.drawn, reference, target)
+
+
 def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:
     """Return the loss and its parts by step."""
     records = read_json(folder.stage(stage) / "history.json")
@@ -209,15 +222,38 @@ def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:
 
 def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     """Return a short table of a run's ``metrics.json``."""
-    low, high = metrics["delta_f_interval_kT"]
     converged = "" if metrics["delta_f_reference_run_converged"] else ", NOT converged"
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in metrics["seconds"].items())
     verdict = Verdict.from_record(metrics["verdict"])
     rows = {
-        "delta_f": f"{with_error(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]",
+        "delta_f": _interval(metrics),
         "reference": f"{with_error(metrics, 'delta_f_reference')} "
         f"({metrics['delta_f_reference_source']})",
         "reference, this run": f"{with_error(metrics, 'delta_f_reference_run')}{converged}",
+        **(_estimate_rows(metrics) if metrics["delta_f_kT"] is not None else {}),
+        "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
+        f"{metrics['speedup_over_exact']:.0f} times faster than exact for one more sample",
+        "break-even": break_even(metrics),
+        "time": f"{sum(metrics['seconds'].values()):.0f} s ({stages})",
+        "memory": f"{metrics['peak_memory_gb']:.1f} GB",
+        "folder": str(folder),
+    }
+    lines = [f"{name:<20} {text}" for name, text in rows.items()]
+    heads = ["verdict", *("" for _ in verdict.advice)]
+    lines += [f"{head:<20} {text}" for head, text in zip(heads, verdict.lines(), strict=True)]
+    return "\n".join(lines)
+
+
+def _interval(metrics: Mapping[str, Any]) -> str:
+    if metrics["delta_f_kT"] is None:
+        return "none"
+    low, high = metrics["delta_f_interval_kT"]
+    return f"{with_error(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]"
+
+
+def _estimate_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return what there is to say of the weights and of what is made of them."""
+    return {
         "energy model alone": with_error(metrics, "delta_f_learned"),
         "exact likelihood": f"{with_error(metrics, 'delta_f_exact')} "
         f"(n = {metrics['log_density_num_samples']})",
@@ -231,17 +267,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         },
         "Pareto k": f"{metrics['pareto_k_in_state']:.2f} in the state, "
         f"{metrics['pareto_k_outside_state']:.2f} outside",
-        "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
-        f"{metrics['speedup_over_exact']:.0f} times faster than exact for one more sample",
-        "break-even": break_even(metrics),
-        "time": f"{sum(metrics['seconds'].values()):.0f} s ({stages})",
-        "memory": f"{metrics['peak_memory_gb']:.1f} GB",
-        "folder": str(folder),
     }
-    lines = [f"{name:<20} {text}" for name, text in rows.items()]
-    heads = ["verdict", *("" for _ in verdict.advice)]
-    lines += [f"{head:<20} {text}" for head, text in zip(heads, verdict.lines(), strict=True)]
-    return "\n".join(lines)
 
 
 def break_even(metrics: Mapping[str, Any]) -> str:

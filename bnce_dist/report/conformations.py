@@ -32,7 +32,7 @@ class Basin:
 
 
 def basins(phi: Array, psi: Array, log_weights: Array, *, max_basins: int = 6) -> list[Basin]:
-    """Return the most populated regions, the heaviest peak first.
+    """Return the most populated regions, the heaviest peak first; none without any weight.
 
     The highest peak takes all samples around it, then the highest of what is left does.
 
@@ -42,6 +42,8 @@ def basins(phi: Array, psi: Array, log_weights: Array, *, max_basins: int = 6) -
         log_weights: Unnormalised, ``(samples,)`` [nats].
         max_basins: Regions at most.
     """
+    if not np.isfinite(log_weights).any():
+        return []
     angles = np.degrees(np.stack([phi, psi], axis=1))
     edges = np.arange(-180.0, 181.0, BIN_DEGREES)
     weights = Weights(log_weights).normalised.copy()

@@ -49,16 +49,24 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_figures(results: RunResults) -> dict[str, Figure]:
-    """Return the figures of a run by name."""
+    """Return the figures of a run by name; without any weight, those that need none."""
+    of_models = {
+        "losses": loss_figure(results.losses),
+        "log_density": log_density_figure(results.log_density_exact, results.log_density_learned),
+    }
     unweighted, reference = np.zeros_like(results.log_weights), results.reference
     torsions = {
         "Emulator": (results.phi, results.psi, unweighted),
         "Reweighted": (results.phi, results.psi, results.log_weights),
         "Reference": (reference.phi, reference.psi, reference.log_weights),
     }
+    if results.delta_f_kT is None or results.delta_f_stderr_kT is None:
+        del torsions["Reweighted"]
+        return {"ramachandran": ramachandran_figure(torsions, state=results.state), **of_models}
+    delta_f = (results.delta_f_kT, results.delta_f_stderr_kT)
     figures = {
         "ramachandran": ramachandran_figure(torsions, state=results.state),
-        "free_energy_profile": _profile(results),
+        "free_energy_profile": _profile(results, delta_f),
         "energies": energy_figure(
             {
                 "Emulator": (results.reduced_potential, unweighted),
@@ -70,18 +78,18 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
             }
         ),
         "torsions": torsion_figure(torsions),
-        "losses": loss_figure(results.losses),
+        "losses": of_models["losses"],
         "weights": weights_figure(
             Weights(results.log_weights), clip_fraction=results.clip_fraction
         ),
-        "log_density": log_density_figure(results.log_density_exact, results.log_density_learned),
+        "log_density": of_models["log_density"],
     }
     if results.temperatures:
         figures["temperatures"] = temperature_figure(results.temperatures)
     return figures
 
 
-def _profile(results: RunResults) -> Figure:
+def _profile(results: RunResults, delta_f: tuple[float, float]) -> Figure:
     frames = results.reference
     reference = replica_profile(frames.phi, frames.log_weights, frames.replica, seed=results.seed)
     weights = Weights(results.log_weights).normalised
@@ -89,7 +97,7 @@ def _profile(results: RunResults) -> Figure:
         free_energy_profile(results.phi, weights, seed=results.seed),
         reference,
         free_energy_profile(results.phi, seed=results.seed),
-        delta_f=(results.delta_f_kT, results.delta_f_stderr_kT),
+        delta_f=delta_f,
         delta_f_reference=(results.delta_f_reference_kT, results.delta_f_reference_stderr_kT),
         state=results.state,
     )

@@ -19,8 +19,8 @@ Row = tuple[str, str]
 CAPTIONS: Mapping[str, tuple[str, str]] = {
     "ramachandran": (
         "Where the molecule is",
-        "Free energy over the backbone torsions. The weights turn the left panel into the middle"
-        " one, which should look like the right one. Dashed lines bound the state.",
+        "Free energy over the backbone torsions. The weights turn the emulator's panel into the"
+        " reweighted one, which should look like the reference. Dashed lines bound the state.",
     ),
     "free_energy_profile": (
         "Free energy along φ",
@@ -85,7 +85,7 @@ def write_run_report(path: Path, report: RunReport) -> Path:
         "verdict": metrics.get("verdict"),
         "delta_f": value_text(metrics, "delta_f"),
         "reference": value_text(metrics, "delta_f_reference"),
-        "estimates": data_uri(_png(_estimates(metrics))),
+        "estimates": _is_estimate(metrics) and data_uri(_png(_estimates(metrics))),
         "diagnostics": diagnostics(metrics),
         "figures": [
             (title, caption, images[name])
@@ -121,15 +121,8 @@ def write_fleet_report(
 def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
     """Return the numbers behind a verdict with their meaning in words."""
     num_samples = metrics["ess_num_samples"]
-    rows = [
+    return [
         ("Samples", f"{num_samples:,}, of them {metrics['num_in_state']:,} in the state"),
-        ("Weight of the state", f"{metrics['weight_in_state']:.2%}"),
-        (
-            "Effective samples",
-            f"{metrics['ess_fraction']:.3f} of all, {metrics['ess_fraction_clipped']:.3f} with"
-            f" {metrics['clip_fraction']:.1%} clipped",
-        ),
-        ("Pareto k, the worse side", f"{metrics['pareto_k']:.2f}"),
         (
             "Rejected samples",
             f"{metrics['num_rejected']:,}: {metrics['num_invalid']:,} no molecule,"
@@ -137,12 +130,32 @@ def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
             # Version 0.1 never inverted a sample.
             f" {metrics.get('num_mirrored', 0):,} mirror images were inverted",
         ),
+        *(_of_weights(metrics) if _is_estimate(metrics) else []),
         (
             "Error of the energy model",
             f"{metrics['log_density_rmse_kT']:.2f} kT rms against"
             f" {metrics['log_density_num_samples']:,} exact likelihoods,"
             f" {metrics['speedup_over_exact']:,.0f} times faster for one more sample",
         ),
+        ("Reference of this run", metrics["delta_f_reference_run_reason"]),
+        *_comparison(metrics),
+    ]
+
+
+def _is_estimate(metrics: Mapping[str, Any]) -> bool:
+    """Return whether there is a free energy; without any weight there is none."""
+    return metrics["delta_f_kT"] is not None
+
+
+def _of_weights(metrics: Mapping[str, Any]) -> list[Row]:
+    return [
+        ("Weight of the state", f"{metrics['weight_in_state']:.2%}"),
+        (
+            "Effective samples",
+            f"{metrics['ess_fraction']:.3f} of all, {metrics['ess_fraction_clipped']:.3f} with"
+            f" {metrics['clip_fraction']:.1%} clipped",
+        ),
+        ("Pareto k, the worse side", f"{metrics['pareto_k']:.2f}"),
         (
             "Distance of energies (W2)",
             f"{metrics['energy_w2_emulator_kT']:.2f} kT before, {metrics['energy_w2_kT']:.2f} kT"
@@ -154,13 +167,13 @@ def diagnostics(metrics: Mapping[str, Any]) -> list[Row]:
             f" {metrics['torsion_w2_rad']:.2f} rad after;"
             f" {metrics['torsion_w2_baseline_rad']:.2f} rad between two draws of the reference",
         ),
-        ("Reference of this run", metrics["delta_f_reference_run_reason"]),
     ]
-    return rows + _comparison(metrics)
 
 
 def value_text(metrics: Mapping[str, Any], name: str) -> str:
-    """Return a free energy with its standard error."""
+    """Return a free energy with its standard error, if there is one."""
+    if metrics[f"{name}_kT"] is None:
+        return "none"
     return f"{metrics[f'{name}_kT']:.2f} ± {metrics[f'{name}_stderr_kT']:.2f} kT"
 
 

@@ -25,7 +25,8 @@ class RunResults:
         losses: Per stage the array ``"step"`` and loss terms of the same length by name.
         log_density_exact: Exact log likelihood of held-out samples, ``(held_out,)``.
         log_density_learned: The energy model's log density of the same samples.
-        delta_f_kT: Free energy of the state against the rest, from the reweighted samples.
+        delta_f_kT: Free energy of the state against the rest, from the reweighted samples; None
+            where none of them has any weight.
         delta_f_stderr_kT: Its standard error.
         delta_f_reference_kT: The same from the reference.
         delta_f_reference_stderr_kT: Its standard error.
@@ -43,8 +44,8 @@ class RunResults:
     losses: Mapping[str, Mapping[str, Array]]
     log_density_exact: Array
     log_density_learned: Array
-    delta_f_kT: float
-    delta_f_stderr_kT: float
+    delta_f_kT: float | None
+    delta_f_stderr_kT: float | None
     delta_f_reference_kT: float
     delta_f_reference_stderr_kT: float
     temperatures: Sequence[Mapping[str, Any]] = ()

@@ -132,11 +132,16 @@ def with_common_store(config: Config, folder: Path) -> Config:
 def _record(
     run: PreparedRun, tracker: Tracker, metrics: dict[str, Any], evaluation: Evaluation
 ) -> None:
-    """Compare the run with the one before, write its model and figures, and record everything."""
+    """Compare the run with the one before, write its model and figures, and record everything.
+
+    A model none of whose samples has any weight is not compared and not registered.
+    """
     target, folder = run.target, run.folder
     model_name = target.molecule.name.lower()
-    quality = Quality.of(folder.path.name, metrics)
-    metrics |= _comparison(quality, tracker.predecessor(model_name))
+    quality = None
+    if metrics["delta_f_kT"] is not None:
+        quality = Quality.of(folder.path.name, metrics)
+        metrics |= _comparison(quality, tracker.predecessor(model_name))
     write_json(folder.path / "metrics.json", metrics)
     BoltzmannGenerator.of_run(folder, run.config.target, target).save(folder.path / FILE_NAME)
     for figure in report_run(run.config, target, folder, metrics, evaluation):
@@ -149,8 +154,9 @@ def _record(
             name = f"delta_f_at_{row['temperature_kelvin']:g}K_kT"
             tracker.log_metrics({name: row["delta_f_kT"]})
     tracker.set_tags({"verdict": Verdict.from_record(metrics["verdict"]).lines()[0]})
-    example_nm = target.molecule.positions_nm[None]
-    tracker.log_generator(model_name, folder.path / FILE_NAME, example_nm, quality)
+    if quality is not None:
+        example_nm = target.molecule.positions_nm[None]
+        tracker.log_generator(model_name, folder.path / FILE_NAME, example_nm, quality)
 
 
 def _comparison(quality: Quality, predecessor: Quality | None) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def report_run(
     results = RunResults(
         phi=samples.phi,
         psi=samples.psi,
-        log_weights=samples.log_weights,
+        log_weights=samples.log_weights if samples.has_weight else samples.log_weights_learned,
         reduced_potential=samples.reduced_potential,
         reference=evaluation.reference,
         losses=evaluation.losses,
@@ -86,15 +86,17 @@ def report_run(
         seed=config.seed,
     )
     figures = write_figures(folder.path / "figures", results)
-    chosen = basins(results.phi, results.psi, results.log_weights)
-    positions = evaluation.positions_nm([basin.sample for basin in chosen])
+    shown: dict[str, Any] = {"conformations": []}
+    if chosen := basins(results.phi, results.psi, results.log_weights):
+        positions = evaluation.positions_nm([basin.sample for basin in chosen])
+        shown = structures(target.molecule, results, chosen, positions)
     report = RunReport(
         name=folder.path.name,
         molecule=target.molecule.name,
         metrics=metrics,
         settings=dotted_values(config),
         figures=figures,
-        structures=structures(target.molecule, results, chosen, positions),
+        structures=shown,
     )
     write_run_report(folder.path / REPORT_NAME, report)
     return figures

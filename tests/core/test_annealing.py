@@ -234,6 +234,16 @@ def test_a_population_without_any_weight_keeps_its_shape():
     assert annealed.ancestors.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_samples_all_of_which_are_impossible_arrive_without_weight():
+    nowhere = with_gradient(lambda z: z.sum(1) * 0 - torch.inf)
+    bridge, z = Bridge(with_gradient(SPACE.log_prior), nowhere, SPACE), prior(50, "dead")
+    schedule = tune_schedule(bridge, z, generator("pilot"))
+    assert schedule.num_levels == 1
+    annealed = anneal(bridge, z, schedule, generator("moves"))
+    assert annealed.log_weights.isneginf().all()
+    assert annealed.z.equal(z)
+
+
 def test_errors_over_populations_are_those_of_repeated_runs():
     rng = np.random.default_rng(0)
     estimates, errors = [], []

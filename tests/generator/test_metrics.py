@@ -16,6 +16,7 @@ from bnce_dist.generator.metrics import (
     EvaluateConfig,
     distances_to_reference,
     evaluation_metrics,
+    metrics_without_weights,
     one_step_metrics,
 )
 from bnce_dist.generator.samples import Samples
@@ -175,11 +176,20 @@ def test_impossible_samples_have_no_weight_and_are_counted() -> None:
     assert metrics["num_mirrored"] == 70
 
 
-def test_samples_without_a_molecule_are_refused_with_their_counts() -> None:
+def test_samples_without_a_molecule_have_counts_and_no_estimate() -> None:
     broken = np.arange(NUM_SAMPLES) < NUM_SAMPLES - 7
-    samples = make_samples(valid=~broken, native_chirality=broken)
-    with pytest.raises(InputError, match="got 39993 broken, 7 of the wrong chirality"):
-        evaluation_metrics(samples, CONFIG, seed=0)
+    assert make_samples().has_weight
+    potential = np.where(broken, np.inf, make_samples().reduced_potential)
+    samples = make_samples(valid=~broken, native_chirality=broken, reduced_potential=potential)
+    assert not samples.has_weight
+    metrics = metrics_without_weights(samples)
+    assert metrics["num_rejected"] == metrics["ess_num_samples"] == NUM_SAMPLES
+    assert (metrics["num_invalid"], metrics["num_wrong_chirality"]) == (NUM_SAMPLES - 7, 7)
+    assert (metrics["delta_f_kT"], metrics["ess_fraction"], metrics["pareto_k"]) == (None,) * 3
+    # The learned density is right or wrong whatever the samples are worth.
+    usual = evaluation_metrics(make_samples(), CONFIG, seed=0)
+    assert metrics["log_density_rmse_kT"] == usual["log_density_rmse_kT"]
+    assert metrics.keys() <= usual.keys() | {"energy_w2_kT", "torsion_w2_rad"}
 
 
 def test_distances_to_the_reference_vanish_by_reweighting() -> None:

@@ -195,6 +195,7 @@ def test_names_with_markup_stay_text(tmp_path: Path, page: Path, hostile: str) -
     def run_report(word: str) -> Path:
         verdict = {"reliable": False, "reasons": [word], "advice": [word]}
         metrics = METRICS | {"hardware": word, "commit": word, "verdict": verdict}
+        metrics |= {"delta_f_reference_source": word, "delta_f_reference_run_reason": word}
         predecessor = {"run": word, "delta_f_error_kT": 0.1, "ess_fraction": 0.1}
         metrics |= {"predecessor": predecessor, "delta_f_error_change_kT": 0.1}
         settings = SETTINGS | {f"target.{word}": word}
@@ -205,13 +206,15 @@ def test_names_with_markup_stay_text(tmp_path: Path, page: Path, hostile: str) -
             metrics=metrics | {"versions": {word: word}},
             settings=settings,
             figures=figures,
-            structures={"conformations": [], "names": [word]},
+            structures={"conformations": [{"label": word, "positions_nm": []}], "names": [word]},
         )
         return write_run_report(tmp_path / "run.html", report)
 
     def fleet_report(word: str) -> Path:
         figure = page.parent / "figures" / "weights.png"
-        return write_fleet_report(tmp_path / "fleet.html", {word: METRICS}, {word: word}, figure)
+        # The page is named as its folder, in whose name a slash cannot be.
+        folder = tmp_path / word.replace("/", "|")
+        return write_fleet_report(folder / "fleet.html", {word: METRICS}, {word: word}, figure)
 
     for write in (run_report, fleet_report):
         tame, found = Tags(write("tame")), Tags(write(hostile))

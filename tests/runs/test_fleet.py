@@ -9,6 +9,7 @@ import pytest
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json
+from bnce_dist.generator.verdict import nothing_left
 from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.runs.fleet.members import Outcome, members_of
@@ -22,7 +23,7 @@ UNTRACKED = Config(tracking=TrackingConfig(backend="none"))
 def fake_run(run: PreparedRun, executor: Executor) -> dict[str, Any]:
     if run.config.target.sequence == "ET":
         raise InputError("ET", expected="luck", got="none", remedy="try again")
-    return {"sequence": run.target.molecule.name, "folder": run.folder.path.name}
+    return {"delta_f_kT": 1.0, "folder": run.folder.path.name}
 
 
 def make_metrics(delta_f: float, reference: float, *, converged: bool = True) -> dict[str, Any]:
@@ -53,8 +54,8 @@ def test_a_failing_molecule_does_not_stop_the_others(tmp_path: Path) -> None:
     fleet = prepare_fleet(UNTRACKED, "AC, ET,GN", tmp_path)
     outcomes = run_members(fleet.runs, fake_run, LocalExecutor(), ["simulate"])
     assert [outcome.name for outcome in outcomes] == ["AC", "ET", "GN"]
-    assert outcomes[0].metrics == {"sequence": "AC", "folder": "AC"}
-    assert outcomes[2].metrics == {"sequence": "GN", "folder": "GN"}
+    assert outcomes[0].metrics == {"delta_f_kT": 1.0, "folder": "AC"}
+    assert outcomes[2].metrics == {"delta_f_kT": 1.0, "folder": "GN"}
     assert outcomes[1].metrics is None
     assert outcomes[1].error == "ET: expected luck, got none; try again"
 
@@ -64,15 +65,27 @@ def test_the_largest_molecules_start_first(tmp_path: Path) -> None:
 
     def note(run: PreparedRun, executor: Executor) -> dict[str, Any]:
         started.append(run.config.target.sequence)
-        return {"sequence": run.config.target.sequence}
+        return {"delta_f_kT": 1.0, "sequence": run.config.target.sequence}
 
     fleet = prepare_fleet(UNTRACKED, "GG,WW,AA", tmp_path)
     assert fleet.largest is fleet.runs["WW"]
     outcomes = run_members(fleet.runs, note, LocalExecutor(), ["simulate"])
     assert started == ["WW", "AA", "GG"]
     assert [outcome.metrics for outcome in outcomes] == [
-        {"sequence": name} for name in ("GG", "WW", "AA")
+        {"delta_f_kT": 1.0, "sequence": name} for name in ("GG", "WW", "AA")
     ]
+
+
+def test_a_molecule_without_an_estimate_failed_for_the_reason_of_its_verdict(
+    tmp_path: Path,
+) -> None:
+    def rejected(run: PreparedRun, executor: Executor) -> dict[str, Any]:
+        return {"delta_f_kT": None, "verdict": nothing_left(200).as_record()}
+
+    fleet = prepare_fleet(UNTRACKED, "AC", tmp_path)
+    (outcome,) = run_members(fleet.runs, rejected, LocalExecutor(), ["simulate"])
+    assert outcome.metrics is None
+    assert outcome.error.startswith("All 200 samples are broken")
 
 
 def test_members_differ_in_the_molecule_alone(tmp_path: Path) -> None:

@@ -109,12 +109,7 @@ def run_members(
     with _progress(runs, stages):
         outcomes = executor.map_jobs(run_member, [runs[name] for name in queue])
     results = dict(zip(queue, outcomes, strict=True))
-    return [
-        Outcome(name, error=_one_line(result), variant=variant)
-        if isinstance(result := results[name], Exception)
-        else Outcome(name, metrics=result, variant=variant)
-        for name in runs
-    ]
+    return [_outcome(name, results[name], variant) for name in runs]
 
 
 @contextlib.contextmanager
@@ -178,6 +173,15 @@ def _finished(run: PreparedRun, stages: Sequence[str]) -> list[str]:
 
 def _note(finished: Mapping[str, Sequence[str]], stages: Sequence[str]) -> str:
     return ", ".join(f"{name} {len(done)}/{len(stages)}" for name, done in finished.items())
+
+
+def _outcome(name: str, result: dict[str, Any] | Exception | None, variant: str) -> Outcome:
+    """Return what became of a member; one without an estimate failed, for the verdict's reason."""
+    if isinstance(result, Exception):
+        return Outcome(name, error=_one_line(result), variant=variant)
+    if result is not None and result["delta_f_kT"] is None:
+        return Outcome(name, error=result["verdict"]["reasons"][0], variant=variant)
+    return Outcome(name, metrics=result, variant=variant)
 
 
 def _one_line(error: Exception) -> str:
