@@ -29,7 +29,7 @@ endif
 	@touch $(READY)
 
 setup-deepspeed: $(READY)  ## DeepSpeed is a source distribution; it wants torch to be there first
-	$(PIP) --no-build-isolation "deepspeed>=0.19"
+	$(PIP) --no-build-isolation "deepspeed>=0.19,<0.20"
 
 setup-graphs: $(READY)  ## compiles torch-cluster: about ten minutes on two cores
 	$(PIP) setuptools wheel ninja
