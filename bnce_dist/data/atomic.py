@@ -43,6 +43,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_torn(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder and below; nobody may be writing."""
+    for leftover in folder.rglob(".*.part"):
+        leftover.unlink(missing_ok=True)
+
+
 def not_writable(path: str | Path, error: OSError) -> InputError:
     """Return what to tell a user about a file or folder that the system refused to write."""
     return InputError(

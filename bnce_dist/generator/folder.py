@@ -9,7 +9,7 @@ from pathlib import Path
 from bnce_dist.config.load import dotted_values, load_config, to_yaml
 from bnce_dist.config.section import Section
 from bnce_dist.core.errors import InputError
-from bnce_dist.data.atomic import atomic_path
+from bnce_dist.data.atomic import atomic_path, remove_torn
 from bnce_dist.data.lock import Taken, only_process
 
 # They change how a run is executed and recorded, not what comes out.
@@ -106,6 +106,8 @@ class RunFolder:
     def lock(self) -> Iterator[None]:
         """Keep other processes out of the folder during the block.
 
+        What a process that was killed here left half-written is removed.
+
         Raises: InputError: another process is working in it.
         """
         with contextlib.ExitStack() as held:
@@ -118,4 +120,5 @@ class RunFolder:
                     got=f"another one at work in it, {error.owner}",
                     remedy="wait for it, end it, or choose another --name",
                 ) from None
+            remove_torn(self.path)
             yield

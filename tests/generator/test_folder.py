@@ -4,6 +4,7 @@ import pytest
 
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import atomic_path
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
 
@@ -54,3 +55,13 @@ def test_one_at_a_time(folder: RunFolder) -> None:
         pass
     with folder.lock():
         pass
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(folder: RunFolder) -> None:
+    written = folder.stage("evaluate") / "shard_00000.npz"
+    with atomic_path(written) as temporary:
+        temporary.write_bytes(b"whole")
+    temporary.write_bytes(b"ha")  # as of a process that was killed before it renamed
+    with folder.lock():
+        assert list(written.parent.iterdir()) == [written]
+    assert written.read_bytes() == b"whole"
