@@ -1,8 +1,14 @@
-"""Latency of a served model, and whether it keeps up with many requests at once.
+"""Latency of a served model, whether it keeps up with many requests, and whether its memory grows.
 
-python benchmarks/serving.py --write
+    python benchmarks/serving.py --minutes 60 --write
+
+Requests come one after the other, many at once, too large ones, and then from a few clients without
+a pause for as long as is asked for; the goal is 60 requests of 100 conformations per second on two
+quiet cores. The server's resident memory is fitted by a line against the requests answered, without
+the first tenth of them.
 """
 
+import http.client
 import json
 import os
 import socket
@@ -10,20 +16,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
 import typer
 from record import publish, summary
+from scipy.stats import linregress
 
 import bnce_dist
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.tracking.pyfunc import write_served_models
+from bnce_dist.tracking.server import MAX_BODY_BYTES
 
 SHIPPED = Path(bnce_dist.__file__).parent / "models" / "ace-ala-nme.pt"
 SERVE = """
@@ -32,6 +41,10 @@ from bnce_dist.tracking.pyfunc import serve
 
 serve(sys.argv[1], port=int(sys.argv[2]))
 """
+HEADERS = {"Content-Type": "application/json"}
+SAMPLE_SECONDS = 10.0
+WARM_UP_SHARE = 0.1
+NUM_TOO_LARGE = 20
 
 
 def main(
@@ -39,6 +52,8 @@ def main(
     conformations: Annotated[int, typer.Option(help="Per request.")] = 100,
     rounds: Annotated[int, typer.Option(help="Requests one after the other.")] = 50,
     concurrent: Annotated[int, typer.Option(help="Requests at once.")] = 100,
+    clients: Annotated[int, typer.Option(help="That send without a pause.")] = 4,
+    minutes: Annotated[float, typer.Option(help="How long they do.")] = 1.0,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Serve the model, send requests, print one JSON line and write it if asked."""
@@ -61,6 +76,8 @@ def main(
                 answered = list(threads.map(lambda _: _seconds(address, body), range(concurrent)))
             elapsed = time.perf_counter() - started
             cpu_seconds = _cpu_seconds(server) - before
+            too_large = [_status_of_too_large(port) for _ in range(NUM_TOO_LARGE)]
+            sustained = sustained_load(server, port, body, clients, 60 * minutes)
         finally:
             server.terminate()
             server.wait()
@@ -74,15 +91,84 @@ def main(
         "concurrent_total_s": elapsed,
         "requests_per_second": concurrent / elapsed,
         "server_cpu_ms_per_request": 1000 * cpu_seconds / concurrent,
+        "too_large_sent": NUM_TOO_LARGE,
+        "too_large_refused": sum(400 <= status < 500 for status in too_large),
+        "sustained": sustained,
         "load_average_before": load,
     }
     publish("serving", numbers, ("torch", "mlflow"), write=write)
 
 
+def sustained_load(
+    server: subprocess.Popen[bytes], port: int, body: bytes, clients: int, seconds: float
+) -> dict[str, Any]:
+    """Return the rate of requests that clients get answered, and what that does to the memory.
+
+    Raises: Exception: what a client met first; every request has to be answered.
+    """
+    over, answered = threading.Event(), [list[float]() for _ in range(clients)]
+    started, process = time.monotonic(), psutil.Process(server.pid)
+    memory: list[tuple[int, float]] = []
+    with ThreadPoolExecutor(clients) as threads:
+        sending = [threads.submit(_send_until, over, port, body, times) for times in answered]
+        while (left := started + seconds - time.monotonic()) > 0:
+            if wait(sending, min(SAMPLE_SECONDS, left), FIRST_COMPLETED).done:
+                break
+            memory.append((sum(map(len, answered)), process.memory_info().rss / 1e6))
+        over.set()
+    for client in sending:
+        client.result()
+    elapsed = time.monotonic() - started
+    latencies = [1000 * value for times in answered for value in times]
+    return {
+        "clients": clients,
+        "minutes": seconds / 60,
+        "requests": len(latencies),
+        "requests_per_second": len(latencies) / elapsed,
+        "latency_ms": summary(latencies),
+        "memory_mb": [round(memory[0][1], 1), round(memory[-1][1], 1)],
+        **_growth(memory),
+    }
+
+
+def _send_until(over: threading.Event, port: int, body: bytes, times: list[float]) -> None:
+    """Send requests over one connection and note how long each took [s]."""
+    num_expected = len(json.loads(body)["inputs"])
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
+        while not over.is_set():
+            started = time.perf_counter()
+            connection.request("POST", "/invocations", body, HEADERS)
+            weights = json.load(connection.getresponse())["predictions"]["log_weight"]
+            if len(weights) != num_expected:
+                raise RuntimeError("an answer is incomplete")
+            times.append(time.perf_counter() - started)
+
+
+def _growth(memory: list[tuple[int, float]]) -> dict[str, float | None]:
+    """Return the slope of memory against requests after the warm-up, with its standard error."""
+    kept = [(n / 1000, mb) for n, mb in memory if n > WARM_UP_SHARE * memory[-1][0]]
+    if len(kept) < 3:
+        return {"memory_mb_per_1000_requests": None, "memory_mb_per_1000_requests_stderr": None}
+    fit = linregress(*zip(*kept, strict=True))
+    return {
+        "memory_mb_per_1000_requests": float(fit.slope),
+        "memory_mb_per_1000_requests_stderr": float(fit.stderr),
+    }
+
+
+def _status_of_too_large(port: int) -> int:
+    """Return what a request is answered that declares one byte more than is allowed."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.putrequest("POST", "/invocations")
+        for name, value in (HEADERS | {"Content-Length": str(MAX_BODY_BYTES + 1)}).items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection.getresponse().status
+
+
 def _seconds(address: str, body: bytes) -> float:
     """Send one request, check that its answer is whole, and return how long it took."""
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{address}/invocations", body, headers)
+    request = urllib.request.Request(f"{address}/invocations", body, HEADERS)
     started = time.perf_counter()
     with urllib.request.urlopen(request, timeout=300) as answer:
         weights = json.load(answer)["predictions"]["log_weight"]
