@@ -5,11 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.cluster import ANYWHERE, one_line_errors
+from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, one_line_errors
+from bnce_dist.distributed.waiting import Waiting, WaitingRelay, heard_by, say
 from bnce_dist.training.progress import Progress
+
+POLL_SECONDS = 2.0
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -25,6 +29,8 @@ def map_to_outcomes(
 ) -> list[Output | Exception]:
     """Return what ``function`` returned or raised for every item.
 
+    What waits for cores longer than a moment, here or in what the calls start, is said.
+
     Args:
         function: Picklable; it runs again for an item whose worker or node died.
         items: Picklable.
@@ -36,6 +42,8 @@ def map_to_outcomes(
     """
     call = _call.options(num_cpus=num_cpus)
     shared_function = ray.put(function)
+    relay = ray.remote(WaitingRelay).options(num_cpus=0, **ANYWHERE, **SURVIVES).remote()
+    cores = Waiting(label or "runs", "CPU")
     outcomes: dict[int, Output | Exception] = {}
     running: dict[ray.ObjectRef, int] = {}
     waiting = deque(range(len(items)))
@@ -45,13 +53,20 @@ def map_to_outcomes(
             while waiting or running:
                 while waiting and len(running) < max_concurrent:
                     index = waiting.popleft()
-                    running[call.remote(shared_function, items[index])] = index
-                (finished,), _ = ray.wait(list(running), num_returns=1)
-                outcomes[running.pop(finished)] = _outcome(finished)
-                progress.update(len(outcomes))
+                    running[call.remote(shared_function, items[index], index, relay)] = index
+                ended, _ = ray.wait(list(running), num_returns=1, timeout=POLL_SECONDS)
+                for finished in ended:
+                    outcomes[running.pop(finished)] = _outcome(finished)
+                    progress.update(len(outcomes))
+                begun, lines = ray.get(relay.take.remote())
+                for line in lines:
+                    say(line)
+                # What takes no core for itself says by a line what it waits for.
+                cores.look(len(set(running.values()) - begun) if num_cpus else 0)
     finally:
         for reference in running:
             ray.cancel(reference)
+        ray.kill(relay)
     return [outcomes[index] for index in range(len(items))]
 
 
@@ -64,5 +79,7 @@ def _outcome(reference: ray.ObjectRef) -> Any:
 
 
 @ray.remote(**ANYWHERE)
-def _call(function: Callable[[Item], Output], item: Item) -> Output:
-    return function(item)
+def _call(function: Callable[[Item], Output], item: Item, index: int, relay: ActorHandle) -> Output:
+    relay.begin.remote(index)
+    with heard_by(relay.say.remote):
+        return function(item)

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -28,6 +30,7 @@ from bnce_dist.distributed.cluster import (
     num_gpus,
     require_workers,
 )
+from bnce_dist.distributed.waiting import Waiting
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.runs.sweep.checks import workers_per_trial
 from bnce_dist.runs.sweep.config import SweepConfig
@@ -101,7 +104,7 @@ def run_trials(
             name=RUN_NAME,
             storage_path=str(folder.path),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[_Ends(sweep, folder, on_end)],
+            callbacks=[_Ends(sweep, folder, on_end), _Cores(max_concurrent)],
             verbose=0,
         ),
     ).fit()
@@ -190,6 +193,24 @@ class _Ends(tune.Callback):
     def _end(self, trial: Any, status: Any, reason: str | None) -> None:
         ended = self._folder.trial(int(str(trial)))
         self._on_end(ended.end(self._sweep.metric, status, reason))
+
+
+class _Cores(tune.Callback):
+    """Says in the driver what trials wait for.
+
+    Args:
+        max_concurrent: Trials that run at a time.
+    """
+
+    def __init__(self, max_concurrent: int) -> None:
+        self._max_concurrent = max_concurrent
+        self._waiting = Waiting("trials", "GPU" if num_gpus() else "CPU")
+
+    def on_step_begin(self, *, trials: list[Any], **_: Any) -> None:
+        """Look which trials have no process; Tune calls this many times a second."""
+        status = Counter(trial.status for trial in trials)
+        room = self._max_concurrent - status[Trial.RUNNING]
+        self._waiting.look(min(status[Trial.PENDING], room))
 
 
 def _resources(base: JobConfig) -> dict[str, float]:

@@ -1,7 +1,10 @@
-"""What a run waits for, said now and then."""
+"""What a run waits for, said now and then, also by jobs that are run in other processes."""
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import ray
@@ -10,6 +13,29 @@ from tqdm import tqdm
 PATIENCE_SECONDS = 10.0
 REPEAT_SECONDS = 60.0
 _NAMES = {"CPU": "core", "GPU": "GPU"}
+
+
+Listener = Callable[[str], object]
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+def say(line: str) -> None:
+    """Tell the user a line: by the listener, else on the terminal above the progress bar."""
+    listener = _listener.get()
+    if listener is None:
+        tqdm.write(line, sys.stderr)
+    else:
+        listener(line)
+
+
+@contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Have a listener called with what is said in the block, in place of the terminal."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 class Waiting:
@@ -30,11 +56,35 @@ class Waiting:
         Args:
             num_missing: Workers that have not begun.
         """
-        if not num_missing or time.monotonic() < self._next:
+        if not num_missing:  # those that come later have their ten seconds too
+            self._next = time.monotonic() + PATIENCE_SECONDS
+            return
+        if time.monotonic() < self._next:
             return
         free = int(ray.available_resources().get(self._kind, 0))
         if free >= num_missing:  # they are on their way
             return
         self._next = time.monotonic() + REPEAT_SECONDS
         name = _NAMES[self._kind] + ("s" if num_missing > 1 else "")
-        tqdm.write(f"{self._label}: waiting for {num_missing} {name}, {free} free", sys.stderr)
+        say(f"{self._label}: waiting for {num_missing} {name}, {free} free")
+
+
+class WaitingRelay:
+    """Carries to the driver what it cannot see of its jobs: who has begun, and what they say."""
+
+    def __init__(self) -> None:
+        self._begun: set[int] = set()
+        self._lines: list[str] = []
+
+    def begin(self, index: int) -> None:
+        """Note that a job has a process."""
+        self._begun.add(index)
+
+    def say(self, line: str) -> None:
+        """Take a line in."""
+        self._lines.append(line)
+
+    def take(self) -> tuple[set[int], list[str]]:
+        """Return which jobs have begun, and the lines since the last call."""
+        lines, self._lines = self._lines, []
+        return self._begun, lines

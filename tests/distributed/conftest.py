@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ray
 from ray import cloudpickle
+from ray.actor import ActorHandle
 from torch import Tensor, nn
 
 from bnce_dist.core.interpolant import TrigonometricInterpolant
@@ -30,6 +31,21 @@ def two_cpus() -> Iterator[None]:
     ensure_ray(num_cpus=2)
     yield
     ray.shutdown()
+
+
+@ray.remote(num_cpus=2)
+class Occupant:
+    def begin(self) -> None:
+        """Answer when all cores are taken."""
+
+
+@pytest.fixture
+def busy_cluster(two_cpus: None) -> Iterator[ActorHandle]:
+    """Who has all cores of the cluster, until it is killed."""
+    occupant = Occupant.remote()
+    ray.get(occupant.begin.remote())
+    yield occupant
+    ray.kill(occupant)
 
 
 class SlowEnergyMatching(EnergyMatching):

@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import pytest
 import ray
 from mlflow.tracking import MlflowClient
 from ray import cloudpickle
+from ray.actor import ActorHandle
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -20,6 +23,7 @@ from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import DatasetMetadata
+from bnce_dist.distributed import waiting
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.optuna_search import OptunaSearch
 from bnce_dist.distributed.tune import asha_scheduler, concurrent_trials, run_trials
@@ -135,6 +139,25 @@ def test_a_trial_that_can_never_fit_is_refused(two_cpus: None, sweep_path: Path)
     assert concurrent_trials(sweep, base) == 1
     sweep, base = resolved(sweep_path)
     assert concurrent_trials(sweep, base) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_trials_that_wait_for_cores_say_so(
+    busy_cluster: ActorHandle,
+    sweep_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
+    sweep, base = resolved(sweep_path, "num_trials=2", "scheduler=none", "base.energy.num_steps=20")
+    ended: list[TrialResult] = []
+    threading.Timer(8.0, ray.kill, [busy_cluster]).start()
+    folder = SweepFolder(sweep_path.parent / "sweep")
+    run_trials(sweep, base, folder, LocalExecutor, ended.append)
+    assert [result.status for result in ended] == ["finished", "finished"]
+    said = re.findall(r"trials: waiting for .*", capsys.readouterr().err)
+    assert said == ["trials: waiting for 2 cores, 0 free"]
 
 
 class Square:

@@ -5,20 +5,22 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 from ray import cloudpickle
+from ray.actor import ActorHandle
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata, completed_shard
 from bnce_dist.distributed import pool, waiting
 from bnce_dist.distributed.cluster import one_line_errors
+from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.pool import map_shards
 from bnce_dist.distributed.tasks import map_to_outcomes
+from bnce_dist.pipeline.executor import Executor
 from bnce_dist.training import progress
 from bnce_dist.training.progress import report_part
 
@@ -26,20 +28,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 METADATA = DatasetMetadata("molecule-a", {"x": "1"})
-
-
-@ray.remote(num_cpus=2)
-class Occupant:
-    def begin(self) -> None:
-        """Answer when all cores are taken."""
-
-
-@pytest.fixture
-def busy_cluster() -> Iterator[Occupant]:
-    occupant = Occupant.remote()
-    ray.get(occupant.begin.remote())
-    yield occupant
-    ray.kill(occupant)
 
 
 class Slow:
@@ -56,7 +44,7 @@ class Slow:
 
 
 def test_cores_that_others_hold_are_named_as_what_is_waited_for(
-    busy_cluster: Occupant,
+    busy_cluster: ActorHandle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -69,6 +57,52 @@ def test_cores_that_others_hold_are_named_as_what_is_waited_for(
     said = re.findall(r"^sample: waiting for .*$", capsys.readouterr().err, re.MULTILINE)
     assert set(said) == {"sample: waiting for 2 cores, 0 free"}
     assert len(said) >= 2
+
+
+def absolute(value: int) -> int:
+    return abs(value)
+
+
+def test_jobs_that_wait_for_a_core_say_so(
+    busy_cluster: ActorHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
+    threading.Timer(6.0, ray.kill, [busy_cluster]).start()
+    assert map_to_outcomes(absolute, [-1, 2, -3], num_cpus=1, max_concurrent=2) == [1, 2, 3]
+    said = re.findall(r"waiting for .*", capsys.readouterr().err)
+    assert said == ["waiting for 2 cores, 0 free"]
+
+
+def shards_of_a_job(folder: Path, executor: Executor) -> int:
+    waiting.PATIENCE_SECONDS = 1.0  # in the process of the job
+    return len(executor.map_shards(Slow, 3, folder, metadata=METADATA, label="sample"))
+
+
+def test_what_the_workers_of_a_job_wait_for_reaches_the_driver(
+    busy_cluster: ActorHandle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    threading.Timer(10.0, ray.kill, [busy_cluster]).start()
+    assert RayExecutor(2).map_jobs(shards_of_a_job, [tmp_path]) == [3]
+    assert "sample: waiting for 2 cores, 0 free\n" in capsys.readouterr().err
+
+
+def test_workers_that_begin_later_have_their_time_too(
+    busy_cluster: ActorHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.2)
+    cores = waiting.Waiting("runs", "CPU")
+    time.sleep(0.3)
+    cores.look(0)
+    cores.look(1)  # of a moment ago
+    assert capsys.readouterr().err == ""
+    time.sleep(0.3)
+    cores.look(1)
+    assert capsys.readouterr().err == "runs: waiting for 1 core, 0 free\n"
+    ray.kill(busy_cluster)
 
 
 def test_progress_inside_a_shard_reaches_the_driver_and_leaves_nothing_behind(
