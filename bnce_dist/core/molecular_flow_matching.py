@@ -81,12 +81,18 @@ class MolecularFlowMatching(nn.Module):
         self.register_buffer("node_features", features, persistent=False)
         self.register_buffer("mask", mask, persistent=False)
 
-    def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the arguments of ``forward`` for a global batch of packed conformations.
+    def draw(
+        self,
+        x_data: Tensor,
+        generator: torch.Generator,
+        common: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the arguments of ``forward`` for packed conformations.
 
         Args:
             x_data: Rows of ``pack_conformations``, ``(batch, 1 + 3 max_atoms)``.
             generator: Source of randomness.
+            common: Not needed: the samples have nothing in common.
         """
         molecule, positions = x_data[:, 0].long(), x_data[:, 1:].unflatten(1, (-1, 3))
         mask = self.mask.to(x_data)[molecule]

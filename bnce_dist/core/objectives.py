@@ -1,7 +1,8 @@
 """Training objectives: modules whose forward holds everything that needs a gradient.
 
-A trainer calls ``draw`` once per step for the global batch (all randomness), hands every rank
-its rows of each tensor except the ``shared`` ones, and backpropagates ``forward(...)["loss"]``.
+A trainer calls ``draw`` for the samples of a step (all randomness), with one generator for them and
+one for what all samples of the step have in common, the ``shared`` tensors; and backpropagates
+``forward(...)["loss"]``.
 All losses are means over samples, so the mean over equal shards is the global loss.
 ``double_backward`` says whether ``forward`` takes a gradient, which is then differentiated again.
 """
@@ -114,8 +115,19 @@ class FlowMatching(nn.Module):
         self.path = path
         self.time_exponent = time_exponent
 
-    def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the arguments of ``forward`` for a global batch of data, ``(batch, dim)``."""
+    def draw(
+        self,
+        x_data: Tensor,
+        generator: torch.Generator,
+        common: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the arguments of ``forward``.
+
+        Args:
+            x_data: ``(batch, dim)``.
+            generator: Source of randomness.
+            common: Not needed: the samples have nothing in common.
+        """
         return _draw_samples(self.path, x_data, self.time_exponent, generator)
 
     def forward(self, x_data: Tensor, x_noise: Tensor, t: Tensor) -> dict[str, Tensor]:
@@ -138,7 +150,7 @@ class Negatives(Protocol):
     """Whether all points have the same ones."""
 
     def draw(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        """Return times for a global batch ``like``, ``(batch, dim)``."""
+        """Return times for samples ``like``, ``(batch, dim)``."""
         ...
 
     def candidates(self, own: Tensor, others: Tensor, t: Tensor) -> Tensor:
@@ -295,7 +307,7 @@ class EnergyMatching(nn.Module):
 
     @property
     def shared(self) -> frozenset[str]:
-        """Names of the drawn tensors that are the same on every rank."""
+        """Names of the drawn tensors that all samples of a step have in common."""
         return frozenset({"negative_times"} if self.negatives.shared else ())
 
     @property
@@ -303,9 +315,21 @@ class EnergyMatching(nn.Module):
         """Whether the loss holds a gradient."""
         return self.score_weight > 0
 
-    def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the arguments of ``forward`` for a global batch of data, ``(batch, dim)``."""
-        negative_times = self.negatives.draw(x_data, generator)
+    def draw(
+        self,
+        x_data: Tensor,
+        generator: torch.Generator,
+        common: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the arguments of ``forward``.
+
+        Args:
+            x_data: ``(batch, dim)``.
+            generator: Source of randomness.
+            common: Source of what is ``shared`` (default: the same one).
+        """
+        source = common if self.negatives.shared and common is not None else generator
+        negative_times = self.negatives.draw(x_data, source)
         samples = _draw_samples(self.path, x_data, self.time_exponent, generator)
         return {**samples, "negative_times": negative_times}
 

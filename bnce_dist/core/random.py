@@ -20,7 +20,7 @@ def seed_from(*key: int | str) -> int:
     return int(state[0] >> np.uint64(1))
 
 
-def generator(*key: int | str, device: str = "cpu") -> torch.Generator:
+def generator(*key: int | str, device: str | torch.device = "cpu") -> torch.Generator:
     """Return a generator whose stream is a function of ``key`` alone.
 
     Args:

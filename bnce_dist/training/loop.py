@@ -1,9 +1,9 @@
 """The training loop: the same program on one process and on many ranks.
 
-Every draw of step ``s`` is keyed by ``(seed, s)`` and made for the *global* batch, which is
-then cut into parts, one or more per rank. N ranks therefore see what one rank would see, a
-resumed run sees what an uninterrupted one would, and no random state needs saving. Parts of
-different sizes count by their size, so that N need not divide the batch.
+Every draw of step ``s`` is keyed by ``(seed, s)`` and the rows of the *global* batch that it is for
+(see ``draws``); the batch is cut into parts, one or more per rank. N ranks therefore see what one
+rank would see, a resumed run sees what an uninterrupted one would, and no random state needs
+saving. Parts of different sizes count by their size, so that N need not divide the batch.
 """
 
 import copy
@@ -18,7 +18,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.random import generator
+from bnce_dist.training.draws import draw_batch
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState
@@ -47,9 +47,9 @@ def train(
     """Train the objective's model and return the final state.
 
     Args:
-        objective: Module with ``draw(x_data, generator)``, ``shared`` and a ``forward`` that
-            returns the loss and its parts; gradients inside the loss are taken in ``forward``.
-            It is on its device.
+        objective: Module with ``draw(x_data, generator, common)``, ``shared`` and a ``forward``
+            that returns the loss and its parts; gradients inside the loss are taken in
+            ``forward``. It is on its device.
         data: Model-space vectors, ``(samples, dim)`` float32.
         settings: How to train.
         rank: This process's place among ``world_size``; with more than one, the default
@@ -137,28 +137,6 @@ def require_samples_for_all(batch_size: int, num_parts: int) -> None:
             got=batch_size,
             remedy="change global_batch_size or the number of workers",
         )
-
-
-def draw_batch(
-    objective: Any, data: np.ndarray, settings: TrainSettings, step: int, part: slice
-) -> dict[str, Tensor]:
-    """Return one rank's part of everything random in a step, on the objective's device."""
-    device = next(objective.parameters()).device
-    rows = _draw_rows(len(data), settings, step)
-    x_data = torch.from_numpy(data[rows])
-    drawn = objective.draw(x_data, generator(settings.seed, "draw", step))
-    return {
-        name: (value if name in objective.shared else value[part]).to(device)
-        for name, value in drawn.items()
-    }
-
-
-def _draw_rows(num_samples: int, settings: TrainSettings, step: int) -> np.ndarray:
-    """Return the samples of a step: all of them once, or as many as asked for, independently."""
-    if settings.global_batch_size >= num_samples:
-        return np.arange(num_samples)
-    random = generator(settings.seed, "batch", step)
-    return torch.randint(num_samples, (settings.global_batch_size,), generator=random).numpy()
 
 
 def split_batch(

@@ -161,7 +161,9 @@ class Diverging(nn.Module):
         self.linear = nn.Linear(3, 1)
         self.steps = 0
 
-    def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(
+        self, x_data: Tensor, generator: torch.Generator, common: torch.Generator
+    ) -> dict[str, Tensor]:
         first = torch.zeros(len(x_data), dtype=torch.bool)
         first[0] = True
         return {"x_data": x_data, "first": first}

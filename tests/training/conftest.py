@@ -28,11 +28,13 @@ class DenoisingScoreMatching(nn.Module):
             nn.Linear(16, 1, bias=False),
         )
 
-    def draw(self, x_data: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(
+        self, x_data: Tensor, generator: torch.Generator, common: torch.Generator
+    ) -> dict[str, Tensor]:
         return {
             "x_data": x_data,
             "x_noise": torch.randn(x_data.shape, generator=generator),
-            "scale": torch.rand(1, generator=generator),
+            "scale": torch.rand(1, generator=common),
         }
 
     def forward(self, x_data: Tensor, x_noise: Tensor, scale: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,6 @@
 import dataclasses
 import math
 import time
-import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from torch import nn
 from bnce_dist.core.errors import InputError
 from bnce_dist.training import local
 from bnce_dist.training.checkpoint import load_checkpoint
-from bnce_dist.training.loop import draw_batch, per_rank_batch_size, train
+from bnce_dist.training.draws import draw_batch
+from bnce_dist.training.loop import train
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState
 from bnce_dist.training.strategy import SingleDevice
@@ -47,17 +47,6 @@ def test_the_plain_adam_step_written_out_gives_the_same_weights(task: TrainingTa
         optimizer.step()
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(trained.state_dict()[name], value, rtol=0, atol=1e-6)
-
-
-def test_parts_of_the_batch_are_disjoint_and_share_what_is_shared(task: TrainingTask) -> None:
-    objective, data = task.create_objective(), task.open_data()
-    whole = draw_batch(objective, data, task.settings, 7, slice(0, 32))
-    halves = [
-        draw_batch(objective, data, task.settings, 7, part) for part in (slice(16), slice(16, 32))
-    ]
-    for name in ("x_data", "x_noise"):
-        assert torch.equal(torch.cat([half[name] for half in halves]), whole[name])
-    assert all(torch.equal(half["scale"], whole["scale"]) for half in halves)
 
 
 def test_the_mean_gradient_of_two_ranks_is_the_gradient_of_one(task: TrainingTask) -> None:
@@ -218,16 +207,6 @@ def test_a_validation_cannot_replace_a_loss(task: TrainingTask) -> None:
         )
 
 
-@pytest.mark.parametrize("batch_size", [500, 512])
-def test_a_full_batch_is_every_sample_once(task: TrainingTask, batch_size: int) -> None:
-    settings = task.settings.model_copy(update={"global_batch_size": batch_size})
-    objective, data = task.create_objective(), task.open_data()
-    for step in range(2):
-        batch = draw_batch(objective, data, settings, step, slice(None))
-        assert np.array_equal(batch["x_data"].numpy(), data)
-    assert per_rank_batch_size(settings, 4, num_samples=len(data)) == 125
-
-
 def test_a_batch_that_leaves_a_rank_without_samples_is_refused(task: TrainingTask) -> None:
     too_many = task.settings.global_batch_size + 1
     with pytest.raises(InputError, match=f"at least {too_many}"):
@@ -270,15 +249,3 @@ def test_averaged_weights_follow_the_warmed_up_decay(
         decay = 0.0 if step == 0 else min(decay_limit, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight
         assert float(state.state_dict()["ema"]["weight"]) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_batch_takes_the_memory_of_a_batch_not_of_the_data(task: TrainingTask) -> None:
-    # A file with a hole: large for whoever reads it, small on the disk.
-    shape = (10_000_000, 3)
-    np.lib.format.open_memmap(task.data_path, "w+", np.float32, shape).flush()
-    objective, data = task.create_objective(), task.open_data()
-    tracemalloc.start()
-    draw_batch(objective, data, task.settings, 0, slice(0, 16))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1e5 < data.nbytes
