@@ -183,11 +183,11 @@ def has_the_bonds_of(molecule: Molecule, positions_nm: Tensor) -> Tensor:
     first, second = torch.triu_indices(molecule.num_atoms, molecule.num_atoms, offset=1)
     bonded = torch.zeros(molecule.num_atoms, molecule.num_atoms, dtype=torch.bool)
     bonded[tuple(torch.tensor(molecule.bonds).T)] = True
-    expected = (bonded | bonded.T)[first, second]
-    distance = (positions_nm[:, first] - positions_nm[:, second]).norm(dim=2)
-    relative = distance / _covalent_lengths(molecule, first, second).to(distance)
-    is_bond = relative < _LONGEST
-    is_right = (is_bond == expected.to(is_bond.device)) & (relative > _SHORTEST)
+    expected = (bonded | bonded.T)[first, second].to(positions_nm.device)
+    typical = _covalent_lengths(molecule, first, second).to(positions_nm)
+    first, second = first.to(positions_nm.device), second.to(positions_nm.device)
+    relative = (positions_nm[:, first] - positions_nm[:, second]).norm(dim=2) / typical
+    is_right = ((relative < _LONGEST) == expected) & (relative > _SHORTEST)
     return is_right.all(1)
 
 

@@ -92,11 +92,11 @@ class Annealer:
             config: What is asked of it.
             key: Of the random stream.
         """
-        z_prior = self.emulator.path.sample_prior(config.num_pilot, generator(*key, "pilot"))
+        z_prior = self.emulator.sample_prior(config.num_pilot, generator(*key, "pilot"))
         return tune_schedule(
             self.bridge,
             self.emulator.transport(z_prior),
-            generator(*key, "tune"),
+            generator(*key, "tune", device=self.emulator.device),
             num_levels=config.num_levels,
             min_ess_fraction=config.min_ess_fraction,
             num_leapfrog=config.num_leapfrog,
@@ -110,7 +110,7 @@ class Annealer:
         Args:
             z: Samples of the emulator, ``(samples, dim)``.
             schedule: Of `tune`.
-            noise: Of the moves.
+            noise: Of the moves, on the samples' device.
 
         Returns: What `evaluate_samples` says of where they arrived, and ``z``, ``log_weights``
             [nats], ``accepted`` and ``clashed``, ``(samples, levels)`` bool.

@@ -44,6 +44,11 @@ class Emulator(ModelFile):
     interpolant: str = "trigonometric"
 
     @property
+    def model(self) -> VelocityModel:
+        """The flow."""
+        return self.velocity_field
+
+    @property
     def space(self) -> Space:
         """The space that the flow, and an energy model of its samples, live in."""
         if isinstance(self.velocity_field, MeanFreeVelocity):
@@ -80,8 +85,15 @@ class Emulator(ModelFile):
 
     def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """Draw positions, ``(num_samples, atoms, 3)`` [nm]."""
-        z_prior = self.path.sample_prior(num_samples, generator)
+        z_prior = self.sample_prior(num_samples, generator)
         return self.coordinates.decode(self.transport(z_prior))[0]
+
+    def sample_prior(self, num_samples: int, generator: torch.Generator) -> Tensor:
+        """Draw where `transport` begins, on the emulator's device, ``(num_samples, dim)``.
+
+        Numbers that are drawn on the CPU are the same ones on every device.
+        """
+        return self.path.sample_prior(num_samples, generator).to(self.device)
 
     def transport(self, z_prior: Tensor) -> Tensor:
         """Return where the flow takes samples of the prior, ``(batch, dim)``."""

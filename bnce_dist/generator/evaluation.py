@@ -10,6 +10,7 @@ from torch import Tensor
 from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import BOLTZMANN_KJ_MOL_KELVIN
 from bnce_dist.chem.validation import ValidatedPositions, has_native_chirality, validate
 from bnce_dist.core.weights import log_weights
 from bnce_dist.generator.target import Target
@@ -38,7 +39,8 @@ def evaluate_samples(
     molecule = target.molecule
     validation, log_det = _validated(molecule, coordinates, z.double())
     positions = validation.positions_nm
-    potential = target.force_field.reduced_potential(positions)
+    energy, _ = target.force_field.energy_and_forces_kj_mol(positions)
+    potential = energy / (BOLTZMANN_KJ_MOL_KELVIN * target.force_field.temperature_kelvin)
     potential = torch.where(validation.intact & potential.isfinite(), potential, torch.inf)
     return {
         "positions_nm": positions,

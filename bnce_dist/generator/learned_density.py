@@ -31,6 +31,11 @@ class LearnedDensity(ModelFile):
     energy_model: EnergyModel
     interpolant: str = "trigonometric"
 
+    @property
+    def model(self) -> EnergyModel:
+        """The trained model."""
+        return self.energy_model
+
     @torch.no_grad()
     def log_density(self, positions_nm: Tensor) -> Tensor:
         """Return the normalised log density of molecules, modulo rigid motion.

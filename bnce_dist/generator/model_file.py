@@ -1,9 +1,12 @@
 """What the files of trained models have in common."""
 
+import copy
 from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+import torch
 
 from bnce_dist.chem.coordinates import Coordinates
 from bnce_dist.core.errors import InputError, as_input_error
@@ -27,6 +30,25 @@ class ModelFile(ABC):
     interpolant: str
 
     @property
+    @abstractmethod
+    def model(self) -> VelocityModel | EnergyModel:
+        """The network."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network and the coordinates compute, and where points have to be."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device) -> Self:
+        """Return this on another device."""
+        if device == self.device:
+            return self
+        moved = copy.deepcopy(self)
+        moved.coordinates.to(device)
+        moved.model.to(device)
+        return moved
+
+    @property
     def space(self) -> Space:
         """The space that the model lives in."""
         return Space(self.coordinates.num_euclidean, self.coordinates.num_circular)
@@ -34,7 +56,8 @@ class ModelFile(ABC):
     @property
     def path(self) -> ProductPath:
         """The path from data to prior."""
-        return build_path(self.interpolant, self.space)
+        space = Space(self.coordinates.num_euclidean, self.coordinates.num_circular)
+        return build_path(self.interpolant, space)
 
     @abstractmethod
     def to_state(self) -> dict[str, Any]:

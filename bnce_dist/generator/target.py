@@ -64,7 +64,8 @@ class Target:
 
     Args:
         molecule: The molecule.
-        force_field: Evaluates in float64, at the target's temperature; or xTB does.
+        force_field: Evaluates in float64, at the target's temperature, on its own device; or xTB
+            does, on the CPU.
         state_phi: Open interval of phi that is the state [rad].
     """
 
@@ -105,6 +106,14 @@ class Target:
             )
         force_field = self.force_field.astype(torch.float32)
         return force_field.compiled(num_chains) if compiled else force_field
+
+    def to(self, device: torch.device) -> "Target":
+        """Return this with its force field on another device."""
+        if not isinstance(self.force_field, ForceField):
+            return self  # Other potentials answer where they are asked.
+        if device == self.force_field.device:
+            return self
+        return replace(self, force_field=copy.deepcopy(self.force_field).to(device))
 
     def at_temperature(self, temperature_kelvin: float) -> "Target":
         """Return the same molecule and force field at another temperature.

@@ -3,6 +3,7 @@ r"""What all energy models share: scalar networks with :math:`p_t(z) \propto \ex
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from bnce_dist.core.path import ProductPath
@@ -67,5 +68,5 @@ class EnergyModel(Rebuildable, ABC):
 
         Returns: ``(batch,)`` [nats].
         """
-        ends = self.at_times(z, z.new_tensor([0.0, 1.0]))
+        ends = self.at_times(z, torch.arange(2, device=z.device, dtype=z.dtype))
         return ends[:, 0] - ends[:, 1] + path.log_prior(z)

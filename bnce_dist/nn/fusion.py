@@ -1,5 +1,6 @@
 r"""How position and time meet in an energy model: early, in the network, or late, in a product."""
 
+import contextlib
 import math
 from abc import abstractmethod
 
@@ -126,5 +127,7 @@ def _full_precision_product(position: Tensor, time: Tensor) -> Tensor:
 
     Returns: ``(batch, times)``.
     """
-    with torch.autocast(position.device.type, enabled=False):
+    kind = position.device.type
+    has_autocast = torch.amp.is_autocast_available(kind)  # not so on the device meta
+    with torch.autocast(kind, enabled=False) if has_autocast else contextlib.nullcontext():
         return (time @ position[..., None])[..., 0] if time.ndim == 3 else position @ time.T

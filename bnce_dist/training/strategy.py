@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,7 @@ class SingleDevice:
 
         Returns: The mean loss of the part and its components, detached.
         """
-        device = next(iter(self.weights.values())).device
-        enabled = self.settings.precision == "bf16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
+        with self._arithmetic():
             losses = self.model(**batch)
         self._backward(losses["loss"] * fraction)
         return {name: value.detach() for name, value in losses.items()}
@@ -109,6 +108,13 @@ class SingleDevice:
         for group in optimizer.param_groups:
             for weight in group["params"]:
                 yield names[weight], weight
+
+    def _arithmetic(self) -> AbstractContextManager[None]:
+        """Return what the forward pass runs in."""
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        device = next(iter(self.weights.values())).device
+        return torch.autocast(device.type, torch.bfloat16)
 
     def _backward(self, loss: Tensor) -> None:
         loss.backward()

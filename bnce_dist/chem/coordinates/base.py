@@ -31,7 +31,6 @@ class Coordinates(nn.Module, ABC):
         """Length of ``z``."""
         return self.num_euclidean + self.num_circular
 
-    @abstractmethod
     def encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
         r"""Return ``z`` and :math:`\log |\partial z / \partial x|`.
 
@@ -42,6 +41,17 @@ class Coordinates(nn.Module, ABC):
         Raises: InputError: wrong shape, a position is not finite, or a geometry at which the
             coordinates are singular; the message names the first such sample.
         """
+        positions = self._checked_positions(positions_nm)
+        self._require_regular(positions)
+        return self._encode(positions)
+
+    @abstractmethod
+    def _encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
+        """Do what `encode` does to positions that were checked: it never waits for the device."""
+
+    @abstractmethod
+    def _require_regular(self, positions_nm: Tensor) -> None:
+        """Refuse finite positions at which the coordinates are singular."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +101,7 @@ class Coordinates(nn.Module, ABC):
 
         Raises: InputError: as for :meth:`encode`.
         """
-        return torch.ones(len(positions_nm), dtype=torch.bool)
+        return torch.ones(len(positions_nm), dtype=torch.bool, device=positions_nm.device)
 
     @abstractmethod
     def to_state(self) -> dict[str, Any]:

@@ -64,15 +64,16 @@ class CenteredCartesian(Coordinates):
         weights = normalised_weights(weights, num_samples=len(z))
         return cls(unit.num_atoms, float((weights @ z.square().mean(1)).sqrt()))
 
-    def encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`Coordinates.encode`."""
-        positions = self._checked_positions(positions_nm).to(self.basis.dtype)
-        z = to_mean_free(positions, self.basis) / self.scale_nm
+    def _encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
+        z = to_mean_free(positions_nm.to(self.basis), self.basis) / self.scale_nm
         return z, self._log_det_decode(len(z)).neg()
+
+    def _require_regular(self, positions_nm: Tensor) -> None:
+        """Refuse none: the map is linear."""
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`Coordinates.decode`."""
-        vectors = self._checked_vectors(z).to(self.basis.dtype)
+        vectors = self._checked_vectors(z).to(self.basis)
         vectors = torch.where(vectors.isfinite(), vectors, 0.0)
         positions = from_mean_free(vectors, self.basis) * self.scale_nm
         return positions, self._log_det_decode(len(z))

@@ -131,11 +131,8 @@ class WhitenedInternal(Coordinates):
         correlation_root = self.unwhitening / self.unwhitening.norm(dim=1, keepdim=True)
         return float(torch.linalg.cond(correlation_root.double())) ** 2
 
-    def encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`Coordinates.encode`."""
-        positions = self._checked_positions(positions_nm).to(self.mean.dtype)
-        bonds, angles, torsions = _measure(positions.permute(1, 2, 0).contiguous(), self.rows)
-        self._check_regular(bonds, angles)
+    def _encode(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
+        bonds, angles, torsions = self._measured(positions_nm)
         ordered = torch.cat((bonds, angles, torsions[self.torsion_order]))
         stiff, circular = ordered.split((self.num_euclidean, self.num_circular))
         bonds_off, angles_off, narrow_off = (stiff - self.mean[:, None]).split(self.stiff_sizes)
@@ -201,7 +198,7 @@ class WhitenedInternal(Coordinates):
 
     def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the stiff internal coordinates and the circular ones, batch last."""
-        z = self._checked_vectors(z).to(self.mean.dtype).T
+        z = self._checked_vectors(z).to(self.mean).T
         white, circular = z.split((self.num_euclidean, self.num_circular))
         return self.mean[:, None] + self.unwhitening @ white, circular
 
@@ -236,7 +233,13 @@ class WhitenedInternal(Coordinates):
             placed = torch.cat((placed, new))
         return placed
 
-    def _check_regular(self, bonds: Tensor, angles: Tensor) -> None:
+    def _measured(self, positions_nm: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return bonds, angles and torsions, batch last."""
+        positions = positions_nm.to(self.mean)
+        return _measure(positions.permute(1, 2, 0).contiguous(), self.rows)
+
+    def _require_regular(self, positions_nm: Tensor) -> None:
+        bonds, angles, _ = self._measured(positions_nm)
         lengths, bends = (
             (values < low) | (values > high)
             for values, (low, high) in ((bonds, BOND_RANGE_NM), (angles, ANGLE_RANGE))

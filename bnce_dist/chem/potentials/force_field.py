@@ -190,6 +190,7 @@ class ForceField(nn.Module):
         Returns: ``(batch,)`` [kJ/mol].
         Raises: InputError: wrong shape or atom count, or a position is not finite.
         """
+        require_positions(positions_nm, self.num_atoms)
         return self.energy_and_forces_kj_mol(positions_nm)[0]
 
     def reduced_potential(self, positions_nm: Tensor) -> Tensor:
@@ -206,19 +207,20 @@ class ForceField(nn.Module):
         return self.potential_energy_kj_mol(positions_nm) / self.kt_kj_mol
 
     def energy_and_forces_kj_mol(self, positions_nm: Tensor) -> tuple[Tensor, Tensor]:
-        """Return potential energies and analytic forces.
+        """Return potential energies and analytic forces, without waiting for the device.
 
         Args:
             positions_nm: Atom positions, ``(batch, atoms, 3)`` [nm].
 
-        Returns: Energies ``(batch,)`` [kJ/mol] and forces ``(batch, atoms, 3)`` [kJ/mol/nm].
-        Raises: InputError: wrong shape or atom count, or a position is not finite.
+        Returns: Energies ``(batch,)`` [kJ/mol] and forces ``(batch, atoms, 3)`` [kJ/mol/nm]; those
+            of positions that are not finite mean nothing.
+        Raises: InputError: wrong shape or atom count.
         """
-        require_positions(positions_nm, self.num_atoms)
+        _require_shape(positions_nm, self.num_atoms)
         # Autograd needs the plain operations; nothing is recorded where it is not asked for.
         needs_graph = torch.is_grad_enabled() and positions_nm.requires_grad
         evaluate = self._evaluate if needs_graph else self._evaluate_fast
-        tiles = positions_nm.to(self.dtype).permute(2, 1, 0).split(self._tile_size, dim=2)
+        tiles = positions_nm.to(self.dtype).permute(2, 1, 0).split(self._tile_for(positions_nm), 2)
         energies, gradients = zip(*(evaluate(tile.contiguous()) for tile in tiles), strict=True)
         return torch.cat(energies), -torch.cat(gradients, dim=2).permute(2, 1, 0)
 
@@ -244,6 +246,12 @@ class ForceField(nn.Module):
             warnings.warn(f"force field runs uncompiled, slower: {reason}", stacklevel=2)
             return self
         return fast
+
+    def _tile_for(self, positions_nm: Tensor) -> int:
+        """Return how many conformations are evaluated at a time: on a GPU the more the better."""
+        if self._compiled is None and positions_nm.device.type != "cpu":
+            return max(len(positions_nm), 1)
+        return self._tile_size
 
     @torch.no_grad()
     def _evaluate_fast(self, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,16 +296,20 @@ def require_positions(positions_nm: Tensor, num_atoms: int) -> None:
 
     Raises: InputError: otherwise.
     """
-    shape = tuple(positions_nm.shape)
-    if len(shape) != 3 or shape[1:] != (num_atoms, 3):
-        raise InputError(
-            "positions_nm", expected=f"shape (batch, {num_atoms}, 3)", got=f"shape {shape}",
-            remedy="use positions of this molecule, in nm, with a batch axis",
-        )  # fmt: skip
+    _require_shape(positions_nm, num_atoms)
     finite = torch.isfinite(positions_nm)
     if not finite.all():
         bad = int((~finite.flatten(1).all(1)).sum())
         raise InputError(
             "positions_nm", expected="finite numbers", got=f"{bad} conformations with NaN or inf",
             remedy="look at where these positions were made",
+        )  # fmt: skip
+
+
+def _require_shape(positions_nm: Tensor, num_atoms: int) -> None:
+    shape = tuple(positions_nm.shape)
+    if len(shape) != 3 or shape[1:] != (num_atoms, 3):
+        raise InputError(
+            "positions_nm", expected=f"shape (batch, {num_atoms}, 3)", got=f"shape {shape}",
+            remedy="use positions of this molecule, in nm, with a batch axis",
         )  # fmt: skip

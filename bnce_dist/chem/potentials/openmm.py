@@ -70,9 +70,9 @@ class OpenMMPotential:
         require_positions(positions_nm, self.num_atoms)
         energy = torch.empty(len(positions_nm), dtype=torch.float64)
         forces = torch.empty(positions_nm.shape, dtype=torch.float64)
-        for index, conformation in enumerate(positions_nm.detach().double().numpy()):
+        for index, conformation in enumerate(positions_nm.detach().cpu().double().numpy()):
             self._context.setPositions(conformation)
             state = self._context.getState(energy=True, forces=True)
             energy[index] = state.getPotentialEnergy()._value
             forces[index] = torch.from_numpy(state.getForces(asNumpy=True)._value)
-        return energy, forces
+        return energy.to(positions_nm.device), forces.to(positions_nm.device)

@@ -100,8 +100,8 @@ class XTBPotential:
         for index, conformation in enumerate(conformations):
             energies[index], gradients[index] = self._single_point(conformation)
         return (
-            torch.from_numpy(energies * _HARTREE_KJ_MOL),
-            torch.from_numpy(-gradients * (_HARTREE_KJ_MOL / _BOHR_NM)),
+            torch.from_numpy(energies * _HARTREE_KJ_MOL).to(positions_nm.device),
+            torch.from_numpy(-gradients * (_HARTREE_KJ_MOL / _BOHR_NM)).to(positions_nm.device),
         )
 
     def _single_point(

@@ -15,10 +15,15 @@ class Torsions:
 
     Args:
         quadruples: Atom quadruples of the torsions.
+        device: Of the positions.
     """
 
-    def __init__(self, quadruples: Sequence[tuple[int, int, int, int]]) -> None:
-        self.atoms = torch.tensor(quadruples)
+    def __init__(
+        self,
+        quadruples: Sequence[tuple[int, int, int, int]],
+        device: torch.device | None = None,
+    ) -> None:
+        self.atoms = torch.tensor(quadruples, device=device)
 
     def angles(self, positions_nm: Tensor) -> Tensor:
         """Return the torsions, ``(chains, torsions)`` in (-pi, pi] [rad]."""
@@ -72,16 +77,17 @@ class FlatteningBias:
               h = (1, \cos x, \dots, \cos mx, \sin x, \dots, \sin mx)
 
     Args:
-        coefficients: ``C``, ``(2 m + 1, 2 m + 1)`` [kT].
+        coefficients: ``C``, ``(2 m + 1, 2 m + 1)`` [kT], on the device of the angles.
     """
 
     def __init__(self, coefficients: np.ndarray | Tensor) -> None:
         self.coefficients = torch.as_tensor(coefficients)
 
     @classmethod
-    def none(cls, order: int) -> "FlatteningBias":
+    def none(cls, order: int, device: torch.device | None = None) -> "FlatteningBias":
         """Return a bias of zero."""
-        return cls(torch.zeros(2 * order + 1, 2 * order + 1, dtype=torch.float64))
+        size = (2 * order + 1, 2 * order + 1)
+        return cls(torch.zeros(size, dtype=torch.float64, device=device))
 
     def refined(
         self, phi: np.ndarray, psi: np.ndarray, window: np.ndarray, windows: Windows
@@ -125,13 +131,15 @@ class FlatteningBias:
 
         start = np.zeros(observed.size)
         left = minimize(negative_log_likelihood, start, jac=True, method="L-BFGS-B").x
-        return FlatteningBias(self.coefficients - torch.from_numpy(left.reshape(observed.shape)))
+        change = torch.from_numpy(left.reshape(observed.shape))
+        return FlatteningBias(self.coefficients - change.to(self.coefficients.device))
 
     def energy(self, phi: np.ndarray, psi: np.ndarray) -> np.ndarray:
         """Return the bias of samples ``(samples,)`` [kT]."""
-        angles = torch.from_numpy(np.stack((phi, psi), axis=-1)).to(self.coefficients.dtype)
+        coefficients = self.coefficients.cpu()
+        angles = torch.from_numpy(np.stack((phi, psi), axis=-1)).to(coefficients.dtype)
         at_samples, _ = harmonics(angles, self._order)
-        return (at_samples[:, 0] @ self.coefficients * at_samples[:, 1]).sum(dim=-1).numpy()
+        return (at_samples[:, 0] @ coefficients * at_samples[:, 1]).sum(dim=-1).numpy()
 
     def slopes(self, angles: Tensor) -> Tensor:
         """Return the derivatives by (phi, psi) at ``(chains, 2)`` angles, same shape [kT/rad]."""
@@ -154,7 +162,7 @@ class FlatteningBias:
 
 def harmonics(angles: Tensor, order: int) -> tuple[Tensor, Tensor]:
     """Return ``h(x)`` and ``h'(x)`` with the harmonics along a new last axis."""
-    multiple = torch.arange(1, order + 1, dtype=angles.dtype)
+    multiple = torch.arange(1, order + 1, dtype=angles.dtype, device=angles.device)
     cosine, sine = torch.cos(angles[..., None] * multiple), torch.sin(angles[..., None] * multiple)
     one = torch.ones_like(angles[..., None])
     values = torch.cat((one, cosine, sine), dim=-1)
@@ -178,16 +186,17 @@ class RotamerBias:
     :math:`B_i(x) = -\max(F_i(x) - \min F_i - c, 0)`.
 
     Args:
-        coefficients: ``(torsions, 2 m + 1)`` [kT].
+        coefficients: ``(torsions, 2 m + 1)`` [kT], on the device of the angles.
     """
 
     def __init__(self, coefficients: np.ndarray | Tensor) -> None:
         self.coefficients = torch.as_tensor(coefficients)
 
     @classmethod
-    def none(cls, num_torsions: int) -> "RotamerBias":
+    def none(cls, num_torsions: int, device: torch.device | None = None) -> "RotamerBias":
         """Return a bias of zero."""
-        return cls(torch.zeros(num_torsions, 2 * ORDER + 1, dtype=torch.float64))
+        size = (num_torsions, 2 * ORDER + 1)
+        return cls(torch.zeros(size, dtype=torch.float64, device=device))
 
     def refined(self, angles: np.ndarray, ceiling_kT: float) -> "RotamerBias":
         """Return the bias for the free energies that samples drawn under this one show.
@@ -199,18 +208,21 @@ class RotamerBias:
         centres = window_centres(NUM_BINS)
         values = harmonics(centres, ORDER)[0]
         series = []
-        for torsion, present in zip(angles.T, self.coefficients, strict=True):
+        for torsion, present in zip(angles.T, self.coefficients.cpu(), strict=True):
             free_energy = _free_energy(torsion) - (values @ present).numpy()
             above = np.maximum(free_energy - free_energy.min() - ceiling_kT, 0)
             # On a full circle of points the harmonics are orthogonal.
             projected = values.T @ torch.from_numpy(-above) / values.square().sum(0)
             series.append(projected)
-        return RotamerBias(torch.stack(series) if series else self.coefficients)
+        if not series:
+            return self
+        return RotamerBias(torch.stack(series).to(self.coefficients.device))
 
     def energy(self, angles: np.ndarray) -> np.ndarray:
         """Return the bias of samples, ``(samples, torsions)`` [rad] to ``(samples,)`` [kT]."""
-        values, _ = harmonics(torch.from_numpy(angles).to(self.coefficients.dtype), ORDER)
-        return torch.einsum("...ik,ik->...", values, self.coefficients).numpy()
+        coefficients = self.coefficients.cpu()
+        values, _ = harmonics(torch.from_numpy(angles).to(coefficients.dtype), ORDER)
+        return torch.einsum("...ik,ik->...", values, coefficients).numpy()
 
     def slopes(self, angles: Tensor) -> Tensor:
         """Return the derivatives at ``(chains, torsions)`` angles, same shape [kT/rad]."""

@@ -100,10 +100,9 @@ class Langevin:
 
     def thermal_velocities(self, positions_nm: Tensor, generator: torch.Generator) -> Tensor:
         """Draw Maxwell-Boltzmann velocities of the positions' shape and type [nm/ps]."""
-        thermal_speed = self._thermal_speed().to(positions_nm.dtype)
+        thermal_speed = self._thermal_speed().to(positions_nm)
         return thermal_speed * _normal_like(positions_nm, generator)
 
-    @torch.no_grad()
     def run(
         self, positions_nm: Tensor, velocities: Tensor, num_steps: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
@@ -113,15 +112,34 @@ class Langevin:
             positions_nm: ``(chains, atoms, 3)`` [nm].
             velocities: ``(chains, atoms, 3)`` [nm/ps].
             num_steps: Time steps to take.
-            generator: Source of the thermal noise.
+            generator: Source of the thermal noise, on the positions' device.
 
         Returns: The new positions and velocities; the arguments are left as they were.
         Raises: InputError: a chain left the finite numbers.
         """
+        positions, velocities = self.unchecked_run(positions_nm, velocities, num_steps, generator)
+        # What is not finite stays so, and to look at every step would make a GPU wait.
+        require_finite(positions, self.settings)
+        return positions, velocities
+
+    @torch.no_grad()
+    def unchecked_run(
+        self, positions_nm: Tensor, velocities: Tensor, num_steps: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Do what `run` does and leave `require_finite` to the caller: never wait for the device.
+
+        Args:
+            positions_nm: As for `run`.
+            velocities: As for `run`.
+            num_steps: As for `run`.
+            generator: As for `run`.
+
+        Returns: The new positions and velocities; the arguments are left as they were.
+        """
         step_ps = self.settings.timestep_fs * 1e-3
         memory = math.exp(-self.settings.friction_per_ps * step_ps)
-        kick = (0.5 * step_ps / self.masses).to(positions_nm.dtype)
-        noise_scale = math.sqrt(1.0 - memory**2) * self._thermal_speed().to(positions_nm.dtype)
+        kick = (0.5 * step_ps / self.masses).to(positions_nm)
+        noise_scale = math.sqrt(1.0 - memory**2) * self._thermal_speed().to(positions_nm)
 
         positions, velocities = positions_nm.clone(), velocities.clone()
         forces = self.forces(positions)
@@ -130,7 +148,6 @@ class Langevin:
             positions.add_(velocities, alpha=0.5 * step_ps)
             velocities.mul_(memory).addcmul_(noise_scale, _normal_like(velocities, generator))
             positions.add_(velocities, alpha=0.5 * step_ps)
-            _require_finite(positions, self.settings)
             forces = self.forces(positions)
             velocities.addcmul_(kick, forces)
         return positions, velocities
@@ -168,7 +185,15 @@ def _normal_like(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def _require_finite(positions_nm: Tensor, settings: LangevinSettings) -> None:
+def require_finite(positions_nm: Tensor, settings: LangevinSettings) -> None:
+    """Refuse positions of chains that exploded.
+
+    Args:
+        positions_nm: ``(chains, atoms, 3)`` [nm].
+        settings: Of the dynamics.
+
+    Raises: InputError: a chain left the finite numbers.
+    """
     if math.isfinite(positions_nm.sum().item()):  # One pass; the search below is for the message.
         return
     lost = (~torch.isfinite(positions_nm).flatten(1).all(dim=1)).nonzero().flatten().tolist()

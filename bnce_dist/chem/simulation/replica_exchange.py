@@ -51,16 +51,18 @@ class WindowGrid:
 
     Args:
         windows: The grid; at first every window is held by the chain of the same index.
+        device: Of the chains.
 
     Attributes:
         chain_at: The chain in each window, ``(num_phi, num_psi)``.
     """
 
-    def __init__(self, windows: Windows) -> None:
-        self.chain_at = torch.arange(len(windows)).view(windows.num_phi, windows.num_psi)
+    def __init__(self, windows: Windows, device: torch.device | None = None) -> None:
+        chains = torch.arange(len(windows), device=device)
+        self.chain_at = chains.view(windows.num_phi, windows.num_psi)
         self.reduced_stiffness = windows.reduced_stiffness
-        self.accepted = torch.zeros(2, dtype=torch.long)
-        self.attempted = torch.zeros(2, dtype=torch.long)
+        self.accepted = torch.zeros(2, dtype=torch.long, device=device)
+        self.attempted = torch.zeros(2, dtype=torch.long, device=device)
 
     @property
     def acceptance(self) -> tuple[float, float]:
@@ -77,7 +79,7 @@ class WindowGrid:
 
         Args:
             angles: (phi, psi) of each chain, ``(chains, 2)`` [rad].
-            generator: Source of the Metropolis draws.
+            generator: Source of the Metropolis draws, on the chains' device.
         """
         for axis in (0, 1):
             for parity in (0, 1):
@@ -86,13 +88,15 @@ class WindowGrid:
     def _exchange_pairs(
         self, angle: Tensor, axis: int, parity: int, generator: torch.Generator
     ) -> None:
-        centres = window_centres(self.chain_at.shape[axis], dtype=angle.dtype)
+        centres = window_centres(self.chain_at.shape[axis], angle.dtype, angle.device)
         centres = centres.roll(-parity).unflatten(0, (-1, 2))
         line = self.chain_at.movedim(axis, -1).roll(-parity, -1).unflatten(-1, (-1, 2))
         here, swapped = angle[line], angle[line.flip(-1)]
         agreement_gain = (torch.cos(swapped - centres) - torch.cos(here - centres)).sum(-1)
         log_ratio = self.reduced_stiffness[axis] * agreement_gain
-        draw = torch.rand(log_ratio.shape, generator=generator, dtype=angle.dtype)
+        draw = torch.rand(
+            log_ratio.shape, generator=generator, dtype=angle.dtype, device=angle.device
+        )
         accept = draw.log() < log_ratio
         line = torch.where(accept[..., None], line.flip(-1), line)
         self.chain_at = line.flatten(-2).roll(parity, -1).movedim(-1, axis).contiguous()
@@ -100,6 +104,9 @@ class WindowGrid:
         self.attempted[axis] += accept.numel()
 
 
-def window_centres(num_windows: int, dtype: torch.dtype = torch.float64) -> Tensor:
+def window_centres(
+    num_windows: int, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+) -> Tensor:
     """Return evenly spaced centres on the circle, starting at -pi [rad]."""
-    return torch.arange(num_windows, dtype=dtype) * (2 * math.pi / num_windows) - math.pi
+    number = torch.arange(num_windows, dtype=dtype, device=device)
+    return number * (2 * math.pi / num_windows) - math.pi

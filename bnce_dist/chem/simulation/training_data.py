@@ -60,12 +60,13 @@ def make_training_data(
 
     Raises: InputError: no start frame in the state or in the rest, or a chain explodes.
     """
-    random = generator(seed, "training data")
+    device = force_field.device
+    random = generator(seed, "training data", device=device)
     candidates = torch.as_tensor(umbrella_positions_nm, dtype=torch.float32)
     chosen = draw_start_frames(
         dihedral(candidates, molecule.phi).numpy(), umbrella_log_weights, config, state_phi, random
     )
-    positions = candidates[chosen]
+    positions = candidates[chosen].to(device)
     settings = LangevinSettings(force_field.temperature_kelvin, config.timestep_fs)
     masses = repartitioned_masses(
         molecule.masses_dalton, molecule.elements, molecule.bonds,
@@ -83,7 +84,7 @@ def make_training_data(
         positions, velocities = dynamics.run(
             positions, velocities, max(1, round(config.frame_interval_ps / step_ps)), random
         )
-        frames.append(positions)
+        frames.append(positions.cpu())
         if progress is not None:
             progress(config.equilibration_ps + number * config.frame_interval_ps, total_ps)
     kept = torch.cat(frames)
@@ -108,7 +109,7 @@ def draw_start_frames(
         log_weights: Their log weights, ``(samples,)``.
         config: Number of chains and the state's share.
         state_phi: The state, an interval of phi [rad].
-        random: Source of the draws.
+        random: Source of the draws, which are made on its device.
 
     Raises: InputError: no frame in the state or in the rest.
     """
@@ -127,8 +128,9 @@ def draw_start_frames(
                 "umbrella frames", expected=f"some on both sides of phi in {state_phi}",
                 got="one side empty", remedy="run the umbrella simulation longer",
             )  # fmt: skip
+        part = part.to(random.device)
         chosen.append(torch.multinomial(part, count, replacement=True, generator=random))
-    return torch.cat(chosen)
+    return torch.cat(chosen).cpu()
 
 
 def permute_equivalent_hydrogens(

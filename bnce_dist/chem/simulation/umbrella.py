@@ -18,6 +18,7 @@ from bnce_dist.chem.simulation.langevin import (
     LangevinSettings,
     relax,
     repartitioned_masses,
+    require_finite,
 )
 from bnce_dist.chem.simulation.replica_exchange import WindowGrid, Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
@@ -91,6 +92,8 @@ class UmbrellaSamples(WindowFrames):
 class UmbrellaSampler:
     """One batch of chains over the window grid; its whole future is a function of its state.
 
+    Everything is on the force field's device but the landscape, which is fitted on the CPU.
+
     Args:
         force_field: Batched forces and the temperature; float32 is enough for dynamics.
         molecule: Gives the start, the masses and the atoms of phi and psi.
@@ -109,6 +112,7 @@ class UmbrellaSampler:
     ) -> None:
         self.force_field, self.molecule = force_field, molecule
         self.config, self.seed, self.progress = config, seed, progress
+        device = self.device = force_field.device
         self.windows = config.windows(force_field.temperature_kelvin)
         self.langevin = LangevinSettings(force_field.temperature_kelvin, config.timestep_fs)
         self.masses = repartitioned_masses(
@@ -117,19 +121,21 @@ class UmbrellaSampler:
             molecule.bonds,
             self.langevin.hydrogen_mass_dalton,
         )
-        self.centres = torch.from_numpy(self.windows.centres()).float()
-        self.stiffness = torch.tensor([config.phi_stiffness_kj_mol, config.psi_stiffness_kj_mol])
+        self.centres = torch.from_numpy(self.windows.centres()).float().to(device)
+        stiffness = [config.phi_stiffness_kj_mol, config.psi_stiffness_kj_mol]
+        self.stiffness = torch.tensor(stiffness, device=device)
         self.chain_centres = self.centres
-        self.torsions = Torsions((molecule.phi, molecule.psi, *molecule.rotatable_torsions))
-        self.flattening = FlatteningBias.none(FLATTENING_ORDER)
-        self.rotamers = RotamerBias.none(len(molecule.rotatable_torsions))
-        self.grid = WindowGrid(self.windows)
+        torsions = (molecule.phi, molecule.psi, *molecule.rotatable_torsions)
+        self.torsions = Torsions(torsions, device)
+        self.flattening = FlatteningBias.none(FLATTENING_ORDER, device)
+        self.rotamers = RotamerBias.none(len(molecule.rotatable_torsions), device)
+        self.grid = WindowGrid(self.windows, device)
         self.intervals_done = 0
         self.positions_nm = self.velocities = torch.empty(0)
 
     def start(self) -> None:
         """Put every chain into its window, the other torsions anywhere, and shake it hot."""
-        random = generator(self.seed, "umbrella start")
+        random = generator(self.seed, "umbrella start", device=self.device)
         starts = self._relaxed_starts(random)
         clashed = self._are_clashed(starts)
         for _ in range(MAX_REDRAWS):
@@ -147,9 +153,10 @@ class UmbrellaSampler:
     def _relaxed_starts(self, random: torch.Generator) -> Tensor:
         """Return one structure for every window, ``(windows, atoms, 3)`` [nm]."""
         rotatable, num_windows = self.molecule.rotatable_torsions, len(self.windows)
-        anywhere = 2 * torch.pi * torch.rand(num_windows, len(rotatable), generator=random)
+        shape = (num_windows, len(rotatable))
+        anywhere = 2 * torch.pi * torch.rand(shape, generator=random, device=self.device)
         starts = with_torsions(
-            torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32),
+            torch.as_tensor(self.molecule.positions_nm, dtype=torch.float32, device=self.device),
             self.molecule.bonds,
             (self.molecule.phi, self.molecule.psi, *rotatable),
             torch.cat([self.chain_centres, anywhere], dim=1),
@@ -194,18 +201,15 @@ class UmbrellaSampler:
         positions = []
         dynamics = self._langevin()
         for interval in range(num_intervals):
-            random = generator(self.seed, "umbrella interval", self.intervals_done)
-            self.positions_nm, self.velocities = dynamics.run(
-                self.positions_nm, self.velocities, config.exchange_interval_steps, random
+            random = generator(
+                self.seed, "umbrella interval", self.intervals_done, device=self.device
             )
-            current = self.torsions.angles(self.positions_nm)
-            angles[interval] = current.numpy()
-            window[interval] = self.grid.window_of_chain().numpy()
+            now_angles, now_window = self._advance_interval(dynamics, random)
+            require_finite(self.positions_nm, dynamics.settings)
+            angles[interval] = now_angles.cpu().numpy()
+            window[interval] = now_window.cpu().numpy()
             if (interval + 1) % stride == 0:
-                positions.append(self.positions_nm.numpy())
-            self.grid.exchange(current[:, :2].double(), random)
-            self.chain_centres = self.centres[self.grid.window_of_chain()]
-            self.intervals_done += 1
+                positions.append(self.positions_nm.cpu().numpy())
             if self.progress is not None:
                 self.progress(self.intervals_done * config.interval_ps, config.total_ps)
         atoms = self.positions_nm.shape[1]
@@ -225,25 +229,46 @@ class UmbrellaSampler:
         )
         return samples, rotatable.reshape(phi.size, rotatable.shape[-1])
 
+    def _advance_interval(
+        self, dynamics: Langevin, random: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Run to the next exchange and make it, without waiting for the device.
+
+        Returns: The torsions ``(chains, torsions)`` [rad] and the window of each chain before the
+            exchange, ``(chains,)``.
+        """
+        self.positions_nm, self.velocities = dynamics.unchecked_run(
+            self.positions_nm, self.velocities, self.config.exchange_interval_steps, random
+        )
+        angles, window = self.torsions.angles(self.positions_nm), self.grid.window_of_chain()
+        self.grid.exchange(angles[:, :2].double(), random)
+        self.chain_centres = self.centres[self.grid.window_of_chain()]
+        self.intervals_done += 1
+        return angles, window
+
     def state(self) -> dict[str, Any]:
         """Return plain arrays from which ``restore`` continues bit for bit."""
-        return {
-            "positions_nm": self.positions_nm.numpy(),
-            "velocities": self.velocities.numpy(),
-            "chain_at": self.grid.chain_at.numpy(),
-            "flattening": self.flattening.coefficients.numpy(),
-            "rotamers": self.rotamers.coefficients.numpy(),
-            "intervals_done": self.intervals_done,
+        tensors = {
+            "positions_nm": self.positions_nm,
+            "velocities": self.velocities,
+            "chain_at": self.grid.chain_at,
+            "flattening": self.flattening.coefficients,
+            "rotamers": self.rotamers.coefficients,
         }
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        return {**arrays, "intervals_done": self.intervals_done}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what ``state`` returned."""
-        self.positions_nm = torch.from_numpy(np.array(state["positions_nm"]))
-        self.velocities = torch.from_numpy(np.array(state["velocities"]))
-        self.grid.chain_at = torch.from_numpy(np.array(state["chain_at"]))
+
+        def tensor(name: str) -> Tensor:
+            return torch.tensor(state[name], device=self.device)
+
+        self.positions_nm, self.velocities = tensor("positions_nm"), tensor("velocities")
+        self.grid.chain_at = tensor("chain_at")
         self.chain_centres = self.centres[self.grid.window_of_chain()]
-        self.flattening = FlatteningBias(np.array(state["flattening"]))
-        self.rotamers = RotamerBias(np.array(state["rotamers"]))
+        self.flattening = FlatteningBias(tensor("flattening"))
+        self.rotamers = RotamerBias(tensor("rotamers"))
         self.intervals_done = int(state["intervals_done"])
 
     def _langevin(self, temperature_kelvin: float | None = None) -> Langevin:
