@@ -1,6 +1,7 @@
 """What MLflow loads a served generator with: ``mlflow.pyfunc.load_model`` calls `_load_pyfunc`."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnce_dist.core.device import DEVICE_VARIABLE
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
@@ -95,13 +97,13 @@ class SamplingModel:
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, str]) -> ReweightingModel | SamplingModel:
-    """Return the model that MLflow serves.
+    """Return the model that MLflow serves, on the device that BNCE_DEVICE names, else the CPU.
 
     Args:
         path: The generator's file.
         model_config: ``task`` says which of the two it is.
     """
-    generator = BoltzmannGenerator.load(Path(path))
+    generator = BoltzmannGenerator.load(Path(path), device=os.environ.get(DEVICE_VARIABLE, "cpu"))
     reweights = model_config["task"] in ("reweight", "weigh")  # version 0.1 said weigh
     return ReweightingModel(generator) if reweights else SamplingModel(generator)
 

@@ -8,6 +8,7 @@ runs here runs on a GPU without either.
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bnce_dist import serving
 from bnce_dist.chem.boltzmann_density import BoltzmannDensity
 from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates, WhitenedInternal, ZMatrix
 from bnce_dist.chem.features import dipeptide_features
@@ -28,6 +30,8 @@ from bnce_dist.chem.simulation.umbrella import UmbrellaSampler
 from bnce_dist.core.annealing import AnnealingSchedule, _through_levels
 from bnce_dist.core.bridge import Bridge
 from bnce_dist.core.couplings import COUPLINGS
+from bnce_dist.core.device import DEVICE_VARIABLE
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.generator.architectures import (
     ENERGY_MODELS,
@@ -43,11 +47,13 @@ from bnce_dist.generator.architectures import (
     build_velocity_field,
     space_of,
 )
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.evaluation import evaluate_samples
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.nn.mean_free import MeanFreeVelocity
+from bnce_dist.runs.pretrained.field import PretrainedSampler
 from bnce_dist.training.draws import draw_batch
 from bnce_dist.training.loop import split_batch
 from bnce_dist.training.settings import TrainSettings
@@ -307,3 +313,15 @@ def test_a_step_of_training(name: str, molecule: Molecule) -> None:
         optimizer.step()
     state.update_average()
     assert all(weight.grad.device == META for weight in state.strategy.weights.values())
+
+
+def test_a_generator_and_a_served_model_refuse_a_device_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for load in (BoltzmannGenerator.load, PretrainedSampler.load):
+        with pytest.raises(InputError, match=r"device: .*got cuda:1, of which .* sees 0"):
+            load(Path("model.pt"), device="cuda:1")
+    monkeypatch.setenv(DEVICE_VARIABLE, "cuda:2")
+    with pytest.raises(InputError, match=r"device: .*got cuda:2"):
+        serving._load_pyfunc("model.pt", {"task": "sample"})

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from bnce_dist.chem.simulation.long_reference import find_long_reference
-from bnce_dist.cli.common import UNRELIABLE, errors_as_one_line
+from bnce_dist.cli.common import UNRELIABLE, Device, errors_as_one_line
 from bnce_dist.cli.model import Levels, Model, Potential, Sequence, Temperature, aimed, load_model
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
@@ -34,6 +34,7 @@ def evaluate(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 3 if the estimate is unreliable.")
     ] = False,
+    device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Estimate a trained model's free energy, and judge the estimate.
@@ -43,7 +44,7 @@ def evaluate(
     At another temperature or potential it was never measured.
     """
     with errors_as_one_line():
-        generator = load_model(sequence, model)
+        generator = load_model(sequence, model, device)
         record = evaluation_record(
             generator,
             num_samples,

@@ -33,15 +33,16 @@ Potential = Annotated[
 REGISTRY = "models:/"
 
 
-def load_model(sequence: str | None, model: str | None) -> BoltzmannGenerator:
-    """Return the model that the options name.
+def load_model(sequence: str | None, model: str | None, device: str) -> BoltzmannGenerator:
+    """Return the model that the options name, on its device.
 
-    Raises: InputError: both or none of the options, or no such model.
+    Raises: InputError: both or none of the options, no such model or no such device.
     """
     if sequence is not None and model is None:
-        return load_shipped(sequence)
+        return load_shipped(sequence, device=device)
     if model is not None and sequence is None:
-        return BoltzmannGenerator.load(_fetched(model) if model.startswith(REGISTRY) else model)
+        path = _fetched(model) if model.startswith(REGISTRY) else model
+        return BoltzmannGenerator.load(path, device=device)
     raise InputError(
         "command line",
         expected="one of --sequence and --model",

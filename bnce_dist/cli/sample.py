@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import errors_as_one_line, place
+from bnce_dist.cli.common import Device, errors_as_one_line, place
 from bnce_dist.cli.model import Levels, Model, Potential, Sequence, Temperature, aimed, load_model
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.annealing import AnnealingConfig
@@ -44,6 +44,7 @@ def sample(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
+    device: Device = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Draw weighted conformations from a trained model into a file.
@@ -60,7 +61,7 @@ def sample(
     """
     with errors_as_one_line():
         require_output(output, overwrite=overwrite)
-        generator = load_model(sequence, model)
+        generator = load_model(sequence, model, device)
         if num_samples > MOST_IN_MEMORY and (anneal or temperature_kelvin or to or resample):
             raise InputError(
                 "--num-samples with --anneal, --temperature, --to or --resample",

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
-from bnce_dist.cli.common import errors_as_one_line, place
+from bnce_dist.cli.common import Device, errors_as_one_line, place
 from bnce_dist.generator.long_sample import MOST_IN_MEMORY
 from bnce_dist.runs.pretrained.field import PretrainedSampler, write_samples
 from bnce_dist.runs.pretrained.long_sample import sample_into_file
@@ -34,6 +34,7 @@ def sample_pretrained(
     num_steps: Annotated[int, typer.Option(min=1, help="Midpoint steps.")] = 25,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    device: Device = "cpu",
 ) -> None:
     """Sample a pretrained velocity field: positions in nm, our order of atoms, D mapped to L.
 
@@ -43,7 +44,7 @@ def sample_pretrained(
     """
     with errors_as_one_line():
         molecule = Molecule.from_sequence(sequence) if sequence is not None else None
-        sampler = PretrainedSampler.load(weights, molecule)
+        sampler = PretrainedSampler.load(weights, molecule, device=device)
         with tqdm(total=num_samples, unit="sample", disable=None) as progress:
 
             def show(done: int) -> None:

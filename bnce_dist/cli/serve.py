@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import errors_as_one_line
+from bnce_dist.cli.common import Device, errors_as_one_line
 from bnce_dist.tracking.pyfunc import serve as serve_model
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -21,7 +21,8 @@ def serve(
         str | None,
         typer.Option(help="MLflow's store; by default MLFLOW_TRACKING_URI, else runs/mlflow.db."),
     ] = None,
+    device: Device = "cpu",
 ) -> None:
     """Serve a registered model until interrupted, as ``mlflow models serve`` does."""
     with errors_as_one_line():
-        serve_model(model, host=host, port=port, store=store)
+        serve_model(model, host=host, port=port, store=store, device=device)

@@ -19,6 +19,7 @@ from bnce_dist.chem.validation import (
 )
 from bnce_dist.config.load import load_section, with_values
 from bnce_dist.core.bennett import Estimate
+from bnce_dist.core.device import device_from_name
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.core.places import local_path
@@ -69,6 +70,24 @@ class BoltzmannGenerator:
     def molecule(self) -> Molecule:
         """The molecule."""
         return self.target.molecule
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed; what comes back is on the CPU."""
+        return self.emulator.device
+
+    def to(self, device: str | torch.device) -> "BoltzmannGenerator":
+        """Return this on another device: ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Raises: InputError: no such device.
+        """
+        place = device_from_name(device)
+        return replace(
+            self,
+            target=self.target.to(place),
+            emulator=self.emulator.to(place),
+            density=self.density.to(place),
+        )
 
     def correction(self, *, annealed: bool = False) -> Estimate | None:
         """Return what the learned density's ``delta_f`` lacks, as the run measured it, if it did.
@@ -126,12 +145,13 @@ class BoltzmannGenerator:
         )
         if annealing is not None and not annealing.enabled:
             annealing = None
-        evaluate = self._evaluation(target or self.target, annealing, seed)
+        aim = self.target if target is None else target.to(self.device)
+        evaluate = self._evaluation(aim, annealing, seed)
         with Progress("sample", total=num_samples, unit="sample", shown=progress) as display:
             drawn = self._drawn(num_samples, seed, evaluate, show=display.update)
         known = self.correction(annealed=annealing is not None) if target is None else None
         log_density_z = drawn.pop("start").astype(np.float64)
-        ensemble = Ensemble(target or self.target, correction=known, **drawn)
+        ensemble = Ensemble(aim, correction=known, **drawn)
         return self._with_exact(ensemble, log_density_z, seed, num_exact) if num_exact else ensemble
 
     def draw(self, num_samples: int, seed: int, *, first: int = 0) -> dict[str, Any]:
@@ -156,7 +176,8 @@ class BoltzmannGenerator:
         Returns: ``(batch,)`` [nats].
         Raises: InputError: another number of atoms, not finite, not in nm, or a singular geometry.
         """
-        log_density = self.density.log_density(self._checked(positions_nm)).numpy()
+        positions = self._checked(positions_nm).to(self.device)
+        log_density = self.density.log_density(positions).cpu().numpy()
         return log_density + log_num_images(self.molecule, self.density.coordinates)
 
     @torch.no_grad()
@@ -169,7 +190,8 @@ class BoltzmannGenerator:
         Returns: ``(batch,)`` [kT].
         Raises: InputError: as for `log_density`.
         """
-        return self.target.force_field.reduced_potential(self._checked(positions_nm)).numpy()
+        positions = self._checked(positions_nm).to(self.device)
+        return self.target.force_field.reduced_potential(positions).cpu().numpy()
 
     def evaluate(self, positions_nm: ArrayLike | Tensor) -> Ensemble:
         """Return conformations with the weights that samples of the emulator would have.
@@ -185,7 +207,7 @@ class BoltzmannGenerator:
         positions = self._checked(positions_nm)
         log_density, potential = self.log_density(positions), self.reduced_potential(positions)
         possible = has_native_chirality(self.molecule, positions)
-        possible &= self.density.coordinates.in_basin(positions)
+        possible &= self.density.coordinates.in_basin(positions).cpu()
         weights = molecule_log_weights(potential, log_density, possible.numpy())
         return Ensemble(
             self.target,
@@ -214,7 +236,8 @@ class BoltzmannGenerator:
             path: The file.
             half_precision: Whether to store the networks' weights in 16 bits.
         """
-        models = {"emulator": self.emulator.to_state(), "energy": self.density.to_state()}
+        on_cpu = self.to("cpu")
+        models = {"emulator": on_cpu.emulator.to_state(), "energy": on_cpu.density.to_state()}
         if half_precision:
             for state in models.values():
                 state["weights"] = {
@@ -234,14 +257,19 @@ class BoltzmannGenerator:
         write_torch(local_path(path), content)
 
     @classmethod
-    def load(cls, path: str | Path) -> "BoltzmannGenerator":
+    def load(cls, path: str | Path, *, device: str | torch.device = "cpu") -> "BoltzmannGenerator":
         """Read a run's folder, or a file that `save` wrote.
 
-        Raises: InputError: absent, unfinished, torn, or something else.
+        Args:
+            path: The folder or the file.
+            device: Where it will compute: ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Raises: InputError: absent, unfinished, torn, or something else; or no such device.
         """
+        place = device_from_name(device)
         path = local_path(path)
         if not path.is_dir():
-            return cls._of_file(path)
+            return cls._of_file(path).to(place)
         folder = RunFolder(path)
         if not folder.config_path.exists():
             raise InputError(
@@ -251,7 +279,7 @@ class BoltzmannGenerator:
                 remedy="name a folder that `bnce train` wrote",
             )
         target_config = load_section(TargetConfig, folder.config_path, "target")
-        return cls.of_run(folder, target_config, Target.from_config(target_config))
+        return cls.of_run(folder, target_config, Target.from_config(target_config)).to(place)
 
     @classmethod
     def of_run(
@@ -293,7 +321,7 @@ class BoltzmannGenerator:
 
     def _prior(self, size: int, seed: int, index: int) -> Tensor:
         # Always a whole batch: what is drawn of it must not depend on how much is used.
-        return self.emulator.path.sample_prior(BATCH, generator(seed, "sample", index))[:size]
+        return self.emulator.sample_prior(BATCH, generator(seed, "sample", index))[:size]
 
     def _drawn(
         self,
@@ -314,17 +342,20 @@ class BoltzmannGenerator:
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     def _start(self, z: Tensor) -> FloatArray:
-        return self.density.log_density_z(z).numpy()
+        return self.density.log_density_z(z).cpu().numpy()
 
     def _evaluation(self, target: Target, annealing: AnnealingConfig | None, seed: int) -> Evaluate:
         """Return what evaluates, or anneals, the samples ``z`` of a batch, given its index."""
+        target = target.to(self.device)
         if annealing is None:
             return lambda z, _: evaluate_samples(
                 target, self.emulator.coordinates, z, self.density.log_density_z(z)
             )
         annealer = Annealer.of(self.emulator, self.density, target)
         schedule = annealer.tune(annealing, seed, "annealing")
-        return lambda z, index: annealer.anneal(z, schedule, generator(seed, "anneal", index))
+        return lambda z, index: annealer.anneal(
+            z, schedule, generator(seed, "anneal", index, device=self.device)
+        )
 
     def _with_exact(
         self, ensemble: Ensemble, log_density_z: FloatArray, seed: int, num_exact: int
@@ -343,11 +374,11 @@ class BoltzmannGenerator:
             if not len(mine):
                 continue
             prior = self._prior(min(BATCH, len(ensemble) - start), seed, index)
-            parts = torch.from_numpy(mine - start).split(_EXACT_BATCH)
+            parts = torch.from_numpy(mine - start).to(prior.device).split(_EXACT_BATCH)
             log_density = [
                 self.emulator.transport_with_log_density(prior[part])[1].double() for part in parts
             ]
-            exact[mine] = torch.cat(log_density).numpy()
+            exact[mine] = torch.cat(log_density).cpu().numpy()
         learned = ensemble.log_weights
         # All else is in the learned weight; what has none has none by any density.
         weights = np.where(np.isneginf(learned), learned, learned + log_density_z - exact)
@@ -362,7 +393,7 @@ class BoltzmannGenerator:
 
 def _weighted(evaluated: Mapping[str, Tensor]) -> dict[str, FloatArray]:
     """Return the arrays of an `Ensemble`; weights of annealed samples are known already."""
-    arrays = {name: array.numpy() for name, array in evaluated.items()}
+    arrays = {name: array.cpu().numpy() for name, array in evaluated.items()}
     kept = {name: arrays[name] for name in ("positions_nm", "log_density", "reduced_potential")}
     weights = arrays.get("log_weights")
     if weights is None:
@@ -380,10 +411,14 @@ def shipped_sequences() -> list[str]:
     return sorted(path.stem.upper() for path in FOLDER.glob("*.pt"))
 
 
-def load_shipped(sequence: str) -> BoltzmannGenerator:
+def load_shipped(sequence: str, *, device: str | torch.device = "cpu") -> BoltzmannGenerator:
     """Return the shipped model of a molecule.
 
-    Raises: InputError: there is none.
+    Args:
+        sequence: Of the molecule.
+        device: Where it will compute: ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises: InputError: there is none, or no such device.
     """
     path = FOLDER / f"{sequence.strip().lower()}.pt"
     if not path.exists():
@@ -393,4 +428,4 @@ def load_shipped(sequence: str) -> BoltzmannGenerator:
             got=repr(sequence),
             remedy=f"train one with `bnce train target.sequence={sequence}` and give its --model",
         )
-    return BoltzmannGenerator.load(path)
+    return BoltzmannGenerator.load(path, device=device)

@@ -1,5 +1,6 @@
 """The Boltzmann distribution of a run, built once and sent to every worker."""
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any

@@ -17,6 +17,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
 
+from bnce_dist.core.device import DEVICE_VARIABLE, device_from_name
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
 from bnce_dist.tracking.models import SCHEME, find_model
@@ -124,7 +125,14 @@ def write_served_models(folder: Path, generator: Path, example_nm: Positions) ->
     return {SUFFIXES[task]: folder / task for task in signatures}
 
 
-def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5001, store: str | None = None) -> None:
+def serve(
+    uri: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 5001,
+    store: str | None = None,
+    device: str = "cpu",
+) -> None:
     """Serve a registered model until interrupted, by the protocol of ``mlflow models serve``.
 
     Args:
@@ -132,13 +140,17 @@ def serve(uri: str, *, host: str = "127.0.0.1", port: int = 5001, store: str | N
         host: Address to listen at.
         port: Port to listen at.
         store: As for `models.find_model`.
+        device: Where it computes: ``cpu``, ``cuda`` or ``cuda:N``.
 
-    Raises: InputError: no such model.
+    Raises: InputError: no such model, or no such device.
     """
     import uvicorn
 
     from bnce_dist.tracking.server import application
 
+    device_from_name(device)
+    # MLflow hands on to the loader of a model only what was saved with it.
+    os.environ[DEVICE_VARIABLE] = device
     folder = None if uri.startswith(SCHEME) else local_path(uri)
     is_folder = folder is not None and folder.is_dir()
     source = str(folder) if is_folder else find_model(uri, store).source

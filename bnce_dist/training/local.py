@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from bnce_dist.core.device import worker_device
 from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
 from bnce_dist.training.loop import train
 from bnce_dist.training.progress import TrainingDisplay
@@ -34,7 +33,6 @@ def fit(
     path = Path(folder) / "checkpoint.pt"
     data = task.open_data()
     resume = load_resumable(path, task) if path.exists() else None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     done = resume["step"] if resume else 0
 
     def save(content: dict[str, Any]) -> None:
@@ -42,7 +40,7 @@ def fit(
 
     with TrainingDisplay(task, done, report) as display:
         state = train(
-            task.create_objective().to(device),
+            task.create_objective().to(worker_device()),
             data,
             task.settings,
             accumulation_steps=accumulation_steps,

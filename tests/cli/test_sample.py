@@ -42,6 +42,20 @@ def molecule() -> Molecule:
     return Molecule.from_sequence("ACE-ALA-NME")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sample", "--sequence", "ACE-ALA-NME", "-o", "s.npz"),
+        ("evaluate", "--sequence", "ACE-ALA-NME"),
+        ("sample-pretrained", "unweighted_ot_ema.pt", "-o", "s.npz"),
+        ("serve", "models:/nobody/1"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_device_that_is_not_there_is_one_line(command: tuple[str, ...]) -> None:
+    assert_refused(bnce(*command, "--device", "tpu9"), "device: expected cpu, or a GPU", "tpu9")
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NDArray]:
     path = tmp_path_factory.mktemp("samples") / "s.npz"

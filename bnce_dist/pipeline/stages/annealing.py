@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from bnce_dist.core.annealing import AnnealingSchedule
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
@@ -86,11 +87,11 @@ def _anneal(
 def load_annealer(
     target: Target, emulator_path: Path, density_path: Path, compiled: bool
 ) -> Annealer:
-    """Return what anneals samples, from the files of the models."""
-    identity = target.molecule.identity
-    emulator = Emulator.load(emulator_path, molecule_identity=identity)
-    density = LearnedDensity.load(density_path, molecule_identity=identity)
-    return Annealer.of(emulator, density, target, compiled=compiled)
+    """Return what anneals samples on this worker, from the files of the models."""
+    identity, device = target.molecule.identity, worker_device()
+    emulator = Emulator.load(emulator_path, molecule_identity=identity).to(device)
+    density = LearnedDensity.load(density_path, molecule_identity=identity).to(device)
+    return Annealer.of(emulator, density, target.to(device), compiled=compiled)
 
 
 class AnnealingWorker:
@@ -116,13 +117,15 @@ class AnnealingWorker:
 
     def __call__(self, index: int) -> Mapping[str, np.ndarray]:
         """Return everything about one shard's samples where they arrived."""
-        z = torch.from_numpy(self.samples.read(index, ["z"])["z"])
+        device = self.annealer.emulator.device
+        z = torch.from_numpy(self.samples.read(index, ["z"])["z"]).to(device)
+        noise = generator(self.seed, "anneal", index, device=device)
         started = time.process_time()
-        arrays = dict(self.annealer.anneal(z, self.schedule, generator(self.seed, "anneal", index)))
+        arrays = dict(self.annealer.anneal(z, self.schedule, noise))
         cpu_seconds = (time.process_time() - started) / len(z)
         arrays["positions_nm"] = arrays["positions_nm"].float()
         arrays["cpu_seconds"] = torch.full((len(z),), cpu_seconds, dtype=torch.float64)
-        return {name: array.numpy() for name, array in arrays.items()}
+        return {name: array.cpu().numpy() for name, array in arrays.items()}
 
 
 def _schedule(

@@ -8,6 +8,7 @@ import numpy as np
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.simulation.settings import DatasetConfig
 from bnce_dist.chem.simulation.training_data import make_training_data
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.target import Target
@@ -55,7 +56,7 @@ class ChainWorker:
         self.target, self.config, self.seed = target, config, seed
         self.starts = ShardedDataset.open(simulate_folder / "umbrella").load(["positions_nm"])
         self.log_weights = Reference.load(simulate_folder).potential_log_weights
-        self.dynamics = target.dynamics(config.chains_per_task, compiled)
+        self.dynamics = target.to(worker_device()).dynamics(config.chains_per_task, compiled)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return the frames of one task's chains, ``positions_nm`` ``(frames, atoms, 3)``."""

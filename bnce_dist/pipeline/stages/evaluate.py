@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import WhitenedInternal
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
@@ -140,8 +141,9 @@ class Evaluator:
     """
 
     def __init__(self, target: Target, density_path: Path, samples_folder: Path) -> None:
-        self.target = target
-        self.density = LearnedDensity.load(density_path, molecule_identity=target.molecule.identity)
+        device, identity = worker_device(), target.molecule.identity
+        self.target = target.to(device)
+        self.density = LearnedDensity.load(density_path, molecule_identity=identity).to(device)
         self.samples = ShardedDataset.open(samples_folder)
 
     @torch.no_grad()
@@ -150,12 +152,12 @@ class Evaluator:
 
         Samples that are no molecule get an infinite reduced potential, that is, weight zero.
         """
-        z = torch.from_numpy(self.samples.read(index, ["z"])["z"])
+        z = torch.from_numpy(self.samples.read(index, ["z"])["z"]).to(self.density.device)
         log_density_z, cpu_seconds = self._timed_log_density(z)
         arrays = evaluate_samples(self.target, self.density.coordinates, z, log_density_z)
         arrays["positions_nm"] = arrays["positions_nm"].float()
         arrays["cpu_seconds"] = torch.full((len(z),), cpu_seconds / len(z), dtype=torch.float64)
-        return {name: array.numpy() for name, array in arrays.items()}
+        return {name: array.cpu().numpy() for name, array in arrays.items()}
 
     def _timed_log_density(self, z: Tensor) -> tuple[Tensor, float]:
         self.density.log_density_z(z)  # The first call pays for memory and caches.
@@ -183,7 +185,7 @@ class ExactLikelihood:
         num_first: int,
         shard_size: int,
     ) -> None:
-        self.emulator = Emulator.load(emulator_path)
+        self.emulator = Emulator.load(emulator_path).to(worker_device())
         z_prior = ShardedDataset.open(samples_folder).take("z_prior", rows)
         self.shards = torch.from_numpy(z_prior).split(shard_size)
         self.rows = torch.from_numpy(rows).split(shard_size)
@@ -191,14 +193,14 @@ class ExactLikelihood:
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return the log densities of one shard and the time each sample took."""
-        z_prior = self.shards[index]
+        z_prior = self.shards[index].to(self.emulator.device)
         started = time.process_time()
         _, log_density, inverted = self.emulator.transport_with_log_density(z_prior)
         cpu_seconds = (time.process_time() - started) / len(z_prior)
         return {
             "row": self.rows[index].numpy(),
             "is_top": (self.rows[index] >= self.num_first).numpy(),
-            "log_density_z": log_density.double().numpy(),
-            "inverted": inverted.numpy(),
+            "log_density_z": log_density.double().cpu().numpy(),
+            "inverted": inverted.cpu().numpy(),
             "cpu_seconds": np.full(len(z_prior), cpu_seconds),
         }

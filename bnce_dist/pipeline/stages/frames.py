@@ -9,6 +9,7 @@ import torch
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.validation import relabel_hydrogens
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import generator
 from bnce_dist.core.resampling import systematic_resampling
 from bnce_dist.data.shards import ShardedDataset
@@ -76,7 +77,7 @@ class FrameLikelihood:
         shard_size: int,
         seed: int,
     ) -> None:
-        self.target, self.emulator = target, Emulator.load(emulator_path)
+        self.target, self.emulator = target, Emulator.load(emulator_path).to(worker_device())
         frames = ShardedDataset.open(simulation / "umbrella")
         positions = frames.load(["positions_nm"])["positions_nm"]
         reference = Reference.load(simulation)
@@ -105,8 +106,9 @@ class FrameLikelihood:
         rows = self.rows[index]
         coordinates = self.emulator.coordinates
         positions = relabel_hydrogens(self.target.molecule, self.positions[rows].double())
+        positions = positions.to(self.emulator.device)
         usable = coordinates.in_basin(positions)
-        log_density = torch.full((len(rows),), torch.nan, dtype=torch.float64)
+        log_density = positions.new_full((len(rows),), torch.nan)
         z, log_det = coordinates.encode(positions[usable])
         log_density_z, found = self.emulator.log_density_z(z.float())
         log_density[usable] = torch.where(found, log_density_z.double() + log_det, torch.nan)
@@ -114,9 +116,9 @@ class FrameLikelihood:
             "row": rows.numpy(),
             "chain": self._chain(rows).numpy(),
             "in_state": self.in_state[rows].numpy(),
-            "log_density": log_density.numpy(),
+            "log_density": log_density.cpu().numpy(),
             "reduced_potential": self.potential[rows].numpy(),
-            "found": log_density.isfinite().numpy(),
+            "found": log_density.isfinite().cpu().numpy(),
         }
 
     def _chain(self, rows: torch.Tensor) -> torch.Tensor:

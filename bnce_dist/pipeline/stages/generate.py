@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.generator.emulator import Emulator
@@ -49,13 +50,13 @@ class Sampler:
         shard_size: int,
         stream: tuple[int | str, ...],
     ) -> None:
-        self.emulator = Emulator.load(emulator_path)
+        self.emulator = Emulator.load(emulator_path).to(worker_device())
         self.num_samples, self.shard_size, self.stream = num_samples, shard_size, stream
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return prior draws and samples of one shard, ``(samples, dim)`` each."""
         size = min(self.shard_size, self.num_samples - index * self.shard_size)
-        z_prior = self.emulator.path.sample_prior(size, generator(*self.stream, index))
+        z_prior = self.emulator.sample_prior(size, generator(*self.stream, index))
         z = self.emulator.transport(z_prior)
         if not torch.isfinite(z).all():
             raise InputError(
@@ -64,7 +65,7 @@ class Sampler:
                 got=f"{int((~torch.isfinite(z)).any(1).sum())} of {size} not finite",
                 remedy="train it longer or with a smaller emulator.learning_rate",
             )
-        return {"z_prior": z_prior.numpy(), "z": z.numpy()}
+        return {"z_prior": z_prior.cpu().numpy(), "z": z.cpu().numpy()}
 
 
 def num_shards(num_samples: int, shard_size: int) -> int:

@@ -12,6 +12,7 @@ from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import RECORDED, WindowFrames, run_umbrella
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.generator.target import Target
@@ -88,8 +89,8 @@ class UmbrellaWorker:
     """
 
     def __init__(self, target: Target, config: ReferenceConfig, seed: int, compiled: bool) -> None:
-        self.target, self.config, self.seed = target, config, seed
-        self.dynamics = target.dynamics(config.num_phi * config.num_psi, compiled)
+        self.target, self.config, self.seed = target.to(worker_device()), config, seed
+        self.dynamics = self.target.dynamics(config.num_phi * config.num_psi, compiled)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return one simulation, cut into the times at which positions were recorded.
@@ -103,8 +104,9 @@ class UmbrellaWorker:
         samples = run_umbrella(self.dynamics, self.target.molecule, self.config, seed, progress)
         times, chains = samples.positions_nm.shape[:2]
         positions = torch.from_numpy(samples.positions_nm).flatten(0, 1)
+        force_field = self.target.force_field
         with torch.no_grad():
-            potential = self.target.force_field.reduced_potential(positions)
+            potential = force_field.reduced_potential(positions.to(force_field.device)).cpu()
         _require_whole(potential.view(times, chains))
         return {
             **{name: samples.in_times(name) for name in RECORDED},

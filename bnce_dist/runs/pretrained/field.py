@@ -14,6 +14,7 @@ from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.features import alanine_dipeptide_features, dipeptide_features
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import ValidatedPositions, exchangeable_hydrogens
+from bnce_dist.core.device import device_from_name
 from bnce_dist.core.divergence import reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.ode import midpoint
@@ -83,21 +84,32 @@ class PretrainedSampler:
     velocity_field: MeanFreeVelocity
 
     @classmethod
-    def load(cls, path: Path, molecule: Molecule | None = None) -> "PretrainedSampler":
+    def load(
+        cls,
+        path: Path,
+        molecule: Molecule | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> "PretrainedSampler":
         """Read weights and bind them to a molecule.
 
         Args:
             path: A pretrained file under its published name.
             molecule: May be absent where there is only one.
+            device: Where it will compute: ``cpu``, ``cuda`` or ``cuda:N``. What it is given and
+                returns is on the CPU.
 
-        Raises: InputError: unknown or unusable file, or a molecule it was not trained on.
+        Raises: InputError: unknown or unusable file, a molecule it was not trained on, or no such
+            device.
         """
+        place = device_from_name(device)
         entry = _entry(path)
         field = load_pretrained(path, entry.parametrisation)
         if molecule is None:
             molecule = Molecule.from_sequence(entry.sequence or _no_sequence(path))
         coordinates = CenteredCartesian(molecule.num_atoms, entry.unit_nm)
-        return cls(molecule, coordinates, MeanFreeVelocity(field, entry.features(molecule)))
+        velocity_field = MeanFreeVelocity(field, entry.features(molecule))
+        return cls(molecule, coordinates.to(place), velocity_field.to(place))
 
     def prior(self, num_samples: int, seed: int) -> Tensor:
         """Return the noise that `sample` turns into molecules, ``(num_samples, dim)``."""
@@ -120,8 +132,9 @@ class PretrainedSampler:
             time_exponent: Above 1 the steps shorten towards the data.
         """
         for batch in z_prior.split(batch_size):
-            z = midpoint(self.velocity_field, batch, num_steps, time_exponent=time_exponent)
-            yield self.coordinates.decode(z)[0]
+            start = batch.to(self._device)
+            z = midpoint(self.velocity_field, start, num_steps, time_exponent=time_exponent)
+            yield self.coordinates.decode(z)[0].cpu()
 
     def sample_with_log_density(
         self, z_prior: Tensor, *, num_steps: int, time_exponent: float = TIME_EXPONENT
@@ -141,7 +154,7 @@ class PretrainedSampler:
         z, log_density_z, _ = sample_with_log_density(
             self.velocity_field,
             build_path("linear", Space(self.coordinates.num_euclidean)),
-            z_prior,
+            z_prior.to(self._device),
             num_steps,
             time_exponent=time_exponent,
             differentiate=reverse_jacobian,
@@ -150,7 +163,11 @@ class PretrainedSampler:
         log_num_numberings = len(exchangeable_hydrogens(self.molecule)) * math.log(2)
         log_images = log_num_images(self.molecule, self.coordinates) + log_num_numberings
         log_volume = self.coordinates.log_rotation_volume - log_det
-        return positions, log_density_z + log_volume + log_images
+        return positions.cpu(), (log_density_z + log_volume + log_images).cpu()
+
+    @property
+    def _device(self) -> torch.device:
+        return self.coordinates.basis.device
 
 
 def write_samples(path: Path, molecule: Molecule, validation: ValidatedPositions) -> None:

@@ -1,5 +1,6 @@
 """What computes the shards of a run on a pretrained field; all of it pickles."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import torch
 
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.potentials.openmm import ReducedPotential
 from bnce_dist.chem.validation import relabel_hydrogens, validate
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import seed_from
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.runs.pretrained.config import PretrainedSamplesConfig
@@ -43,7 +46,7 @@ class FieldWorker:
         num_samples: int,
         stream: tuple[int | str, ...],
     ) -> None:
-        self.sampler = PretrainedSampler.load(weights, molecule)
+        self.sampler = PretrainedSampler.load(weights, molecule, device=worker_device())
         self.config, self.num_samples, self.stream = config, num_samples, stream
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
@@ -120,6 +123,10 @@ class EnergyWorker:
         self, molecule: Molecule, potential: ReducedPotential, samples_folder: Path
     ) -> None:
         self.molecule, self.potential = molecule, potential
+        self.device = torch.device("cpu")
+        if isinstance(potential, ForceField):
+            self.device = worker_device()
+            self.potential = copy.deepcopy(potential).to(self.device)
         self.samples = ShardedDataset.open(samples_folder)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
@@ -130,9 +137,10 @@ class EnergyWorker:
         samples = self.samples.read(index)
         valid = valid_samples(samples)
         positions = torch.from_numpy(samples["positions_nm"]).double()
-        molecules = positions[torch.from_numpy(valid)]
+        molecules = positions[torch.from_numpy(valid)].to(self.device)
+        energies = self.potential.reduced_potential(molecules)
         reduced_potential = np.full(len(valid), np.inf)
-        reduced_potential[valid] = self.potential.reduced_potential(molecules).detach().numpy()
+        reduced_potential[valid] = energies.detach().cpu().numpy()
         return {
             "phi": dihedral(positions, self.molecule.phi).numpy(),
             "psi": dihedral(positions, self.molecule.psi).numpy(),
