@@ -106,7 +106,7 @@ class UmbrellaWorker:
         positions = torch.from_numpy(samples.positions_nm).flatten(0, 1)
         force_field = self.target.force_field
         with torch.no_grad():
-            potential = force_field.reduced_potential(positions.to(force_field.device)).cpu()
+            potential = force_field.reduced_potential(positions.to(self.dynamics.device)).cpu()
         _require_whole(potential.view(times, chains))
         return {
             **{name: samples.in_times(name) for name in RECORDED},
