@@ -13,6 +13,7 @@ import string
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -112,6 +113,27 @@ def dipeptides() -> str:
         for name in molecules
     ]
     return table(["molecule", *columns], rows)
+
+
+def like_for_like() -> str:
+    """Return mean errors beside published ones, of the same densities to the same reference."""
+    molecules = value_of("dipeptides.molecules").values()
+
+    def error(name: str) -> str:
+        errors = [abs(one[name] - one["published_md_delta_f_kT"]) for one in molecules]
+        return f"{fmean(errors):.2f}"
+
+    exact = fmean(one["published_exact_error_kT"] for one in molecules)
+    rows = [
+        (
+            "learned alone",
+            error("delta_f_learned_kT"),
+            "{dipeptides.published_learned.error_kT:.2f}",
+        ),
+        ("exact alone", error("delta_f_exact_kT"), f"{exact:.2f}"),
+        ("learned, corrected by exact ones", error("delta_f_kT"), "-"),
+    ]
+    return table(("densities", "ours (kT)", "published (kT)"), rows)
 
 
 def pretrained() -> str:
@@ -272,6 +294,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         alanine_dipeptide,
         dipeptides,
+        like_for_like,
         pretrained,
         planar,
         planar_recipes,
