@@ -1,0 +1,1 @@
+"""OpenMM's expression language: read, differentiated, and evaluated by torch."""
