@@ -4,6 +4,7 @@ The functions of a pair see only its squared distance, ``(pairs, batch)``, and r
 ``(batch,)`` [kJ/mol] with its derivative by each squared distance [kJ/mol/nm^2].
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,77 @@ class CoulombLennardJones(nn.Module):
         attraction = self.c6 * inverse_sixth
         energy = (coulomb + repulsion - attraction).sum(0)
         return energy, (-0.5 * coulomb - 6 * repulsion + 3 * attraction) * inverse_squared
+
+
+class SomePairs(nn.Module):
+    """Some of all pairs of atoms, possibly repeated.
+
+    Args:
+        rows: Which pairs, ``(terms,)``.
+        num_pairs: Number of all pairs.
+    """
+
+    rows: Tensor
+    terms: Tensor
+
+    def __init__(self, rows: Tensor, num_pairs: int) -> None:
+        super().__init__()
+        # What is added to a pair is gathered, not scattered: fast, and the same every time.
+        terms_of: list[list[int]] = [[] for _ in range(num_pairs)]
+        for term, row in enumerate(rows.tolist()):
+            terms_of[row].append(term)
+        most = max([1, *map(len, terms_of)])
+        padded = [terms + [len(rows)] * (most - len(terms)) for terms in terms_of]
+        self.register_buffer("rows", rows)
+        self.register_buffer("terms", torch.tensor(padded, dtype=torch.long).reshape(-1, most).T)
+        self.are_all = rows.tolist() == list(range(num_pairs))
+
+    def forward(self, of_pairs: Tensor) -> Tensor:
+        """Return ``(terms, batch)`` of what is ``(pairs, batch)``."""
+        return of_pairs if self.are_all else of_pairs.index_select(0, self.rows)
+
+    def transpose(self, of_terms: Tensor) -> Tensor:
+        """Return ``(pairs, batch)``, sums over the terms ``(terms, batch)`` of each pair."""
+        if self.are_all:
+            return of_terms
+        padded = nn.functional.pad(of_terms, (0, 0, 0, 1))  # a row of zeros after the last
+        return padded.index_select(0, self.terms.flatten()).unflatten(0, self.terms.shape).sum(0)
+
+
+def pair_parameters(parameters: Mapping[str, Tensor], ends: Tensor) -> dict[str, Tensor]:
+    """Return the parameters of the first and second atoms of pairs, names with 1 and 2.
+
+    Args:
+        parameters: Parameters of the atoms by name, ``(atoms,)`` each.
+        ends: First and second atoms, ``(2, terms)``.
+
+    Returns: ``(terms, 1)`` each.
+    """
+    return {
+        name + end: values[atoms][:, None]
+        for name, values in parameters.items()
+        for end, atoms in zip("12", ends, strict=True)
+    }
+
+
+class FunctionOfDistance(nn.Module):
+    """A function of the distances of some pairs.
+
+    Args:
+        energy: The function of distances ``(terms, batch)`` [nm].
+        pairs: Which pairs.
+    """
+
+    def __init__(self, energy: nn.Module, pairs: SomePairs) -> None:
+        super().__init__()
+        self.energy = energy
+        self.pairs = pairs
+
+    def forward(self, squared: Tensor) -> tuple[Tensor, Tensor]:
+        """Return energy and derivative by the squared distances."""
+        distance = self.pairs(squared).sqrt()
+        energy, slope = self.energy(distance)
+        return energy, self.pairs.transpose(0.5 * slope / distance)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ class Program(nn.Module):
         steps = [node for node in nodes if isinstance(node, Call) and moves(node)]
         ordered: list[Expression] = [*map(variable, inputs), *constants, *steps]
         slot = {node: index for index, node in enumerate(ordered)}
-        self._steps = tuple((step.function, tuple(map(slot.get, step.operands))) for step in steps)
+        self._steps = tuple(
+            (step.function, tuple(slot[operand] for operand in step.operands)) for step in steps
+        )
         self._results = tuple(slot[root] for root in roots)
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
