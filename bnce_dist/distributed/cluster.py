@@ -21,6 +21,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from bnce_dist.core.device import without_gpu
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.address import cluster_address, refused, require_answer
 
@@ -205,6 +206,17 @@ def reason_of_death(error: BaseException) -> str:
     # Indented lines are the numbers of actor, job and node.
     lines = [line for line in str(error).splitlines() if not line.startswith(("\t", " "))]
     return " ".join(" ".join(lines).split())[:300]
+
+
+@contextlib.contextmanager
+def owned_devices() -> Iterator[None]:
+    """Let work in a task or an actor use the GPUs that Ray gave it, and no others.
+
+    Ray hides the others only from those it gave some.
+    """
+    has_gpu = ray.get_runtime_context().get_accelerator_ids().get("GPU")
+    with contextlib.nullcontext() if has_gpu else without_gpu():
+        yield
 
 
 @contextlib.contextmanager

@@ -19,7 +19,12 @@ from bnce_dist.data.shards import (
     missing_shards,
     write_shard,
 )
-from bnce_dist.distributed.cluster import ANYWHERE, one_line_errors, reason_of_death
+from bnce_dist.distributed.cluster import (
+    ANYWHERE,
+    one_line_errors,
+    owned_devices,
+    reason_of_death,
+)
 from bnce_dist.distributed.waiting import Waiting
 from bnce_dist.training.progress import Listener, Progress, listening
 
@@ -43,6 +48,7 @@ class ShardActor:
     def begin(self) -> None:
         """Answer as soon as there is a process."""
 
+    @owned_devices()
     def write(self, make_worker: Callable[[], ShardWorker], index: int) -> None:
         """Compute and write the shard ``index``."""
         # Not in __init__: Ray would report an error there as a death of the actor, and could not

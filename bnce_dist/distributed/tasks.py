@@ -9,7 +9,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, one_line_errors
+from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, one_line_errors, owned_devices
 from bnce_dist.distributed.waiting import Waiting, WaitingRelay, heard_by, say
 from bnce_dist.training.progress import Progress
 
@@ -81,5 +81,5 @@ def _outcome(reference: ray.ObjectRef) -> Any:
 @ray.remote(**ANYWHERE)
 def _call(function: Callable[[Item], Output], item: Item, index: int, relay: ActorHandle) -> Output:
     relay.begin.remote(index)
-    with heard_by(relay.say.remote):
+    with heard_by(relay.say.remote), owned_devices():
         return function(item)

@@ -28,6 +28,7 @@ from bnce_dist.distributed.cluster import (
     available_workers,
     ensure_ray,
     num_gpus,
+    owned_devices,
     require_workers,
 )
 from bnce_dist.distributed.waiting import Waiting
@@ -126,6 +127,7 @@ def concurrent_trials(sweep: SweepConfig, base: JobConfig) -> int:
     return min(fitting, sweep.max_concurrent or fitting)
 
 
+@owned_devices()
 def run_trial(
     config: dict[str, Any],
     *,

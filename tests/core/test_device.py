@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from bnce_dist.core.device import device_from_name, worker_device
+from bnce_dist.core.device import device_from_name, without_gpu, worker_device
 from bnce_dist.core.errors import InputError
 
 
@@ -25,3 +25,6 @@ def test_a_worker_takes_its_gpu_if_it_has_one(monkeypatch: pytest.MonkeyPatch) -
     for has_gpu, expected in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
         assert worker_device() == torch.device(expected)
+    with without_gpu():
+        assert worker_device() == torch.device("cpu")
+    assert worker_device() == torch.device("cuda")

@@ -3,11 +3,13 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from ray import cloudpickle
 
+from bnce_dist.core.device import worker_device
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
@@ -39,6 +41,16 @@ def test_an_item_whose_worker_is_killed_is_run_again(tmp_path: Path) -> None:
     got = RayExecutor(2).map_jobs(partial(walk_and_die_once, tmp_path), range(5))
     np.testing.assert_array_equal(got, [walk(seed) for seed in range(5)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "3"]
+
+
+def device_where_a_gpu_is_seen(_: int, executor: Executor) -> str:
+    with patch("torch.cuda.is_available", return_value=True):
+        return str(worker_device())
+
+
+def test_a_job_that_was_given_no_gpu_leaves_those_it_sees_to_others() -> None:
+    assert RayExecutor(2).map_jobs(device_where_a_gpu_is_seen, [0, 1]) == ["cpu", "cpu"]
+    assert LocalExecutor().map_jobs(device_where_a_gpu_is_seen, [0]) == ["cuda"]
 
 
 def test_no_items_give_no_results() -> None:

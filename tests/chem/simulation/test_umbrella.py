@@ -60,6 +60,7 @@ class Chain:
 
     temperature_kelvin = 300.0
     kt_kj_mol = BOLTZMANN_KJ_MOL_KELVIN * temperature_kelvin
+    device = torch.device("cpu")
 
     def __init__(self, num_atoms=5):
         self.num_atoms = num_atoms
