@@ -30,6 +30,18 @@ def find_rotatable_torsions(
     return tuple(torsions)
 
 
+def is_in_ring(bonds: Iterable[tuple[int, int]], bond: tuple[int, int]) -> bool:
+    """Return whether a bond is part of a ring, which keeps a torsion about it from turning.
+
+    Args:
+        bonds: Bonded pairs of atoms.
+        bond: One of them.
+    """
+    graph = nx.Graph(bonds)
+    graph.remove_edge(*bond)
+    return nx.has_path(graph, *bond)
+
+
 def formal_charges(elements: Sequence[str], bonds: Sequence[tuple[int, int]]) -> tuple[float, ...]:
     """Return every atom's formal charge, shared equally by atoms that resonance makes alike.
 

@@ -20,7 +20,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.launch import executor_for
 from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.folder import RunFolder
-from bnce_dist.generator.target import Target
+from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.results import summary
@@ -49,7 +49,8 @@ def train(
         typer.Option(help="YAML file; what it leaves out keeps its default.", parser=place),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run; by default that of the file.")
+        str | None,
+        typer.Option(help="Name of the run; by default that of the file, else of the molecule."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the runs' folders.", parser=place)] = Path(
         "runs"
@@ -57,7 +58,8 @@ def train(
     molecules: Annotated[
         str | None,
         typer.Option(
-            help="Sequences separated by commas: one run each, side by side, and one table."
+            help="Sequences separated by commas, or a file with one a line or in FASTA: one run "
+            "each, side by side, and one table."
         ),
     ] = None,
     transferable: Annotated[
@@ -94,7 +96,7 @@ def train(
     """
     with errors_as_one_line():
         resolved = load_config(Config, config, overrides or [])
-        path = run_path(output, name or _default_name(config, molecules))
+        path = run_path(output, name or _default_name(config, molecules, resolved.target))
         _require_stage(stage)
         if transferable:
             _require_whole_fleet(molecules, stage)
@@ -152,10 +154,16 @@ def _exit_if_bad(outcomes: Sequence[Outcome], strict: bool) -> None:
         raise typer.Exit(UNRELIABLE)
 
 
-def _default_name(config: Path | None, molecules: str | None) -> str:
+def _default_name(config: Path | None, molecules: str | None, target: TargetConfig) -> str:
+    """Return the name of the configuration, else that of the molecule."""
     if config is not None:
         return config.stem
-    return "fleet" if molecules else DEFAULT_NAME
+    if molecules:
+        return "fleet"
+    if target.pdb is not None:
+        return Path(target.pdb).stem
+    is_default = target.sequence == TargetConfig().sequence
+    return DEFAULT_NAME if is_default else str(target.sequence).lower()
 
 
 def _require_stage(name: str) -> None:

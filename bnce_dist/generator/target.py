@@ -1,6 +1,7 @@
 """The Boltzmann distribution of a run, built once and sent to every worker."""
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
 
+from bnce_dist.chem.geometry import dihedral
+from bnce_dist.chem.graph import is_in_ring
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.potentials.xtb import XTBPotential
@@ -21,6 +24,9 @@ from bnce_dist.config.section import (
     Section,
 )
 from bnce_dist.core.errors import InputError
+
+RING_HALF_WIDTH = math.pi / 3
+"""How far from its place a torsion in a ring of five or six is taken to turn [rad]."""
 
 
 class TargetConfig(Section):
@@ -78,16 +84,19 @@ class Target:
     def from_config(cls, config: TargetConfig) -> "Target":
         """Build what the configuration names.
 
-        Raises: InputError: unknown sequence or force field, unusable PDB file.
+        Raises: InputError: unknown sequence or force field, unusable PDB file, or a state that the
+            molecule cannot be in, or cannot leave.
         """
         molecule = (
             Molecule.from_pdb(Path(config.pdb))
             if config.pdb is not None
             else Molecule.from_sequence(str(config.sequence))
         )
+        state_phi = (config.state_phi_min, config.state_phi_max)
+        _require_reachable(molecule, state_phi)
         system = build_system(molecule, config.force_field)
         force_field = ForceField.from_system(system, config.temperature_kelvin)
-        return cls(molecule, force_field, (config.state_phi_min, config.state_phi_max))
+        return cls(molecule, force_field, state_phi)
 
     def dynamics(self, num_chains: int, compiled: bool) -> ForceField:
         """Return the force field for simulating so many chains at once, in float32.
@@ -146,3 +155,21 @@ class Target:
         """Return which values of phi [rad] are in the state."""
         lower, upper = self.state_phi
         return (lower < phi) & (phi < upper)
+
+
+def _require_reachable(molecule: Molecule, state_phi: tuple[float, float]) -> None:
+    """Refuse a state that a ring, as of proline, keeps phi out of, or in."""
+    if not is_in_ring(molecule.bonds, molecule.phi[1:3]):
+        return
+    phi = float(dihedral(torch.from_numpy(molecule.positions_nm)[None], molecule.phi))
+    lowest, highest = phi - RING_HALF_WIDTH, phi + RING_HALF_WIDTH
+    lower, upper = state_phi
+    if lowest < lower < highest or lowest < upper < highest:
+        return
+    raise InputError(
+        "target.state_phi_min and target.state_phi_max",
+        expected=f"an edge between {lowest:.1f} and {highest:.1f} rad, which is as far as the ring "
+        f"of {molecule.name} lets phi turn",
+        got=f"{lower:g} to {upper:g}",
+        remedy="choose such an edge, or a molecule whose first phi turns",
+    )

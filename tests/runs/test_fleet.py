@@ -50,6 +50,24 @@ def make_metrics(delta_f: float, reference: float, *, converged: bool = True) ->
     }
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["AC\n# ours\n\nET\nACE-ALA-NME\n", ">one\nAC\n>two x\nE\nT\n>three\nACE-ALA-NME\n"],
+)
+def test_molecules_come_from_a_file(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "molecules.txt"
+    path.write_text(content)
+    members = members_of(str(path), UNTRACKED, tmp_path / "fleet")
+    assert [member.name for member in members] == ["AC", "ET", "ACE-ALA-NME"]
+    assert members[1].config.target.sequence == "ET"
+    path.write_text("AC\nAC\n")
+    with pytest.raises(InputError, match="different sequences"):
+        members_of(str(path), UNTRACKED, tmp_path / "fleet")
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(InputError, match="a text file of sequences"):
+        members_of(str(path), UNTRACKED, tmp_path / "fleet")
+
+
 def test_a_failing_molecule_does_not_stop_the_others(tmp_path: Path) -> None:
     fleet = prepare_fleet(UNTRACKED, "AC, ET,GN", tmp_path)
     outcomes = run_members(fleet.runs, fake_run, LocalExecutor(), ["simulate"])

@@ -51,21 +51,41 @@ def members_of(sequences: str, config: Config, folder: Path) -> list[Member]:
     """Return one member per sequence, all with the same settings otherwise.
 
     Args:
-        sequences: Separated by commas, e.g. ``"AC,ET,GN"``.
+        sequences: Separated by commas, e.g. ``"AC,ET,GN"``; or a file with one a line, or in FASTA.
         config: Of every member, but for the molecule.
         folder: Of the fleet; every member gets a folder of its own in it.
 
     Raises: InputError: no sequence, or one twice.
     """
-    names = [name.strip() for name in sequences.split(",")]
+    names = _listed(sequences)
     if not all(names) or len(set(names)) < len(names):
         raise InputError(
             "--molecules",
-            expected="different sequences separated by commas, e.g. AC,ET,GN",
+            expected="different sequences separated by commas, e.g. AC,ET,GN, or a file of them",
             got=repr(sequences),
             remedy="correct the list",
         )
     return [Member(name, _of_molecule(config, name), RunFolder(folder / name)) for name in names]
+
+
+def _listed(sequences: str) -> list[str]:
+    """Return the sequences of a list or of a file; of FASTA, without the titles."""
+    path = Path(sequences).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"--molecules {path}",
+            expected="a text file of sequences",
+            got=error,
+            remedy="write one sequence a line, or FASTA",
+        ) from error
+    if lines is None:
+        return [name.strip() for name in sequences.split(",")]
+    if any(line.startswith(">") for line in lines):
+        records = "\n".join(lines).split(">")[1:]
+        return ["".join(record.splitlines()[1:]).strip() for record in records]
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _of_molecule(config: Config, sequence: str) -> Config:

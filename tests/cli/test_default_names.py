@@ -1,0 +1,21 @@
+"""Runs without a name are called after what they are of."""
+
+import pytest
+from typer.testing import CliRunner
+
+from bnce_dist.cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ((), "runs/alanine_dipeptide"),
+        (("target.sequence=ACE-GLY-NME",), "runs/ace-gly-nme"),
+        (("target.sequence=AC", "--name", "mine"), "runs/mine"),
+        (("target.sequence=AC", "--config", "jobs/configs/smoke.yaml"), "runs/smoke"),
+    ],
+)
+def test_the_folder_of_a_run(arguments: tuple[str, ...], folder: str) -> None:
+    result = CliRunner().invoke(app, ["train", "--dry-run", *arguments])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.rstrip().endswith(f"/{folder}")
