@@ -18,13 +18,19 @@ import typer
 from record import publish, summary
 
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.potentials.force_field import ForceField, build_system
+from bnce_dist.chem.potentials.force_field import (
+    DEFAULT_FORCE_FIELD,
+    ForceField,
+    build_system,
+)
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
 
 BATCH_SIZE = 256
 TEMPERATURE_KELVIN = 300.0
 ROUND_SECONDS = 0.3
 BASELINE, FASTEST = "openmm_cpu_dynamics", "compiled_float32"
+# Beside the default: a Born model of expressions, and maps of the backbone.
+OTHERS = [("amber14-all.xml", "implicit/gbn2.xml"), ("amber19-all.xml",)]
 Evaluate = Callable[[], object]
 
 
@@ -36,7 +42,20 @@ def main(
     """Measure, print one JSON line and write it if asked."""
     torch.set_num_threads(1)
     molecule = Molecule.from_sequence(sequence)
-    system = build_system(molecule)
+    numbers = {
+        "molecule": sequence,
+        "unit": "configurations with forces per CPU-second, one thread",
+        "batch_size": BATCH_SIZE,
+        "rounds": rounds,
+        **measure(molecule, DEFAULT_FORCE_FIELD, rounds),
+        "others": {"+".join(files): measure(molecule, files, rounds) for files in OTHERS},
+    }
+    publish("force_field", numbers, ("torch", "openmm"), write=write)
+
+
+def measure(molecule: Molecule, files: tuple[str, ...], rounds: int) -> dict[str, object]:
+    """Return the rates of one force field in alternating rounds, and its errors."""
+    system = build_system(molecule, files)
     noise = torch.randn(BATCH_SIZE, molecule.num_atoms, 3, generator=torch.manual_seed(0))
     positions = torch.from_numpy(molecule.positions_nm) + 0.003 * noise
     double = ForceField.from_system(system, TEMPERATURE_KELVIN)
@@ -46,11 +65,7 @@ def main(
     for _ in range(rounds):
         for name, evaluate in evaluations.items():
             rates[name].append(rate(evaluate))
-    numbers = {
-        "molecule": sequence,
-        "unit": "configurations with forces per CPU-second, one thread",
-        "batch_size": BATCH_SIZE,
-        "rounds": rounds,
+    return {
         **{name: summary(values) for name, values in rates.items()},
         f"{FASTEST}_over_{BASELINE}": summary(
             [fast / slow for fast, slow in zip(rates[FASTEST], rates[BASELINE], strict=True)]
@@ -58,7 +73,6 @@ def main(
         "max_error_float64": errors(double, system, positions),
         "max_error_float32": errors(single, system, positions),
     }
-    publish("force_field", numbers, ("torch", "openmm"), write=write)
 
 
 def contestants(
