@@ -281,48 +281,55 @@ def weight_diagnostics(weights: Weights, in_state: NDArray[np.bool_]) -> dict[st
     }
 
 
-def distances_to_reference(samples: Samples, reference: Reference, seed: int) -> dict[str, float]:
-    """Return 2-Wasserstein distances to the reference, before and after reweighting.
+def distances_to_reference(
+    samples: Samples, reference: Reference, seed: int, *, weighted: bool
+) -> tuple[float, float]:
+    """Return 2-Wasserstein distances of energies [kT] and of torsions [rad] to a reference.
 
     Args:
-        samples: The evaluated samples.
+        samples: The evaluated samples; energies count where they are finite.
         reference: Weighted simulation frames.
-        seed: Of the run; decides the draws that are matched.
-
-    Returns: ``energy_w2_*_kT``, on samples with a finite energy, and ``torsion_w2_*_rad`` on the
-        torus; two draws of the reference itself are ``torsion_w2_baseline_rad`` apart.
+        seed: Of the run; decides the draws of torsions that are matched.
+        weighted: Whether the samples have their weights, or all the same.
     """
     finite = np.isfinite(samples.reduced_potential)
-    energies, weights = samples.reduced_potential[finite], Weights(samples.log_weights).normalised
-    torsions, frames = (np.stack([one.phi, one.psi], axis=1) for one in (samples, reference))
-    frame_weights = np.exp(reference.log_weights)
-    potential_weights = np.exp(reference.potential_log_weights)
+    weights = Weights(samples.log_weights).normalised if weighted else None
+    energy_w2 = wasserstein_2(
+        samples.reduced_potential[finite],
+        reference.reduced_potential,
+        None if weights is None else weights[finite],
+        np.exp(reference.potential_log_weights),
+    )
+    return energy_w2, _torsion_w2(np.stack([samples.phi, samples.psi], 1), weights, reference, seed)
 
-    def energy_w2(own_weights: FloatArray | None) -> float:
-        return wasserstein_2(energies, reference.reduced_potential, own_weights, potential_weights)
 
-    def torsion_w2(own: FloatArray, own_weights: FloatArray | None) -> float:
-        # One draw is a random number; the root of the mean square over several is steadier.
-        draws = [
-            torus_wasserstein_2(
-                own,
-                frames,
-                own_weights,
-                frame_weights,
-                num_points=_MATCHED_POINTS,
-                seed=seed_from(seed, "torsion distance", index),
-            )
-            for index in range(_NUM_MATCHINGS)
-        ]
-        return float(np.sqrt(np.mean(np.square(draws))))
+def baseline_distance(reference: Reference, seed: int) -> float:
+    """Return how far two draws of the reference's own torsions are apart [rad].
 
-    return {
-        "energy_w2_emulator_kT": energy_w2(None),
-        "energy_w2_kT": energy_w2(weights[finite]),
-        "torsion_w2_emulator_rad": torsion_w2(torsions, None),
-        "torsion_w2_rad": torsion_w2(torsions, weights),
-        "torsion_w2_baseline_rad": torsion_w2(frames, frame_weights),
-    }
+    Args:
+        reference: Weighted simulation frames.
+        seed: Of the run; decides the draws.
+    """
+    frames = np.stack([reference.phi, reference.psi], 1)
+    return _torsion_w2(frames, np.exp(reference.log_weights), reference, seed)
+
+
+def _torsion_w2(
+    torsions: FloatArray, weights: FloatArray | None, reference: Reference, seed: int
+) -> float:
+    # One draw is a random number; the root of the mean square over several is steadier.
+    draws = [
+        torus_wasserstein_2(
+            torsions,
+            np.stack([reference.phi, reference.psi], 1),
+            weights,
+            np.exp(reference.log_weights),
+            num_points=_MATCHED_POINTS,
+            seed=seed_from(seed, "torsion distance", index),
+        )
+        for index in range(_NUM_MATCHINGS)
+    ]
+    return float(np.sqrt(np.mean(np.square(draws))))
 
 
 def _counts(samples: Samples) -> dict[str, int]:

@@ -15,6 +15,7 @@ from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.metrics import (
     annealing_metrics,
+    baseline_distance,
     bennett_metrics,
     distances_to_reference,
     evaluation_metrics,
@@ -201,13 +202,16 @@ def _weighted_metrics(evaluation: Evaluation, config: Config, target: Target) ->
     """Return what is made of the weights of the samples."""
     samples, reference = evaluation.samples, evaluation.reference
     metrics = evaluation_metrics(samples, config.evaluate, config.seed)
-    metrics |= distances_to_reference(samples, reference, config.seed)
+    compared = {"": (samples, True), "emulator_": (evaluation.drawn, False)}
     if evaluation.moves is not None:
         metrics |= one_step_metrics(evaluation.drawn, config.evaluate, config.seed)
-        drawn = distances_to_reference(evaluation.drawn, reference, config.seed)
-        metrics |= {name: drawn[name] for name in drawn if "_emulator_" in name}
-        metrics["energy_w2_one_step_kT"] = drawn["energy_w2_kT"]
-        metrics["torsion_w2_one_step_rad"] = drawn["torsion_w2_rad"]
+        compared["one_step_"] = (evaluation.drawn, True)
+    for name, (ensemble, weighted) in compared.items():
+        energy_w2, torsion_w2 = distances_to_reference(
+            ensemble, reference, config.seed, weighted=weighted
+        )
+        metrics |= {f"energy_w2_{name}kT": energy_w2, f"torsion_w2_{name}rad": torsion_w2}
+    metrics["torsion_w2_baseline_rad"] = baseline_distance(reference, config.seed)
     if evaluation.frames is not None:
         metrics |= bennett_metrics(evaluation.drawn, evaluation.frames)
     return metrics | forward_check(evaluation.folder, evaluation.drawn, reference, target)

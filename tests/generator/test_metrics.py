@@ -14,6 +14,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.generator.metrics import (
     EvaluateConfig,
+    baseline_distance,
     distances_to_reference,
     evaluation_metrics,
     metrics_without_weights,
@@ -203,16 +204,18 @@ def test_distances_to_the_reference_vanish_by_reweighting() -> None:
     potential = samples.reduced_potential.copy()
     potential[5] = np.inf
     phi, psi = _across_the_cut(x).T
-    distances = distances_to_reference(
-        make_samples(reduced_potential=potential, phi=phi, psi=psi), reference, seed=0
+    compared = make_samples(reduced_potential=potential, phi=phi, psi=psi)
+    before, after = (
+        distances_to_reference(compared, reference, 0, weighted=weighted)
+        for weighted in (False, True)
     )
     # Both energies are chi-squared variables times a factor, both angles Gaussians times one.
     energy_w2 = 0.5 * (1 / TARGET_SD**2 - 1) * math.sqrt(3)
-    assert distances["energy_w2_emulator_kT"] == pytest.approx(energy_w2, rel=0.05)
-    assert distances["energy_w2_kT"] < 0.1 * energy_w2
-    baseline = distances["torsion_w2_baseline_rad"]
-    assert distances["torsion_w2_emulator_rad"] == pytest.approx(SPREAD * (1 - TARGET_SD), rel=0.2)
-    assert distances["torsion_w2_rad"] < 2 * baseline < 0.5 * SPREAD * (1 - TARGET_SD)
+    assert before[0] == pytest.approx(energy_w2, rel=0.05)
+    assert after[0] < 0.1 * energy_w2
+    baseline = baseline_distance(reference, seed=0)
+    assert before[1] == pytest.approx(SPREAD * (1 - TARGET_SD), rel=0.2)
+    assert after[1] < 2 * baseline < 0.5 * SPREAD * (1 - TARGET_SD)
 
 
 def _across_the_cut(x: np.ndarray) -> np.ndarray:
