@@ -27,7 +27,12 @@ _MEASURED = (
 
 
 def thermodynamics(
-    samples: Samples, temperature_kelvin: float, config: EvaluateConfig, seed: int
+    samples: Samples,
+    temperature_kelvin: float,
+    config: EvaluateConfig,
+    seed: int,
+    *,
+    min_effective: float = MIN_EFFECTIVE_SAMPLES_PER_SIDE,
 ) -> dict[str, Any]:
     r"""Return ``delta_f`` at a temperature, and what of it is energy and what entropy.
 
@@ -42,10 +47,11 @@ def thermodynamics(
         temperature_kelvin: The temperature [K].
         config: Bootstrap.
         seed: Of the run; decides the bootstrap.
+        min_effective: Effective samples that each side needs for a number.
 
     Returns: Plain JSON: the temperature, ``ess_fraction``, ``reliable`` and ``verdict``, and the
         free energy, the energy and the entropy with their standard errors; None for each of these
-        where a side has fewer than `MIN_EFFECTIVE_SAMPLES_PER_SIDE` effective samples.
+        where a side has fewer effective samples.
     Raises: InputError: as `evaluation_metrics`.
     """
     if not samples.has_weight:
@@ -61,7 +67,7 @@ def thermodynamics(
         "verdict": verdict.as_record(),
     }
     effective = min(metrics["ess_in_state"], metrics["ess_outside_state"])
-    if effective < MIN_EFFECTIVE_SAMPLES_PER_SIDE:
+    if effective < min_effective:
         return row | dict.fromkeys(_MEASURED)
     kt_kj_mol = BOLTZMANN_KJ_MOL_KELVIN * temperature_kelvin
     energies, entropies = _energy_and_entropy(samples, kt_kj_mol, config.num_bootstrap, seed)

@@ -190,12 +190,15 @@ def _temperatures(evaluation: Evaluation, config: Config) -> dict[str, Any]:
     """Return ``temperatures``, a list with the run's own among them; nothing if it is the only."""
     if not evaluation.temperatures:
         return {}
-    own = {config.target.temperature_kelvin: evaluation.samples}
-    rows = [
-        thermodynamics(samples, temperature, config.evaluate, config.seed)
-        for temperature, samples in sorted((own | dict(evaluation.temperatures)).items())
+    settings, own = (config.evaluate, config.seed), config.target.temperature_kelvin
+    # The run's own number is reported whatever it is worth; its verdict says that.
+    rows = [thermodynamics(evaluation.samples, own, *settings, min_effective=0)]
+    rows += [
+        thermodynamics(samples, temperature, *settings)
+        for temperature, samples in evaluation.temperatures.items()
+        if temperature != own
     ]
-    return {"temperatures": rows}
+    return {"temperatures": sorted(rows, key=lambda row: row["temperature_kelvin"])}
 
 
 def _weighted_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[str, Any]:

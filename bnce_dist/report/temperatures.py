@@ -16,7 +16,7 @@ def temperature_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         rows: ``temperatures`` of ``metrics.json``.
     """
-    figure = Figure(figsize=(4.8, 3.4))
+    figure = Figure(figsize=(6.4, 3.6))
     axis = figure.subplots()
     known = [row for row in rows if row["delta_f_kT"] is not None]
     temperatures = [row["temperature_kelvin"] for row in known]
@@ -46,5 +46,7 @@ def temperature_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
         REFERENCE,
     )
     axis.set(xlabel="Temperature (K)", ylabel="State against the rest (kJ/mol)")
-    axis.legend(title="Bars: 95 % interval", title_fontsize=8.5, alignment="left")
+    figure.legend(
+        loc="outside right upper", title="95 % intervals", title_fontsize=8.5, alignment="left"
+    )
     return figure

@@ -105,7 +105,23 @@ def synthetic_run(num_samples: int = 10_000, seed: int = 0) -> RunResults:
         delta_f_stderr_kT=0.06,
         delta_f_reference_kT=3.66,
         delta_f_reference_stderr_kT=0.03,
+        temperatures=[_at_temperature(kelvin) for kelvin in (280.0, 300.0, 350.0)],
     )
+
+
+def _at_temperature(temperature_kelvin: float) -> dict[str, float]:
+    """Return a state 6 kJ/mol above the rest, with an entropy smaller by 11 J/mol/K."""
+    free_energy = 6.0 + 0.011 * temperature_kelvin
+    return {
+        "temperature_kelvin": temperature_kelvin,
+        "delta_f_kT": free_energy / (0.00831446 * temperature_kelvin),
+        "delta_f_kj_mol": free_energy,
+        "delta_f_stderr_kj_mol": 0.1,
+        "delta_u_kj_mol": 6.0,
+        "delta_u_stderr_kj_mol": 0.4,
+        "delta_s_j_mol_kelvin": -11.0,
+        "delta_s_stderr_j_mol_kelvin": 1.4,
+    }
 
 
 def _losses(rng: np.random.Generator, num_steps: int, num_terms: int) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from bnce_dist.report.losses import loss_figure
 from bnce_dist.report.profile import profile_figure
 from bnce_dist.report.ramachandran import ramachandran_figure
 from bnce_dist.report.results import RunResults
+from bnce_dist.report.temperatures import temperature_figure
 from bnce_dist.report.weights import weights_figure
 
 
@@ -167,6 +168,16 @@ def test_log_density_reports_the_error_of_the_model() -> None:
     assert sorted(counts)[-2:] == [500, 500]
 
 
+def test_free_energy_is_energy_minus_temperature_times_entropy(run: RunResults) -> None:
+    unreachable = dict.fromkeys(run.temperatures[0]) | {"temperature_kelvin": 900.0}
+    (axis,) = temperature_figure([*run.temperatures, unreachable]).axes
+    curves = [container.lines[0].get_data(orig=False) for container in axis.containers]
+    for kelvin, _ in curves:
+        assert list(kelvin) == [280.0, 300.0, 350.0]
+    free_energy, energy, minus_entropy = (np.asarray(values, dtype=float) for _, values in curves)
+    np.testing.assert_allclose(free_energy, energy + minus_entropy)
+
+
 def test_all_figures_are_written_whatever_the_global_style(tmp_path: Path, run: RunResults) -> None:
     with mpl.rc_context({"lines.linewidth": 17, "figure.dpi": 30}):
         before = dict(mpl.rcParams)
@@ -180,6 +191,7 @@ def test_all_figures_are_written_whatever_the_global_style(tmp_path: Path, run: 
         "losses.png",
         "weights.png",
         "log_density.png",
+        "temperatures.png",
     ]
     assert sorted(paths) == sorted((tmp_path / "figures").iterdir())
     for path in paths:
@@ -194,7 +206,7 @@ def test_all_figures_are_written_whatever_the_global_style(tmp_path: Path, run: 
 def test_a_reference_of_one_replica_still_has_a_figure(tmp_path: Path, run: RunResults) -> None:
     replica = np.zeros_like(run.reference.replica)
     single = dataclasses.replace(run, reference=dataclasses.replace(run.reference, replica=replica))
-    assert len(write_figures(tmp_path, single)) == 7
+    assert len(write_figures(tmp_path, single)) == 8
 
 
 def test_an_unwritable_folder_is_an_input_error(tmp_path: Path, run: RunResults) -> None:
