@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
-from bnce_dist.core.device import DEVICE_VARIABLE
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
 
@@ -20,12 +19,6 @@ FAILED, USER_ERROR, UNRELIABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 is success."""
 # Ray sets it for the command of `ray job submit`.
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-
-
-Device = Annotated[
-    str,
-    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Where to compute: cpu, cuda or cuda:N."),
-]
 
 
 @contextlib.contextmanager

@@ -6,8 +6,17 @@ from typing import Annotated, Any
 import typer
 
 from bnce_dist.chem.simulation.long_reference import find_long_reference
-from bnce_dist.cli.common import UNRELIABLE, Device, errors_as_one_line
-from bnce_dist.cli.model import Levels, Model, Potential, Sequence, Temperature, aimed, load_model
+from bnce_dist.cli.common import UNRELIABLE, errors_as_one_line
+from bnce_dist.cli.model import (
+    Device,
+    Levels,
+    Model,
+    Potential,
+    Sequence,
+    Temperature,
+    aimed,
+    load_model,
+)
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.target import Target

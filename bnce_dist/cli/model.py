@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bnce_dist.core.device import DEVICE_VARIABLE
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator, load_shipped
 from bnce_dist.generator.target import Target
@@ -14,6 +15,10 @@ Sequence = Annotated[
 ]
 Model = Annotated[
     str | None, typer.Option(help="Folder of a run, file of a model, or models:/NAME@ALIAS.")
+]
+Device = Annotated[
+    str,
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Where to compute: cpu, cuda or cuda:N."),
 ]
 Levels = Annotated[
     int | None,

@@ -6,8 +6,17 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import Device, errors_as_one_line, place
-from bnce_dist.cli.model import Levels, Model, Potential, Sequence, Temperature, aimed, load_model
+from bnce_dist.cli.common import errors_as_one_line, place
+from bnce_dist.cli.model import (
+    Device,
+    Levels,
+    Model,
+    Potential,
+    Sequence,
+    Temperature,
+    aimed,
+    load_model,
+)
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
-from bnce_dist.cli.common import Device, errors_as_one_line, place
+from bnce_dist.cli.common import errors_as_one_line, place
+from bnce_dist.cli.model import Device
 from bnce_dist.generator.long_sample import MOST_IN_MEMORY
 from bnce_dist.runs.pretrained.field import PretrainedSampler, write_samples
 from bnce_dist.runs.pretrained.long_sample import sample_into_file

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import Device, errors_as_one_line
+from bnce_dist.cli.common import errors_as_one_line
+from bnce_dist.cli.model import Device
 from bnce_dist.tracking.pyfunc import serve as serve_model
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
