@@ -300,22 +300,28 @@ def distances_to_reference(
         None if weights is None else weights[finite],
         np.exp(reference.potential_log_weights),
     )
-    return energy_w2, _torsion_w2(np.stack([samples.phi, samples.psi], 1), weights, reference, seed)
+    torsions = np.stack([samples.phi, samples.psi], 1)
+    return energy_w2, _torsion_w2(torsions, weights, reference, seed, len(torsions))
 
 
-def baseline_distance(reference: Reference, seed: int) -> float:
+def baseline_distance(reference: Reference, seed: int, num_samples: int) -> float:
     """Return how far two draws of the reference's own torsions are apart [rad].
 
     Args:
         reference: Weighted simulation frames.
         seed: Of the run; decides the draws.
+        num_samples: Of the ensemble whose distance is compared with this one.
     """
     frames = np.stack([reference.phi, reference.psi], 1)
-    return _torsion_w2(frames, np.exp(reference.log_weights), reference, seed)
+    return _torsion_w2(frames, np.exp(reference.log_weights), reference, seed, num_samples)
 
 
 def _torsion_w2(
-    torsions: FloatArray, weights: FloatArray | None, reference: Reference, seed: int
+    torsions: FloatArray,
+    weights: FloatArray | None,
+    reference: Reference,
+    seed: int,
+    num_samples: int,
 ) -> float:
     # One draw is a random number; the root of the mean square over several is steadier.
     draws = [
@@ -324,7 +330,7 @@ def _torsion_w2(
             np.stack([reference.phi, reference.psi], 1),
             weights,
             np.exp(reference.log_weights),
-            num_points=_MATCHED_POINTS,
+            num_points=min(_MATCHED_POINTS, num_samples),
             seed=seed_from(seed, "torsion distance", index),
         )
         for index in range(_NUM_MATCHINGS)

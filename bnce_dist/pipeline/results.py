@@ -214,7 +214,9 @@ def _weighted_metrics(evaluation: Evaluation, config: Config, target: Target) ->
             ensemble, reference, config.seed, weighted=weighted
         )
         metrics |= {f"energy_w2_{name}kT": energy_w2, f"torsion_w2_{name}rad": torsion_w2}
-    metrics["torsion_w2_baseline_rad"] = baseline_distance(reference, config.seed)
+    metrics["torsion_w2_baseline_rad"] = baseline_distance(
+        reference, config.seed, len(samples.valid)
+    )
     if evaluation.frames is not None:
         metrics |= bennett_metrics(evaluation.drawn, evaluation.frames)
     return metrics | forward_check(evaluation.folder, evaluation.drawn, reference, target)
