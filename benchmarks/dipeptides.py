@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from alanine_dipeptide import JOB, KEPT
+from alanine_dipeptide import JOB, KEPT, kept
 from record import publish
 
 from bnce_dist.data.atomic import read_json
@@ -57,12 +57,24 @@ def main(
     fleet_minutes = (time.monotonic() - started) / 60 if is_new else None
     runs = {member: read_json(folder / member / "metrics.json") for member in members}
     molecules = {member: judged(member, metrics) for member, metrics in runs.items()}
-    means = ("abs_error_kT", "abs_error_to_md_kT", "energy_w2_kT", "torsion_w2_rad", "minutes")
+    means = (
+        "abs_error_kT",
+        "abs_error_learned_kT",
+        "abs_error_to_md_kT",
+        "energy_w2_kT",
+        "torsion_w2_rad",
+        "minutes",
+    )
     reliable = [molecule for molecule in molecules.values() if molecule["reliable"]]
     numbers = {
         **{f"{mean}_mean": _mean(molecules.values(), mean) for mean in means},
         "num_reliable": len(reliable),
         "abs_error_kT_mean_of_reliable": _mean(reliable, "abs_error_kT") if reliable else None,
+        "delta_f_stderr_max_kT": max(m["delta_f_stderr_kT"] for m in molecules.values()),
+        "ess_fraction_min": min(m["ess_fraction"] for m in molecules.values()),
+        "num_intervals_covering_reference": sum(
+            m["interval_covers_reference"] for m in molecules.values()
+        ),
         "num_intervals_covering_md": sum(m["interval_covers_md"] for m in molecules.values()),
         "num_references_near_md": sum(
             abs(m["reference_error_to_md_kT"]) <= NEAR_KT for m in molecules.values()
@@ -79,11 +91,13 @@ def judged(member: str, metrics: dict[str, Any]) -> dict[str, Any]:
     low, high = metrics["delta_f_interval_kT"]
     reference, md = metrics["delta_f_reference_run_kT"], PUBLISHED_MD_DELTA_F_KT[member]
     return {
-        **{name: metrics[name] for name in KEPT_HERE},
+        **kept(metrics, KEPT_HERE),
         "minutes": sum(metrics["seconds"].values()) / 60,
         "published_md_delta_f_kT": md,
         "published_exact_error_kT": PUBLISHED_EXACT_ERROR_KT[member],
         "abs_error_kT": abs(metrics["delta_f_kT"] - reference),
+        "abs_error_learned_kT": abs(metrics["delta_f_learned_kT"] - reference),
+        "interval_covers_reference": low <= reference <= high,
         "abs_error_to_md_kT": abs(metrics["delta_f_kT"] - md),
         "reference_error_to_md_kT": reference - md,
         "interval_covers_md": low <= md <= high,
