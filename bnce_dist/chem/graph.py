@@ -1,4 +1,4 @@
-"""Which bonds of a molecule turn slowly."""
+"""What the graph of bonds tells: what turns slowly, what is planar, what has a hand."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,11 +8,12 @@ Quadruple = tuple[int, int, int, int]
 
 
 def find_rotatable_torsions(
-    elements: Sequence[str], bonds: Iterable[tuple[int, int]], rigid: Iterable[Quadruple]
+    elements: Sequence[str], bonds: Sequence[tuple[int, int]], rigid: Iterable[Quadruple]
 ) -> tuple[Quadruple, ...]:
     """Return one torsion for every bond that heavy atoms can turn about, in order of atoms.
 
-    Methyl, ammonium and hydroxyl groups, whose wells are equal or close, are not counted.
+    Methyl, ammonium and hydroxyl groups, whose wells are equal or close, are not counted, nor are
+    bonds between planar atoms, which are stiff.
 
     Args:
         elements: Element symbol of each atom.
@@ -21,13 +22,64 @@ def find_rotatable_torsions(
     """
     heavy = nx.Graph((i, j) for i, j in bonds if "H" not in (elements[i], elements[j]))
     excluded = {frozenset(quadruple[1:3]) for quadruple in rigid}
+    planar = planar_atoms(elements, neighbours_of(len(elements), bonds))
     torsions = []
     # A bond is in no ring if the molecule falls apart without it.
     for b, c in sorted((min(bond), max(bond)) for bond in nx.bridges(heavy)):
         before, after = set(heavy[b]) - {c}, set(heavy[c]) - {b}
-        if before and after and frozenset((b, c)) not in excluded:
+        is_stiff = frozenset((b, c)) in excluded or {b, c} <= planar
+        if before and after and not is_stiff:
             torsions.append((min(before), b, c, min(after)))
     return tuple(torsions)
+
+
+def neighbours_of(num_atoms: int, bonds: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the bonded atoms of each atom, in the order of the bonds."""
+    neighbours: list[list[int]] = [[] for _ in range(num_atoms)]
+    for i, j in bonds:
+        neighbours[i].append(j)
+        neighbours[j].append(i)
+    return neighbours
+
+
+def planar_atoms(elements: Sequence[str], neighbours: Sequence[Sequence[int]]) -> set[int]:
+    """Return the trigonal carbons and the nitrogens conjugated to them.
+
+    Args:
+        elements: Element symbol of each atom.
+        neighbours: The bonded atoms of each atom.
+    """
+    carbons = {a for a, near in enumerate(neighbours) if elements[a] == "C" and len(near) == 3}
+    nitrogens = {
+        atom
+        for atom, near in enumerate(neighbours)
+        if elements[atom] == "N" and len(near) <= 3 and carbons.intersection(near)
+    }
+    return carbons | nitrogens
+
+
+def stereocentres(
+    elements: Sequence[str], bonds: Sequence[tuple[int, int]]
+) -> tuple[Quadruple, ...]:
+    """Return every atom with four neighbours that the graph tells apart, and three of them.
+
+    Args:
+        elements: Element symbol of each atom.
+        bonds: Bonded pairs of atoms, hydrogens included.
+
+    Source: neighbours are told apart by the colours of Weisfeiler and Leman (1968).
+    """
+    graph = nx.Graph(bonds)
+    nx.set_node_attributes(graph, dict(enumerate(elements)), "element")
+    colours = nx.weisfeiler_lehman_subgraph_hashes(
+        graph, node_attr="element", iterations=max(1, len(elements) // 2)
+    )
+    found = []
+    for atom, near in enumerate(neighbours_of(len(elements), bonds)):
+        if len(near) == 4 and len({colours[n][-1] for n in near}) == 4:
+            first, second, third, _ = sorted(near, key=lambda n: (elements[n] == "H", n))
+            found.append((atom, first, second, third))
+    return tuple(found)
 
 
 def is_in_ring(bonds: Iterable[tuple[int, int]], bond: tuple[int, int]) -> bool:
@@ -53,10 +105,7 @@ def formal_charges(elements: Sequence[str], bonds: Sequence[tuple[int, int]]) ->
 
     Returns: ``(atoms,)`` [elementary charges]; the sum is the molecule's charge.
     """
-    neighbours: list[list[int]] = [[] for _ in elements]
-    for i, j in bonds:
-        neighbours[i].append(j)
-        neighbours[j].append(i)
+    neighbours = neighbours_of(len(elements), bonds)
     charges = [0.0] * len(elements)
     for atom, near in enumerate(neighbours):
         if elements[atom] == "N" and len(near) == 4:

@@ -61,7 +61,12 @@ def build_positions(
 
 def minimise(topology: app.Topology, positions_nm: Positions) -> Positions:
     """Return the local minimum of the potential energy next to ``positions_nm``."""
-    return _minimise(_create_system(topology), positions_nm, tolerance=1.0)
+    return minimise_in(_create_system(topology), positions_nm)
+
+
+def minimise_in(system: openmm.System, positions_nm: Positions) -> Positions:
+    """Return the local minimum of a System's potential energy next to ``positions_nm``."""
+    return _minimise(system, positions_nm, tolerance=1.0)
 
 
 @functools.cache

@@ -4,21 +4,23 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import networkx as nx
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from openmm import app
 
+from bnce_dist.chem.elements import COVALENT_RADIUS_NM
 from bnce_dist.chem.geometry import signed_volume
-from bnce_dist.chem.graph import find_rotatable_torsions, formal_charges
+from bnce_dist.chem.graph import find_rotatable_torsions, formal_charges, stereocentres
 from bnce_dist.chem.initial_structure import build_positions, minimise
 from bnce_dist.chem.pdb_file import match_atoms, read_residues
-from bnce_dist.chem.templates import Template, chain_templates, parse_sequence
+from bnce_dist.chem.templates import D_RESIDUES, Template, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 
 Quadruple = tuple[int, int, int, int]
@@ -34,18 +36,21 @@ _STEREOCENTRES = (
 
 @dataclass(frozen=True)
 class Molecule:
-    """A peptide: its graph, its handedness and one relaxed structure.
+    """A molecule: its graph, its handedness and one relaxed structure.
 
     Holds plain data only, so that it pickles small and fast.
 
     Args:
-        name: Its sequence, e.g. ``"ACE-ALA-NME"``.
+        name: Of a peptide its sequence, e.g. ``"ACE-ALA-NME"``.
         residue_names: Name of each residue.
         residue_index: Residue of each atom.
         atom_names: Name of each atom, in the force field's order.
         elements: Element symbol of each atom.
         bonds: Bonded pairs of atoms.
         positions_nm: Relaxed positions, ``(atoms, 3)`` [nm].
+        chirality_centres: ``(c, a, b, d)`` of every stereocentre, of positive signed volume in this
+            molecule.
+        torsions: The two that states and umbrellas are about; the first phi and psi if none.
     """
 
     name: str
@@ -55,6 +60,8 @@ class Molecule:
     elements: tuple[str, ...]
     bonds: tuple[tuple[int, int], ...]
     positions_nm: NDArray[np.float64] = field(repr=False, compare=False)
+    chirality_centres: tuple[Quadruple, ...] = ()
+    torsions: tuple[Quadruple, ...] = ()
 
     @classmethod
     def from_sequence(cls, sequence: str) -> Self:
@@ -62,9 +69,10 @@ class Molecule:
 
         Args:
             sequence: Three-letter names joined by hyphens (``"ACE-ALA-NME"``), or one-letter
-                codes of an uncapped, zwitterionic chain (``"AC"``).
+                codes of an uncapped, zwitterionic chain (``"AC"``). D residues have the names of
+                the Protein Data Bank (``"ACE-DAL-NME"``); two CYX are bonded to each other.
 
-        Returns: The molecule with all-L centres and trans peptide bonds, the same every time.
+        Returns: The molecule with trans peptide bonds, the same every time.
         Raises: InputError: a residue is unknown.
 
         Examples:
@@ -84,23 +92,74 @@ class Molecule:
         Args:
             path: A file with one chain of known residues, complete with hydrogens.
 
-        Raises: InputError: the file is unreadable, a residue is unknown, misses atoms or is a
-            D residue.
+        Raises: InputError: the file is unreadable, a residue is unknown, misses atoms, or has
+            stereocentres that belong to no amino acid's mirror image.
         """
         residues = read_residues(path)
         names = tuple(residue.name for residue in residues)
-        templates = chain_templates(names)
-        positions = match_atoms(residues, templates)
-        graph = cls._from_templates("-".join(names), templates)
+        positions = torch.from_numpy(match_atoms(residues, chain_templates(names)))
+        # Whether a residue is D shows in its first stereocentre, at CA.
+        as_l = cls._from_templates("-".join(names), chain_templates(names))
+        mirrored = {
+            as_l.residue_index[centre[0]]
+            for centre in as_l.chirality_centres
+            if as_l.atom_names[centre[0]] == "CA" and signed_volume(positions, centre) <= 0
+        }
+        names = tuple(
+            _other_hand(name) if index in mirrored else name for index, name in enumerate(names)
+        )
+        graph = cls._from_templates("-".join(names), chain_templates(names))
         for centre in graph.chirality_centres:
-            if signed_volume(torch.from_numpy(positions), centre) <= 0:
+            if signed_volume(positions, centre) <= 0:
                 label = residues[graph.residue_index[centre[0]]].label
                 raise InputError(
-                    f"PDB file {path}", expected="L residues",
-                    got=f"{label} with {graph.atom_names[centre[0]]} of the other hand",
-                    remedy="mirror or correct the structure",
+                    f"PDB file {path}", expected="amino acids and their mirror images",
+                    got=f"{label} with {graph.atom_names[centre[0]]} alone of the other hand",
+                    remedy="correct the structure",
                 )  # fmt: skip
-        return dataclasses.replace(graph, positions_nm=minimise(graph.topology, positions))
+        return dataclasses.replace(graph, positions_nm=minimise(graph.topology, positions.numpy()))
+
+    @classmethod
+    def from_topology(
+        cls, name: str, topology: app.Topology, positions_nm: NDArray[np.float64]
+    ) -> Self:
+        """Take a molecule of any kind as it is: graph, names and handedness.
+
+        Args:
+            name: What to call it.
+            topology: One molecule, with all its bonds.
+            positions_nm: ``(atoms, 3)`` [nm].
+
+        Raises: InputError: several molecules, bonds that are missing, or an unknown element.
+        """
+        atoms = list(topology.atoms())
+        elements = tuple("?" if atom.element is None else atom.element.symbol for atom in atoms)
+        bonds = tuple(sorted((min(b), max(b)) for b in _bonded_indices(topology)))
+        _require_one_molecule(name, elements, bonds)
+        positions = torch.from_numpy(positions_nm)
+        return cls(
+            name=name,
+            residue_names=tuple(residue.name for residue in topology.residues()),
+            residue_index=tuple(atom.residue.index for atom in atoms),
+            atom_names=tuple(atom.name for atom in atoms),
+            elements=elements,
+            bonds=bonds,
+            positions_nm=positions_nm,
+            chirality_centres=tuple(
+                centre if signed_volume(positions, centre) > 0 else _mirrored(centre)
+                for centre in stereocentres(elements, bonds)
+            ),
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return plain types from which `from_state` rebuilds this."""
+        state = dataclasses.asdict(self)
+        return {**state, "positions_nm": self.positions_nm.tolist()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Return what `to_state` described."""
+        return cls(**{**state, "positions_nm": np.array(state["positions_nm"])})
 
     @classmethod
     def _from_templates(cls, name: str, templates: Sequence[Template]) -> Self:
@@ -115,15 +174,16 @@ class Molecule:
         for index, (left, right) in enumerate(itertools.pairwise(templates)):
             carbon = starts[index] + left.atom_names.index("C")
             bonds.append((carbon, starts[index + 1] + right.atom_names.index("N")))
-        return cls(
+        graph = cls(
             name=name,
             residue_names=tuple(template.name for template in templates),
             residue_index=tuple(np.repeat(np.arange(len(sizes)), sizes).tolist()),
             atom_names=tuple(atom for template in templates for atom in template.atom_names),
             elements=tuple(element for template in templates for element in template.elements),
-            bonds=tuple(bonds),
+            bonds=(*bonds, *_disulfide(name, templates, starts)),
             positions_nm=np.zeros((starts[-1], 3)),
         )
+        return dataclasses.replace(graph, chirality_centres=tuple(graph._centres_by_name()))
 
     @property
     def num_atoms(self) -> int:
@@ -153,20 +213,12 @@ class Molecule:
 
     @property
     def identity(self) -> str:
-        """SHA-256 of elements, bonds and atom names: tells data of another molecule."""
+        """SHA-256 of graph, atom names and hand: tells data of another molecule."""
         graph = [self.elements, sorted(map(sorted, self.bonds)), self.atom_names]
+        # The identities of peptides are older than those of other molecules.
+        if not set(self.chirality_centres) <= set(self._l_centres()):
+            graph.append(self.chirality_centres)
         return hashlib.sha256(json.dumps(graph).encode()).hexdigest()
-
-    @property
-    def chirality_centres(self) -> tuple[Quadruple, ...]:
-        """``(c, a, b, d)`` of every stereocentre, of positive signed volume in the L form."""
-        return tuple(
-            centre
-            for index, residue in enumerate(self.residue_names)
-            for owner, names in _STEREOCENTRES
-            if owner in (None, residue)
-            for centre in self._quadruples([(index, name) for name in names])
-        )
 
     @property
     def equivalent_hydrogens(self) -> tuple[tuple[int, ...], ...]:
@@ -185,12 +237,16 @@ class Molecule:
 
     @property
     def phi(self) -> Quadruple:
-        """Atoms C, N, CA, C of the first phi torsion."""
+        """Atoms C, N, CA, C of the first phi torsion, or the first of `torsions`."""
+        if self.torsions:
+            return self.torsions[0]
         return self._first("phi", [(-1, "C"), (0, "N"), (0, "CA"), (0, "C")])
 
     @property
     def psi(self) -> Quadruple:
-        """Atoms N, CA, C, N of the first psi torsion."""
+        """Atoms N, CA, C, N of the first psi torsion, or the second of `torsions`."""
+        if self.torsions:
+            return self.torsions[1]
         return self._first("psi", [(0, "N"), (0, "CA"), (0, "C"), (1, "N")])
 
     @property
@@ -200,7 +256,7 @@ class Molecule:
             omega
             for index in range(len(self.residue_names) - 1)
             for before, after in itertools.product(("CA", "CH3"), repeat=2)
-            for omega in self._quadruples(
+            for omega in self.quadruples(
                 [(index, before), (index, "C"), (index + 1, "N"), (index + 1, after)]
             )
         )
@@ -212,18 +268,87 @@ class Molecule:
             self.elements, self.bonds, (self.phi, self.psi, *self.omegas)
         )
 
+    def _l_centres(self) -> Iterator[Quadruple]:
+        """Yield the stereocentres of amino acids, of positive signed volume in the L form."""
+        for index, residue in enumerate(self.residue_names):
+            for owner, names in _STEREOCENTRES:
+                if owner in (None, D_RESIDUES.get(residue, residue)):
+                    yield from self.quadruples([(index, name) for name in names])
+
+    def _centres_by_name(self) -> Iterator[Quadruple]:
+        """Yield the same, of positive signed volume in the form that the residue's name says."""
+        for centre in self._l_centres():
+            is_d = self.residue_names[self.residue_index[centre[0]]] in D_RESIDUES
+            yield _mirrored(centre) if is_d else centre
+
     def _first(self, torsion: str, atoms: list[tuple[int, str]]) -> Quadruple:
         for index in range(len(self.residue_names)):
-            for found in self._quadruples([(index + shift, name) for shift, name in atoms]):
+            for found in self.quadruples([(index + shift, name) for shift, name in atoms]):
                 return found
         raise InputError(
             f"molecule {self.name}", expected=f"a residue with a {torsion} torsion", got="none",
             remedy="use at least two amino acids or one between caps, e.g. ACE-ALA-NME",
         )  # fmt: skip
 
-    def _quadruples(self, atoms: list[tuple[int, str]]) -> Iterator[Quadruple]:
+    def quadruples(self, atoms: Sequence[tuple[int, str]]) -> Iterator[Quadruple]:
         """Yield the indices of four atoms given by (residue, name), if all of them exist."""
         keys = list(zip(self.residue_index, self.atom_names, strict=True))
         if all(atom in keys for atom in atoms):
             first, second, third, fourth = (keys.index(atom) for atom in atoms)
             yield first, second, third, fourth
+
+
+def _mirrored(centre: Quadruple) -> Quadruple:
+    """Return the same centre of the other hand."""
+    return (centre[0], centre[1], centre[3], centre[2])
+
+
+def _other_hand(residue: str) -> str:
+    """Return the name of an amino acid's mirror image; the same if it has none."""
+    d_name = {l_name: name for name, l_name in D_RESIDUES.items()}
+    return D_RESIDUES.get(residue) or d_name.get(residue, residue)
+
+
+def _disulfide(
+    name: str, templates: Sequence[Template], starts: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return the bond between the sulphurs of CYX, if there are two."""
+    sulphurs = [
+        start + template.atom_names.index("SG")
+        for start, template in zip(starts, templates, strict=False)
+        if template.name == "CYX"
+    ]
+    if len(sulphurs) not in (0, 2):
+        raise InputError(
+            f"molecule {name}", expected="no CYX (CYS without HG), or two bonded to each other",
+            got=f"{len(sulphurs)}", remedy="name free cysteines CYS and give them HG",
+        )  # fmt: skip
+    return [(sulphurs[0], sulphurs[1])] if sulphurs else []
+
+
+def _bonded_indices(topology: app.Topology) -> Iterator[tuple[int, int]]:
+    for bond in topology.bonds():
+        yield bond[0].index, bond[1].index
+
+
+def _require_one_molecule(
+    name: str, elements: Sequence[str], bonds: Sequence[tuple[int, int]]
+) -> None:
+    for index, element in enumerate(elements):
+        if element not in COVALENT_RADIUS_NM:
+            raise InputError(
+                f"molecule {name}",
+                expected=f"atoms among {', '.join(COVALENT_RADIUS_NM)}",
+                got=f"{element} as atom {index + 1}",
+                remedy="remove ions, extra sites and drude particles",
+            )
+    graph = nx.Graph(bonds)
+    graph.add_nodes_from(range(len(elements)))
+    pieces = nx.number_connected_components(graph)
+    if pieces != 1 or len(elements) < 4:
+        raise InputError(
+            f"molecule {name}",
+            expected="one molecule of four atoms or more, with all its bonds",
+            got=f"{len(elements)} atoms in {pieces} pieces",
+            remedy="keep one molecule, without water and ions; a PDB file needs CONECT records",
+        )

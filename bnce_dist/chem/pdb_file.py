@@ -1,5 +1,6 @@
 """Reading one peptide chain, with all its atoms, from a PDB file."""
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,28 @@ from bnce_dist.chem.templates import C_CAP, N_CAP, Template
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
 
+logger = logging.getLogger(__name__)
+
 # OpenMM's reader gives atoms their PDB names; the force field's templates keep Amber's.
 _METHYL = {"H1": "HH31", "H2": "HH32", "H3": "HH33"}
 _AMBER_NAMES = {N_CAP: _METHYL, C_CAP: {"C": "CH3", **_METHYL}}
-_HISTIDINE_BY_HYDROGENS = {
-    frozenset({"HD1"}): "HID",
-    frozenset({"HE2"}): "HIE",
-    frozenset({"HD1", "HE2"}): "HIP",
+# What the hydrogens that are there, among these, make of a residue.
+_BY_HYDROGENS: dict[str, dict[frozenset[str], str]] = {
+    "HIS": {
+        frozenset({"HD1"}): "HID",
+        frozenset({"HE2"}): "HIE",
+        frozenset({"HD1", "HE2"}): "HIP",
+        frozenset(): "HIE",
+    },
+    "ASP": {frozenset({"HD2"}): "ASH"},
+    "GLU": {frozenset({"HE2"}): "GLH"},
+    "LYS": {frozenset({"HZ2", "HZ3"}): "LYN"},
+    "CYS": {frozenset(): "CYX"},
 }
+_TELLING = {
+    "HIS": {"HD1", "HE2"}, "ASP": {"HD2"}, "GLU": {"HE2"}, "LYS": {"HZ1", "HZ2", "HZ3"},
+    "CYS": {"HG"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class PDBResidue:
     """A residue as found in a file.
 
     Args:
-        name: Residue name; histidines are told apart by their hydrogens.
+        name: Residue name; what hydrogens tell apart (HID and HIE, ASP and ASH) has Amber's.
         label: What to call it in a message, e.g. ``"ALA 2"``.
         positions_nm: Position of each atom, by the name the force field gives it.
     """
@@ -57,6 +72,7 @@ def read_residues(path: str | Path) -> list[PDBResidue]:
             f"PDB file {path}", expected="one chain", got=f"{num_chains} chains",
             remedy="keep one peptide and remove water, ions and ligands",
         )  # fmt: skip
+    _name_alternates(path)
     return [_read_residue(residue, positions) for residue in pdb.topology.residues()]
 
 
@@ -87,12 +103,22 @@ def match_atoms(
     )
 
 
+def _name_alternates(path: Path) -> None:
+    """Say which residues have alternate locations, of which the reader takes the first."""
+    lines = path.read_text(errors="replace").splitlines()
+    atoms = (line for line in lines if line.startswith(("ATOM", "HETATM")))
+    found = dict.fromkeys(f"{a[17:20].strip()} {a[22:26].strip()}" for a in atoms if a[16:17] > " ")
+    if found:
+        logger.warning(
+            "PDB file %s: alternate locations of %s; the first is read", path, ", ".join(found)
+        )
+
+
 def _read_residue(residue: app.topology.Residue, positions: NDArray[np.float64]) -> PDBResidue:
     names = _AMBER_NAMES.get(residue.name, {})
     atoms = {names.get(atom.name, atom.name): positions[atom.index] for atom in residue.atoms()}
-    name = residue.name
-    if name == "HIS":
-        name = _HISTIDINE_BY_HYDROGENS.get(frozenset(atoms) & {"HD1", "HE2"}, "HIE")
+    hydrogens = frozenset(atoms) & _TELLING.get(residue.name, set())
+    name = _BY_HYDROGENS.get(residue.name, {}).get(hydrogens, residue.name)
     # An ammonium group's first hydrogen is read as the amide's.
     if "H" in atoms and "H2" in atoms:
         atoms["H1"] = atoms.pop("H")

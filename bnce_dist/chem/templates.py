@@ -19,6 +19,15 @@ _ONE_LETTER = {
 _ALIASES = {"HIS": "HIE"}
 N_CAP, C_CAP = "ACE", "NME"
 RESIDUES = tuple(sorted([*_ONE_LETTER.values(), "HID", "HIP"]))
+VARIANTS = ("ASH", "CYX", "GLH", "LYN")
+"""Protonated ASP and GLU, neutral LYS, and CYS in a disulfide bond, as Amber names them."""
+D_RESIDUES = {
+    "DAL": "ALA", "DAR": "ARG", "DSG": "ASN", "DAS": "ASP", "DCY": "CYS", "DGL": "GLU",
+    "DGN": "GLN", "DHI": "HIE", "DIL": "ILE", "DLE": "LEU", "DLY": "LYS", "MED": "MET",
+    "DPN": "PHE", "DPR": "PRO", "DSN": "SER", "DTH": "THR", "DTR": "TRP", "DTY": "TYR",
+    "DVA": "VAL",
+}  # fmt: skip
+"""Mirror images, as the Protein Data Bank names them."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ def parse_sequence(sequence: str) -> tuple[str, ...]:
     Args:
         sequence: Three-letter names joined by hyphens (``"ACE-ALA-NME"``, ``"ALA-CYS"``) or
             one-letter codes of an uncapped chain (``"AC"``). Histidine is HIE unless given as
-            HID or HIP.
+            HID or HIP; D residues have the names of the Protein Data Bank (``"DAL"``).
     """
     text = sequence.strip().upper()
     tokens = text.split("-") if "-" in text else [_ONE_LETTER.get(code, code) for code in text]
@@ -71,16 +80,21 @@ def chain_templates(names: Sequence[str]) -> list[Template]:
             raise _bad_chain(names, expected, f"{name} as residue {index + 1}")
         is_cap = name in (N_CAP, C_CAP)
         prefix = "" if is_cap else {0: "N", last: "C"}.get(index, "")
-        templates.append(_load_template(prefix + name, name))
+        template = prefix + D_RESIDUES.get(name, name)
+        if template not in _template_file()[0]:
+            raise _bad_chain(names, f"{name} inside the chain or beside a cap", "it at the end")
+        templates.append(_load_template(template, name))
     return templates
 
 
 def _require_known(name: str, names: Sequence[str]) -> None:
-    valid = (*RESIDUES, N_CAP, C_CAP)
+    common = (*RESIDUES, *VARIANTS, N_CAP, C_CAP)
+    valid = (*common, *D_RESIDUES)
     if name not in valid:
         near = max(valid, key=lambda other: _likeness(name, other))
         raise InputError(
-            f"sequence {'-'.join(names)!r}", expected=f"residues among {', '.join(valid)}",
+            f"sequence {'-'.join(names)!r}",
+            expected=f"residues among {', '.join(common)}, or D residues (DAL, DAR ...)",
             got=repr(name), remedy=f"did you mean {near}?",
         )  # fmt: skip
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bnce_dist.chem.elements import COVALENT_RADIUS_NM
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import require_positions
 from bnce_dist.core.errors import InputError
 
-_COVALENT_RADIUS_NM = {"H": 0.031, "C": 0.076, "N": 0.071, "O": 0.066, "S": 0.105}
-"""Cordero et al. (2008), Dalton Trans. 2832."""
 _SHORTEST, _LONGEST = 0.7, 1.3
 """Range of a bond, in units of the sum of covalent radii."""
 _MISPLACED = 1.5
@@ -193,5 +192,5 @@ def has_the_bonds_of(molecule: Molecule, positions_nm: Tensor) -> Tensor:
 
 def _covalent_lengths(molecule: Molecule, first: Tensor, second: Tensor) -> Tensor:
     """Return the sums of the covalent radii of pairs of atoms, ``(pairs,)`` [nm]."""
-    radii = torch.tensor([_COVALENT_RADIUS_NM[element] for element in molecule.elements])
+    radii = torch.tensor([COVALENT_RADIUS_NM[element] for element in molecule.elements])
     return radii[first] + radii[second]

@@ -160,8 +160,8 @@ def _default_name(config: Path | None, molecules: str | None, target: TargetConf
         return config.stem
     if molecules:
         return "fleet"
-    if target.pdb is not None:
-        return Path(target.pdb).stem
+    if file := target.pdb or target.topology:
+        return Path(file).stem
     is_default = target.sequence == TargetConfig().sequence
     return DEFAULT_NAME if is_default else str(target.sequence).lower()
 

@@ -21,7 +21,9 @@ Angle = Annotated[float, Field(ge=-3.1416, le=3.1416)]
 # YAML writes sequences as lists; everything else keeps the strict types of `Section`.
 Positives = Annotated[tuple[Positive, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Place = Annotated[str, AfterValidator(lambda text: os.fspath(local_path(text)))]
+Places = Annotated[tuple[Place, ...], Field(strict=False)]
 
 
 class Section(BaseModel):

@@ -244,13 +244,16 @@ class BoltzmannGenerator:
                     name: weight.half() if weight.is_floating_point() else weight
                     for name, weight in state["weights"].items()
                 }
-        # The sequence says it all: a structure only gave the first simulation its start.
-        target = self.target_config.model_copy(update={"sequence": self.molecule.name, "pdb": None})
+        target, target_state = self.target_config, self.target.to_state()
+        if target_state is None:
+            # The sequence says it all: a structure only gave the first simulation its start.
+            target = target.model_copy(update={"sequence": self.molecule.name, "pdb": None})
         content = {
             "schema_version": SCHEMA_VERSION,
             "kind": _KIND,
             "molecule": self.molecule.identity,
             "target": target.model_dump(mode="json"),
+            "target_state": target_state,
             **models,
             "metrics": dict(self.metrics),
         }
@@ -311,9 +314,12 @@ class BoltzmannGenerator:
         content = load_state(path, _KIND)
         with as_input_error(partial(unusable, path)):
             target_config = with_values(TargetConfig(), content["target"])
+            state = content.get("target_state")
             return cls(
                 target_config,
-                Target.from_config(target_config),
+                Target.from_state(target_config, state)
+                if state is not None
+                else Target.from_config(target_config),
                 Emulator.from_state(content["emulator"]),
                 LearnedDensity.from_state(content["energy"]),
                 content["metrics"],

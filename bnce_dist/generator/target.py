@@ -2,11 +2,13 @@
 
 import copy
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
@@ -14,15 +16,11 @@ from pydantic import model_validator
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.graph import is_in_ring
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.order_parameters import find_companion, find_torsion
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.potentials.xtb import XTBPotential
-from bnce_dist.config.section import (
-    Angle,
-    Names,
-    Place,
-    Positive,
-    Section,
-)
+from bnce_dist.chem.topology_file import ImplicitSolvent, read_molecule
+from bnce_dist.config.section import Angle, Names, Place, Places, Positive, Section, Strings
 from bnce_dist.core.errors import InputError
 
 RING_HALF_WIDTH = math.pi / 3
@@ -37,7 +35,18 @@ class TargetConfig(Section):
     pdb: Place | None = None
     """Path of a PDB file, instead of a sequence."""
     force_field: Names = ("amber14-all.xml", "implicit/obc1.xml")
-    """OpenMM force-field files."""
+    """OpenMM force-field files; not used with `topology`, which has its own parameters."""
+    topology: Place | None = None
+    """Amber's prmtop, CHARMM's psf, Gromacs' top or a System as XML, instead of a sequence."""
+    coordinates: Place | None = None
+    """Structure of `topology`: .pdb, .cif, .gro, .inpcrd, .rst7 or .crd."""
+    parameters: Places = ()
+    """CHARMM's parameter files, or the folder of the force fields that Gromacs' top includes."""
+    implicit_solvent: ImplicitSolvent | None = None
+    """Added to a prmtop or a psf: HCT, OBC1, OBC2, GBn or GBn2."""
+    torsions: Strings = ()
+    """One or two torsions that take the places of the first phi and psi (`chi1:2`, `C1-C2-C3-C4`):
+    the state is an interval of the first, umbrellas bias both."""
     temperature_kelvin: Positive = 300.0
     """Bath temperature [K]."""
     state_phi_min: Angle = 0.0
@@ -48,14 +57,26 @@ class TargetConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _pdb_replaces_default(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("pdb") is not None:
+        others = ("pdb", "topology")
+        if isinstance(values, dict) and any(values.get(name) is not None for name in others):
             return {"sequence": None, **values}
         return values
 
     @model_validator(mode="after")
     def _check_consistent(self) -> "TargetConfig":
-        one_source = (self.sequence is None) != (self.pdb is None)
-        self.require(one_source, "one of sequence and pdb, the other null", "sequence", "pdb")
+        sources = ("sequence", "pdb", "topology")
+        self.require(
+            sum(getattr(self, source) is not None for source in sources) == 1,
+            "one of sequence, pdb and topology, the others null",
+            *sources,
+        )
+        self.require(
+            (self.topology is None) == (self.coordinates is None),
+            "topology and coordinates together",
+            "topology",
+            "coordinates",
+        )
+        self.require(len(self.torsions) <= 2, "one or two torsions", "torsions")
         self.require(
             self.state_phi_min < self.state_phi_max,
             "state_phi_min below state_phi_max",
@@ -74,11 +95,14 @@ class Target:
         force_field: Evaluates in float64, at the target's temperature, on its own device; or xTB
             does, on the CPU.
         state_phi: Open interval of phi that is the state [rad].
+        system_xml: The OpenMM System of a molecule from a file, from which its force field was
+            read; None where names of force-field files say it all.
     """
 
     molecule: Molecule
     force_field: ForceField | XTBPotential
     state_phi: tuple[float, float]
+    system_xml: str | None = None
 
     @classmethod
     def from_config(cls, config: TargetConfig) -> "Target":
@@ -87,16 +111,34 @@ class Target:
         Raises: InputError: unknown sequence or force field, unusable PDB file, or a state that the
             molecule cannot be in, or cannot leave.
         """
-        molecule = (
-            Molecule.from_pdb(Path(config.pdb))
-            if config.pdb is not None
-            else Molecule.from_sequence(str(config.sequence))
-        )
+        molecule, system = _molecule_and_system(config)
+        molecule = _with_torsions(molecule, config.torsions)
         state_phi = (config.state_phi_min, config.state_phi_max)
         _require_reachable(molecule, state_phi)
-        system = build_system(molecule, config.force_field)
+        return cls(
+            molecule,
+            ForceField.from_system(system, config.temperature_kelvin),
+            state_phi,
+            openmm.XmlSerializer.serialize(system) if config.topology is not None else None,
+        )
+
+    @classmethod
+    def from_state(cls, config: TargetConfig, state: Mapping[str, Any]) -> "Target":
+        """Build what `to_state` described, where the files of the configuration are absent.
+
+        Raises: InputError: as for `from_config`.
+        """
+        system = openmm.XmlSerializer.deserialize(state["system_xml"])
+        molecule = Molecule.from_state(state["molecule"])
         force_field = ForceField.from_system(system, config.temperature_kelvin)
-        return cls(molecule, force_field, state_phi)
+        state_phi = (config.state_phi_min, config.state_phi_max)
+        return cls(molecule, force_field, state_phi, state["system_xml"])
+
+    def to_state(self) -> dict[str, Any] | None:
+        """Return plain types that say what a configuration does not; none if it says it all."""
+        if self.system_xml is None:
+            return None
+        return {"system_xml": self.system_xml, "molecule": self.molecule.to_state()}
 
     def dynamics(self, num_chains: int, compiled: bool) -> ForceField:
         """Return the force field for simulating so many chains at once, in float32.
@@ -139,7 +181,8 @@ class Target:
         """
         system = build_system(self.molecule, files)
         temperature_kelvin = self.force_field.temperature_kelvin
-        return replace(self, force_field=ForceField.from_system(system, temperature_kelvin))
+        force_field = ForceField.from_system(system, temperature_kelvin)
+        return replace(self, force_field=force_field, system_xml=None)
 
     def with_xtb(self) -> "Target":
         """Return the same molecule and temperature in GFN2-xTB with implicit water.
@@ -155,6 +198,37 @@ class Target:
         """Return which values of phi [rad] are in the state."""
         lower, upper = self.state_phi
         return (lower < phi) & (phi < upper)
+
+
+def _molecule_and_system(config: TargetConfig) -> tuple[Molecule, openmm.System]:
+    if config.topology is not None:
+        return read_molecule(
+            Path(config.topology),
+            Path(str(config.coordinates)),
+            parameters=[Path(parameter) for parameter in config.parameters],
+            implicit_solvent=config.implicit_solvent,
+        )
+    molecule = (
+        Molecule.from_pdb(Path(config.pdb))
+        if config.pdb is not None
+        else Molecule.from_sequence(str(config.sequence))
+    )
+    return molecule, build_system(molecule, config.force_field)
+
+
+def _with_torsions(molecule: Molecule, names: Sequence[str]) -> Molecule:
+    """Return the molecule with the torsions that are named in the places of phi and psi."""
+    if not names:
+        return molecule
+    torsions = [find_torsion(molecule, name) for name in names]
+    if len(torsions) == 1:
+        torsions.append(find_companion(molecule, torsions[0]))
+    if len({frozenset(torsion[1:3]) for torsion in torsions}) == 1:
+        raise InputError(
+            "target.torsions", expected="torsions about two bonds", got=", ".join(names),
+            remedy="name one of them alone",
+        )  # fmt: skip
+    return replace(molecule, torsions=tuple(torsions))
 
 
 def _require_reachable(molecule: Molecule, state_phi: tuple[float, float]) -> None:

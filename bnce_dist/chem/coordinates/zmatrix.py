@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from bnce_dist.chem.graph import planar_atoms
 from bnce_dist.core.errors import InputError
 
 # Bonds in a ring up to this size do not rotate; those of a macrocycle do.
@@ -57,7 +58,7 @@ class ZMatrix:
         candidates = backbone or {atom for atom, near in enumerate(neighbours) if len(near) > 1}
         centre = min(sorted(candidates), key=lambda atom: max(_distances(neighbours, atom)))
         rows = _Tree(neighbours, centre, preferred=backbone).rows()
-        planar = _planar(elements, neighbours)
+        planar = planar_atoms(elements, neighbours)
         # A torsion atom bonded to `bonded` is a sibling: the torsion is relative, hence narrow.
         circular = tuple(
             torsion not in neighbours[bonded] and _is_rotatable(neighbours, planar, bonded, angle)
@@ -214,17 +215,6 @@ def _backbone(elements: Sequence[str], neighbours: Neighbours) -> set[int]:
         if elements[atom] == "C" and len(near) == 4 and nitrogens and carbonyls:
             backbone.update({atom, nitrogens[0], carbonyls[0]})
     return backbone
-
-
-def _planar(elements: Sequence[str], neighbours: Neighbours) -> set[int]:
-    """Return the trigonal carbons and the nitrogens conjugated to them."""
-    carbons = {a for a, near in enumerate(neighbours) if elements[a] == "C" and len(near) == 3}
-    nitrogens = {
-        atom
-        for atom, near in enumerate(neighbours)
-        if elements[atom] == "N" and len(near) <= 3 and carbons.intersection(near)
-    }
-    return carbons | nitrogens
 
 
 def _is_rotatable(neighbours: Neighbours, planar: set[int], first: int, second: int) -> bool:

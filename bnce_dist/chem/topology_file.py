@@ -1,0 +1,231 @@
+"""Molecules with parameters from the files of Amber, CHARMM, Gromacs and OpenMM."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import NDArray
+from openmm import app, unit
+
+from bnce_dist.chem.initial_structure import minimise_in
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.validation import require_molecules
+from bnce_dist.core.errors import InputError, as_input_error
+
+logger = logging.getLogger(__name__)
+
+ImplicitSolvent = Literal["HCT", "OBC1", "OBC2", "GBn", "GBn2"]
+_WITHOUT_CUTOFF = {"nonbondedMethod": app.NoCutoff, "constraints": None, "removeCMMotion": False}
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """What a file with parameters says.
+
+    Args:
+        system: Without a cutoff and constraints.
+        topology: None where the file has no names and bonds.
+    """
+
+    system: openmm.System
+    topology: app.Topology | None
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """What a file with positions says.
+
+    Args:
+        positions_nm: ``(atoms, 3)`` [nm].
+        topology: None where the file has no names.
+    """
+
+    positions_nm: NDArray[np.float64]
+    topology: app.Topology | None
+
+
+def read_molecule(
+    topology: Path,
+    coordinates: Path,
+    *,
+    parameters: Sequence[Path] = (),
+    implicit_solvent: ImplicitSolvent | None = None,
+) -> tuple[Molecule, openmm.System]:
+    """Read one molecule, and minimise its structure.
+
+    The content tells the kind of ``topology``: Amber's prmtop, CHARMM's psf, Gromacs' top, or a
+    System that OpenMM wrote as XML; OpenMM's readers read it.
+
+    Args:
+        topology: The file with the parameters, or with what they are of.
+        coordinates: The same atoms in the same order: ``.pdb``, ``.cif``, ``.gro``, Amber's
+            ``.inpcrd`` or ``.rst7``, or CHARMM's ``.crd``.
+        parameters: CHARMM's parameter files, or the folder of Gromacs' included files.
+        implicit_solvent: Added to a prmtop or a psf; a System holds its own.
+
+    Returns: The molecule, in the order of the files, and its System without a cutoff.
+    Raises: InputError: a file is absent, damaged or of another kind; the files are of different
+        molecules, or in a different order; there is more than one molecule.
+    """
+    read = _kind_of(topology)
+    if implicit_solvent is not None and read not in (_read_amber, _read_charmm):
+        raise InputError(
+            "target.implicit_solvent",
+            expected="none: only a prmtop or a psf can be given one",
+            got=implicit_solvent,
+            remedy="leave it out, or add its force to a System and name that as target.topology",
+        )
+    with as_input_error(partial(_unreadable, "target.topology", topology)):
+        found = read(topology, parameters, implicit_solvent)
+    structure = _read_structure(coordinates)
+    names = found.topology or structure.topology
+    if names is None:
+        raise InputError(
+            f"target.coordinates {coordinates}",
+            expected="a .pdb or .cif file: a System has no names and bonds",
+            got=coordinates.suffix,
+            remedy="write the molecule with CONECT records",
+        )
+    _require_same_atoms(found, structure, coordinates)
+    _complete_bonds(names, found.system)
+    molecule = Molecule.from_topology(topology.stem, names, structure.positions_nm)
+    require_molecules(molecule, torch.from_numpy(structure.positions_nm)[None])
+    relaxed = minimise_in(found.system, structure.positions_nm)
+    return replace(molecule, positions_nm=relaxed), found.system
+
+
+def _kind_of(path: Path) -> Callable[[Path, Sequence[Path], ImplicitSolvent | None], _Parameters]:
+    try:
+        head = path.read_bytes()[:4096].decode(errors="replace").lstrip()
+    except OSError as error:
+        raise _unreadable("target.topology", path, error.strerror) from error
+    if head.startswith(("%VERSION", "%FLAG")):
+        return _read_amber
+    if head.startswith("PSF"):
+        return _read_charmm
+    if head.startswith("<"):
+        return _read_system
+    if "[" in head:
+        return _read_gromacs
+    raise _unreadable("target.topology", path, f"a file that begins with {head[:20]!r}")
+
+
+def _read_amber(path: Path, _: Sequence[Path], solvent: ImplicitSolvent | None) -> _Parameters:
+    prmtop = app.AmberPrmtopFile(str(path))
+    system = prmtop.createSystem(
+        **_WITHOUT_CUTOFF, rigidWater=False, implicitSolvent=_openmm(solvent)
+    )
+    return _Parameters(system, prmtop.topology)
+
+
+def _read_charmm(
+    path: Path, parameters: Sequence[Path], solvent: ImplicitSolvent | None
+) -> _Parameters:
+    if not parameters:
+        raise InputError(
+            "target.parameters", expected="the CHARMM parameter files of the psf", got="none",
+            remedy="name its .rtf, .prm and .str files",
+        )  # fmt: skip
+    psf = app.CharmmPsfFile(str(path))
+    files = app.CharmmParameterSet(*map(str, parameters))
+    system = psf.createSystem(
+        files, **_WITHOUT_CUTOFF, rigidWater=False, implicitSolvent=_openmm(solvent)
+    )
+    return _Parameters(system, psf.topology)
+
+
+def _read_gromacs(path: Path, parameters: Sequence[Path], _: ImplicitSolvent | None) -> _Parameters:
+    if len(parameters) > 1:
+        raise InputError(
+            "target.parameters", expected="one folder of included files", got=len(parameters),
+            remedy="name the folder that holds the force field's .ff folder",
+        )  # fmt: skip
+    include = str(parameters[0]) if parameters else str(path.parent)
+    top = app.GromacsTopFile(str(path), includeDir=include)
+    return _Parameters(top.createSystem(**_WITHOUT_CUTOFF, rigidWater=False), top.topology)
+
+
+def _read_system(path: Path, _: Sequence[Path], __: ImplicitSolvent | None) -> _Parameters:
+    system = openmm.XmlSerializer.deserialize(path.read_text())
+    if not isinstance(system, openmm.System):
+        raise TypeError(f"an OpenMM {type(system).__name__}, not a System")
+    return _Parameters(system, None)
+
+
+def _openmm(solvent: ImplicitSolvent | None) -> Any:
+    return None if solvent is None else getattr(app, solvent)
+
+
+def _read_structure(path: Path) -> _Structure:
+    readers: dict[str, Callable[[str], Any]] = {
+        ".pdb": app.PDBFile,
+        ".cif": app.PDBxFile,
+        ".gro": app.GromacsGroFile,
+        ".inpcrd": app.AmberInpcrdFile,
+        ".rst7": app.AmberInpcrdFile,
+        ".crd": app.CharmmCrdFile,
+    }
+    if path.suffix.lower() not in readers:
+        raise InputError.unknown("kind of target.coordinates", path.suffix, readers)
+    with as_input_error(partial(_unreadable, "target.coordinates", path)):
+        content = readers[path.suffix.lower()](str(path))
+        positions = np.array(content.positions.value_in_unit(unit.nanometer), dtype=np.float64)
+    if not np.isfinite(positions).all():
+        raise _unreadable("target.coordinates", path, "a position that is not a number")
+    return _Structure(positions, getattr(content, "topology", None))
+
+
+def _require_same_atoms(found: _Parameters, structure: _Structure, coordinates: Path) -> None:
+    """Refuse files of different molecules, or with their atoms in different orders."""
+    num_atoms, num_positions = found.system.getNumParticles(), len(structure.positions_nm)
+    what = f"target.coordinates {coordinates}"
+    if num_atoms != num_positions:
+        raise InputError(
+            what, expected=f"the {num_atoms} atoms of target.topology", got=num_positions,
+            remedy="name files of one molecule",
+        )  # fmt: skip
+    if structure.topology is None:
+        return
+    masses = [found.system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(num_atoms)]
+    for mass, atom in zip(masses, structure.topology.atoms(), strict=True):
+        here = None if atom.element is None else atom.element.mass.value_in_unit(unit.dalton)
+        # Hydrogens may have been made heavier, at the cost of what they are bonded to.
+        if here is not None and abs(mass - here) > max(4.0, 0.4 * here):
+            raise InputError(
+                what,
+                expected=f"atoms in the order of target.topology, of {mass:.1f} Da as atom "
+                f"{atom.index + 1}",
+                got=f"{atom.name}, of {here:.1f} Da",
+                remedy="write the structure in the order of the topology",
+            )
+
+
+def _complete_bonds(topology: app.Topology, system: openmm.System) -> None:
+    """Add the bonds that a System knows to a topology that has none."""
+    if next(topology.bonds(), None) is not None:
+        return
+    logger.info("no bonds in target.coordinates: those of the System's first harmonic force")
+    atoms = list(topology.atoms())
+    for force in system.getForces():
+        if isinstance(force, openmm.HarmonicBondForce):
+            for index in range(force.getNumBonds()):
+                first, second, *_ = force.getBondParameters(index)
+                topology.addBond(atoms[first], atoms[second])
+            return
+
+
+def _unreadable(setting: str, path: Path, got: object) -> InputError:
+    return InputError(
+        f"{setting} {path}",
+        expected="a prmtop, psf, top or System XML, whole and with all parameters"
+        if setting == "target.topology"
+        else "a structure, whole",
+        got=got,
+        remedy="check the path and the file",
+    )
