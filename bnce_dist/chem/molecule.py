@@ -250,6 +250,14 @@ class Molecule:
         return self._first("psi", [(0, "N"), (0, "CA"), (0, "C"), (1, "N")])
 
     @property
+    def torsion_labels(self) -> tuple[str, str]:
+        """What figures call `phi` and `psi`: the names of their atoms where they are others."""
+        if not self.torsions:
+            return "φ", "ψ"
+        first, second = ("–".join(self.atom_names[i] for i in t) for t in self.torsions)
+        return first, second
+
+    @property
     def omegas(self) -> tuple[Quadruple, ...]:
         """Atoms CA, C, N, CA of every peptide bond, CH3 in place of CA in a cap."""
         return tuple(

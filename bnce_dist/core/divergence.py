@@ -134,9 +134,9 @@ def sample_with_log_density(
         time_exponent: Above 1 the steps shorten towards the data.
         differentiate: ``jacobian`` or ``reverse_jacobian``, whichever is faster for the field.
 
-    Returns: The samples of ``ode.midpoint``, ``(batch, dim)``; ``(batch,)`` [nats]; and which of
-        them passed a step that turned space inside out, ``(batch,)`` bool. Where there is such a
-        step the map may not be one to one, and the density that of one of several ways.
+    Returns: The samples of ``ode.midpoint``, ``(batch, dim)``; ``(batch,)`` [nats]; and at which
+        of them the map turned space inside out, ``(batch,)`` bool. Where it does it is not one to
+        one, and the density is that of one of several ways (`free_energy.shift_by_folds`).
     Raises: InputError: no steps.
 
     Examples:
@@ -157,6 +157,6 @@ def sample_with_log_density(
             return midpoint_step(velocity, z, t, t_next)
 
         sign, log_determinant = torch.linalg.slogdet(differentiate(step, z))
-        log_density, inverted = log_density - log_determinant, inverted | (sign < 0)
+        log_density, inverted = log_density - log_determinant, inverted ^ (sign < 0)
         z = path.wrap(step(z))
     return z, log_density, inverted

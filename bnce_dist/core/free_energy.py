@@ -12,6 +12,7 @@ from bnce_dist.core.strata import BoolArray, FloatArray, Side, SideWeights, ligh
 
 _MIN_EXACT = 10
 _MIN_SAMPLES = 2
+_MAX_FOLDED = 0.499
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,32 @@ def log_weight_difference(log_weights: ArrayLike, in_state: ArrayLike) -> float:
     with np.errstate(divide="ignore"):
         scaled = np.exp(weights - weights.max())
         return float(np.log(scaled[~inside].sum()) - np.log(scaled[inside].sum()))
+
+
+def shift_by_folds(log_weights: ArrayLike, in_state: ArrayLike, inverted: ArrayLike) -> float:
+    r"""Return what a sampler's folds, counted once, would add to a free-energy difference.
+
+    Where a map of noise to samples folds, several sheets of it lie over one place, and the density
+    of a sample is that of its own sheet: unsigned weights count the place once for every sheet.
+    With the sign of the map's determinant the sheets sum to one, which is its degree, as that of
+    every map that a continuous flow can be shrunk to:
+
+    .. math:: \int f = E\left[\operatorname{sign}(\det J) \, f / \rho\right]
+
+    Args:
+        log_weights: By each sample's own density, ``(samples,)`` [nats].
+        in_state: Whether each sample is inside the state, ``(samples,)`` bool.
+        inverted: Whether the map turned space inside out there, ``(samples,)`` bool.
+
+    Returns: The difference of `delta_f` with and without the signs [kT], capped where folds hold
+        half of a side.
+    Source: Milnor (1965), Topology from the Differentiable Viewpoint, on the degree of a map.
+    """
+    weights, inside = np.asarray(log_weights, dtype=np.float64), np.asarray(in_state)
+    scaled, folded = np.exp(weights - weights.max()), np.asarray(inverted)
+    shares = [scaled[side & folded].sum() / scaled[side].sum() for side in (inside, ~inside)]
+    of_state, of_rest = (math.log1p(-2 * min(float(share), _MAX_FOLDED)) for share in shares)
+    return of_rest - of_state
 
 
 def select_for_exact(

@@ -21,6 +21,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
     delta_f,
+    shift_by_folds,
     stratified_delta_f,
 )
 from bnce_dist.core.metrics import torus_wasserstein_2, wasserstein_2
@@ -140,6 +141,7 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "num_exact_top": int(np.isfinite(samples.log_density_exact[samples.num_random :]).sum()),
         **_exact_metrics(samples, config, seed),
         **_density_metrics(samples),
+        **_fold_metrics(samples),
     }
 
 
@@ -358,13 +360,26 @@ def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[
     }
 
 
+def _fold_metrics(samples: Samples) -> dict[str, float]:
+    """Return what folds of the sampler do to the result, by the samples drawn at random."""
+    if samples.inverted is None:
+        return {}
+    count = slice(samples.num_random)
+    shift = shift_by_folds(
+        samples.log_weights_exact[count], samples.in_state[count], samples.inverted[count]
+    )
+    return {"delta_f_fold_shift_kT": shift}
+
+
 def _density_metrics(samples: Samples) -> dict[str, Any]:
     """Return the error of the learned density, and what it costs beside the exact one."""
     count = samples.num_random
     error = samples.log_density[:count] - samples.log_density_exact[:count]
     learned_cost, exact_cost = np.median(samples.cpu_seconds), np.median(samples.cpu_seconds_exact)
     return {
-        "num_negative_determinants": samples.num_negative_determinants,
+        "num_negative_determinants": None
+        if samples.inverted is None
+        else int(samples.inverted.sum()),
         "log_density_rmse_kT": float(np.sqrt(np.square(error).mean())),
         # The part of it that weights see: they are blind to the offset.
         "log_density_error_sd_kT": float(error.std()),

@@ -29,8 +29,8 @@ class Samples:
         valid: Whether the sample was drawn as the code of a molecule, ``(n,)`` bool.
         native_chirality: Whether every centre is as in the molecule, ``(n,)`` bool.
         mirrored: Whether the sample was the mirror image and was inverted, ``(n,)`` bool.
-        num_negative_determinants: Of the samples with an exact density, those that passed a step
-            which turned space inside out; None if nobody looked.
+        inverted: Whether the sampler turned space inside out there, ``(n,)`` bool, false where the
+            exact density was not computed; None if nobody looked.
         cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
         cpu_seconds_exact: Of the exact one, where it was computed [s].
         log_weights_annealed: By the learned density and the way from it, ``(n,)`` [nats]; absent
@@ -47,7 +47,7 @@ class Samples:
     valid: NDArray[np.bool_]
     native_chirality: NDArray[np.bool_]
     mirrored: NDArray[np.bool_]
-    num_negative_determinants: int | None
+    inverted: NDArray[np.bool_] | None
     cpu_seconds: FloatArray
     cpu_seconds_exact: FloatArray
     log_weights_annealed: FloatArray | None = None
@@ -71,6 +71,8 @@ class Samples:
         rows = exact.get("row", np.arange(len(is_top)))
         log_density_exact = np.full(len(evaluated["log_density"]), np.nan)
         log_density_exact[rows] = exact["log_density_z"] - evaluated["log_det_decode"][rows]
+        inverted = np.zeros(len(log_density_exact), dtype=bool)
+        inverted[rows] = exact.get("inverted", False)
         return cls(
             reduced_potential=evaluated["reduced_potential"],
             log_density=evaluated["log_density"],
@@ -83,7 +85,7 @@ class Samples:
             native_chirality=evaluated["native_chirality"],
             # Version 0.1 never inverted a sample.
             mirrored=evaluated.get("mirrored", np.zeros_like(evaluated["valid"])),
-            num_negative_determinants=int(exact["inverted"].sum()) if "inverted" in exact else None,
+            inverted=inverted if "inverted" in exact else None,
             cpu_seconds=evaluated["cpu_seconds"],
             cpu_seconds_exact=exact["cpu_seconds"],
         )

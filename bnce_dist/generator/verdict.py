@@ -11,7 +11,8 @@ MAX_REJECTED = 0.2
 MAX_WEIGHT_SHARE = 0.2
 MAX_MODEL_ERROR_KT = 0.15
 MAX_DEVIATION = 3.0
-MAX_NEGATIVE_DETERMINANTS = 0.001
+MAX_FOLD_SHIFT = 0.5
+"""Of the standard error."""
 MIN_FORWARD_OVER_REVERSE = 0.1
 _SIDES = {"in_state": "in the state", "outside_state": "outside the state"}
 
@@ -87,7 +88,7 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     checks += [
         check(metrics)
         for name, check in (
-            ("num_negative_determinants", _determinants),
+            ("delta_f_fold_shift_kT", _folds),
             ("forward_ess_in_state", _forward),
             ("delta_f_reference_kT", _reference),
         )
@@ -182,13 +183,15 @@ def _model_error(metrics: Mapping[str, Any]) -> _Check:
     )
 
 
-def _determinants(metrics: Mapping[str, Any]) -> _Check:
-    count = metrics["num_negative_determinants"]
+def _folds(metrics: Mapping[str, Any]) -> _Check:
+    """Ask whether folds of the sampler, which exact densities do not see, are of any weight."""
+    count, shift = metrics["num_negative_determinants"], metrics["delta_f_fold_shift_kT"]
     total = metrics["num_exact_in_state"] + metrics["num_exact_outside_state"]
     return _Check(
-        count <= MAX_NEGATIVE_DETERMINANTS * total,
-        f"{count} of {total} samples passed a step that turns space inside out",
-        "where the exact density is not that of the samples",
+        abs(shift) <= MAX_FOLD_SHIFT * metrics["delta_f_stderr_kT"],
+        f"{count} of {total} samples lie where the sampler folds space, which shifts the estimate "
+        f"by {shift:.3f} kT",
+        f"more than {MAX_FOLD_SHIFT:g} standard errors",
         "Integrate in more steps (emulator.num_ode_steps), or train the emulator longer",
     )
 

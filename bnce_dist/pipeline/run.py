@@ -123,7 +123,11 @@ class Pipeline:
 
     def _key(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> str:
         digests = {name: inputs[name].digest(part) for name, part in spec.inputs.items()}
-        parts: dict[str, Any] = {"stage": spec.name, "settings": self._settings(spec), "inputs": digests}
+        parts: dict[str, Any] = {
+            "stage": spec.name,
+            "settings": self._settings(spec),
+            "inputs": digests,
+        }
         if "target" in spec.sections and self.target.system_xml is not None:
             # What the files said, which the settings only name.
             parts["target"] = self.target.to_state()

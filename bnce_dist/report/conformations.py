@@ -101,7 +101,9 @@ def structures(
 
 def _label(results: RunResults, basin: Basin) -> str:
     phi, psi = (np.degrees(angle[basin.sample]) for angle in (results.phi, results.psi))
-    return f"φ {phi:.0f}°, ψ {psi:.0f}°: {basin.share:.1%} of the weight".replace("-", "−")
+    first, second = results.torsion_labels
+    where = f"{first} {phi:.0f}°, {second} {psi:.0f}°".replace("-", "−")
+    return f"{where}: {basin.share:.1%} of the weight"
 
 
 def _distance(angles: Array, centre: Array) -> Array:

@@ -54,6 +54,7 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
         "losses": loss_figure(results.losses),
         "log_density": log_density_figure(results.log_density_exact, results.log_density_learned),
     }
+    labels = results.torsion_labels
     unweighted, reference = np.zeros_like(results.log_weights), results.reference
     torsions = {
         "Emulator": (results.phi, results.psi, unweighted),
@@ -62,10 +63,13 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
     }
     if results.delta_f_kT is None or results.delta_f_stderr_kT is None:
         del torsions["Reweighted"]
-        return {"ramachandran": ramachandran_figure(torsions, state=results.state), **of_models}
+        return {
+            "ramachandran": ramachandran_figure(torsions, state=results.state, labels=labels),
+            **of_models,
+        }
     delta_f = (results.delta_f_kT, results.delta_f_stderr_kT)
     figures = {
-        "ramachandran": ramachandran_figure(torsions, state=results.state),
+        "ramachandran": ramachandran_figure(torsions, state=results.state, labels=labels),
         "free_energy_profile": _profile(results, delta_f),
         "energies": energy_figure(
             {
@@ -77,7 +81,7 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
                 ),
             }
         ),
-        "torsions": torsion_figure(torsions),
+        "torsions": torsion_figure(torsions, labels=labels),
         "losses": of_models["losses"],
         "weights": weights_figure(
             Weights(results.log_weights), clip_fraction=results.clip_fraction
@@ -100,4 +104,5 @@ def _profile(results: RunResults, delta_f: tuple[float, float]) -> Figure:
         delta_f=delta_f,
         delta_f_reference=(results.delta_f_reference_kT, results.delta_f_reference_stderr_kT),
         state=results.state,
+        label=results.torsion_labels[0],
     )

@@ -19,11 +19,11 @@ Row = tuple[str, str]
 CAPTIONS: Mapping[str, tuple[str, str]] = {
     "ramachandran": (
         "Where the molecule is",
-        "Free energy over the backbone torsions. The weights turn the emulator's panel into the"
+        "Free energy over the two torsions. The weights turn the emulator's panel into the"
         " reweighted one, which should look like the reference. Dashed lines bound the state.",
     ),
     "free_energy_profile": (
-        "Free energy along φ",
+        "Free energy along the torsion of the state",
         "Below: the difference to the reference. Bands hold 95 % of bootstrap replicates.",
     ),
     "temperatures": (
@@ -31,7 +31,7 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         "The same samples annealed to each of them, and what the free energy is made of: mean"
         " potential energies and entropies. Implicit water counts as energy.",
     ),
-    "torsions": ("Backbone torsions", "The same torsions one by one."),
+    "torsions": ("Torsions", "The same torsions one by one."),
     "energies": (
         "Potential energy",
         "Reweighted samples should have the energies of molecular dynamics.",

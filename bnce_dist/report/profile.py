@@ -22,6 +22,7 @@ def profile_figure(
     delta_f: tuple[float, float],
     delta_f_reference: tuple[float, float],
     state: tuple[float, float] = (0.0, 2.0),
+    label: str = "φ",
 ) -> Figure:
     """Draw three profiles, and below them how far the first is from the second.
 
@@ -32,6 +33,7 @@ def profile_figure(
         delta_f: Free energy of the state against the rest, and its standard error [kT].
         delta_f_reference: The same of the reference [kT].
         state: Interval of phi [rad].
+        label: What phi is called.
     """
     figure = Figure(figsize=(6.4, 4.6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -49,7 +51,7 @@ def profile_figure(
     title = f"State in grey: $\\Delta f$ = {result} kT, reference {expected} kT"
     lowest = min(profile.value_kT.min() for profile in (reweighted, reference, emulator))
     limits = (min(lowest, 0) - 0.7, CAP_KT)
-    upper.set(title=title, ylabel="Free energy −ln p(φ) (kT)", ylim=limits)
+    upper.set(title=title, ylabel=f"Free energy −ln p({label}) (kT)", ylim=limits)
     upper.legend(
         loc="upper left", title="Bands: 95 % bootstrap", title_fontsize=8.5, alignment="left"
     )
@@ -58,7 +60,7 @@ def profile_figure(
     _draw(lower, reference, shift, REFERENCE)
     _draw(lower, reweighted, shift, REWEIGHTED)
     lower.set(ylabel="Difference (kT)", ylim=(-1, 1))
-    angle_axis(lower, label="φ")
+    angle_axis(lower, label=label)
     return figure
 
 

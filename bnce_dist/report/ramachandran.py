@@ -22,8 +22,9 @@ def ramachandran_figure(
     *,
     state: tuple[float, float] = (0.0, 2.0),
     num_bins: int = 48,
+    labels: tuple[str, str] = ("φ", "ψ"),
 ) -> Figure:
-    """Draw free energies over the two backbone dihedrals side by side, each above its minimum.
+    """Draw free energies over the two dihedrals side by side, each above its minimum.
 
     Bins above 8 kT stay white, like those without samples.
 
@@ -31,6 +32,7 @@ def ramachandran_figure(
         panels: Title to ``(phi, psi, log_weights)``, each ``(samples,)`` [rad, rad, nats].
         state: Interval of phi that is marked and whose weight is printed [rad].
         num_bins: Bins per angle.
+        labels: What the two are called.
     """
     figure = Figure(figsize=(2.75 * len(panels) + 0.9, 3.2), layout="compressed")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
@@ -41,13 +43,13 @@ def ramachandran_figure(
         shown = np.where(surface < CAP_KT, surface, np.nan)
         axis.pcolormesh(edges, edges, shown.T, cmap=COLOURS, norm=norm)
         axis.set(title=title, aspect="equal")
-        angle_axis(axis, which="x", label="φ")
+        angle_axis(axis, which="x", label=labels[0])
         inside = (phi > state[0]) & (phi < state[1])
         for edge in np.degrees(state):
             axis.axvline(edge, color=REFERENCE, linewidth=0.9, linestyle=(0, (4, 3)))
         share = 100 * Weights(log_weights).normalised[inside].sum()
         axis.set_title(f"{share:.1f} % in state", loc="right", fontsize=8.5, color="#333333")
-    angle_axis(axes[0], which="y", label="ψ")
+    angle_axis(axes[0], which="y", label=labels[1])
     scale = ScalarMappable(norm, COLOURS)
     bar = figure.colorbar(scale, ax=axes, pad=0.015, ticks=range(0, CAP_KT + 1, 2))
     bar.set_label("Free energy (kT)")

@@ -17,7 +17,7 @@ class RunResults:
     """A finished run as plain arrays: angles in rad, energies in kT, log densities in nats.
 
     Args:
-        phi: Backbone dihedral of the held-out emulator samples, ``(samples,)``.
+        phi: The dihedral of the state, of the held-out emulator samples, ``(samples,)``.
         psi: The other one, ``(samples,)``.
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
         reduced_potential: Reduced potentials of these samples, ``(samples,)``.
@@ -33,6 +33,7 @@ class RunResults:
         temperatures: What the run found at other temperatures, as in ``metrics.json``.
         clip_fraction: Share of the weights that clipping lowers.
         state: The state's interval in phi.
+        torsion_labels: What the two dihedrals are called.
         seed: Of the bootstrap bands.
     """
 
@@ -51,4 +52,5 @@ class RunResults:
     temperatures: Sequence[Mapping[str, Any]] = ()
     clip_fraction: float = 0.002
     state: tuple[float, float] = (0.0, 2.0)
+    torsion_labels: tuple[str, str] = ("φ", "ψ")
     seed: int = 0

@@ -83,6 +83,7 @@ def report_run(
         temperatures=metrics.get("temperatures", ()),
         clip_fraction=config.evaluate.clip_fraction,
         state=target.state_phi,
+        torsion_labels=target.molecule.torsion_labels,
         seed=config.seed,
     )
     figures = write_figures(folder.path / "figures", results)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.free_energy import delta_f
+from bnce_dist.core.free_energy import delta_f, shift_by_folds
 
 BOUNDARY = 1.0
 TRUTH = math.log(stats.norm.cdf(BOUNDARY) / stats.norm.sf(BOUNDARY))
@@ -66,3 +66,16 @@ def test_an_empty_side_has_a_clear_error(num_inside):
 def test_states_are_checked(in_state):
     with pytest.raises(InputError, match="in_state"):
         delta_f(np.zeros(10), in_state)
+
+
+def test_signs_repair_what_a_folding_sampler_counts_twice():
+    """The map x + 1.5 sin(2 x) folds where its slope 1 + 3 cos(2 x) is negative."""
+    noise = 1.5 * np.random.default_rng(1).standard_normal(400_000)
+    x, slope = noise + 1.5 * np.sin(2 * noise), 1 + 3 * np.cos(2 * noise)
+    log_density = stats.norm(0, 1.5).logpdf(noise) - np.log(np.abs(slope))
+    log_weights, in_state = stats.norm.logpdf(x) - log_density, x > BOUNDARY
+    unsigned = delta_f(log_weights, in_state)
+    assert abs(unsigned.value_kT - TRUTH) > 10 * unsigned.stderr_kT
+    signed = unsigned.value_kT + shift_by_folds(log_weights, in_state, slope < 0)
+    assert signed == pytest.approx(TRUTH, abs=6 * unsigned.stderr_kT)
+    assert shift_by_folds(log_weights, in_state, np.zeros_like(in_state)) == 0.0

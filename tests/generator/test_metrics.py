@@ -41,7 +41,7 @@ def make_samples(**changes: np.ndarray) -> Samples:
         "valid": np.ones(NUM_SAMPLES, dtype=bool),
         "native_chirality": np.ones(NUM_SAMPLES, dtype=bool),
         "mirrored": np.zeros(NUM_SAMPLES, dtype=bool),
-        "num_negative_determinants": 0,
+        "inverted": np.zeros(NUM_SAMPLES, dtype=bool),
         "cpu_seconds": np.full(NUM_SAMPLES, 1e-5),
         "cpu_seconds_exact": np.full(NUM_EXACT, 2e-2),
     }

@@ -39,7 +39,7 @@ def two_wells(temperature_kelvin: float, *, in_state_share: float = 0.5) -> Samp
         valid=every,
         native_chirality=every,
         mirrored=~every,
-        num_negative_determinants=0,
+        inverted=~every,
         cpu_seconds=angles + 1e-5,
         cpu_seconds_exact=angles + 1e-2,
     )

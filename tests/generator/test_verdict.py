@@ -18,6 +18,7 @@ GOOD = {
     "num_rejected": 12,
     "model_error_kT": 0.02,
     "num_negative_determinants": 0,
+    "delta_f_fold_shift_kT": 0.0,
     "forward_ess_in_state": 0.4,
     "forward_ess_outside_state": 0.6,
     "reverse_ess_in_state": 0.45,
@@ -48,7 +49,7 @@ def test_a_good_estimate_is_reliable_and_says_why() -> None:
         ({"num_rejected": 2500}, "25.0% of the samples", "emulator.num_ode_steps"),
         ({"model_error_kT": 0.2}, "adds 0.200 kT", "evaluate.num_exact"),
         ({"model_error_kT": None}, "of sampling only", "--num-exact"),
-        ({"num_negative_determinants": 9}, "9 of 2500 samples", "emulator.num_ode_steps"),
+        ({"delta_f_fold_shift_kT": -0.03}, "shifts the estimate by -0.030", "num_ode_steps"),
         ({"forward_ess_in_state": 1e-3}, "in the state are worth 0.00", "emulator on more data"),
         ({"delta_f_reference_kT": 3.2}, "15.7 combined standard errors", "run the reference"),
     ],
@@ -64,7 +65,7 @@ def test_one_failure_is_enough(change: dict[str, float], reason: str, advice: st
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    unmeasured = ("num_negative_determinants", "forward_ess_in_state", "delta_f_reference_kT")
+    unmeasured = ("delta_f_fold_shift_kT", "forward_ess_in_state", "delta_f_reference_kT")
     metrics = {name: value for name, value in GOOD.items() if name not in unmeasured}
     assert judge(metrics).reliable
     assert len(judge(metrics).reasons) == 6
