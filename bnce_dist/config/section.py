@@ -5,7 +5,15 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from bnce_dist.core.places import local_path
@@ -37,8 +45,16 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    left_out_unset: ClassVar[frozenset[str]] = frozenset()
+    """Settings that are not written while they are unset, so that what was made by versions without
+    them keeps its keys."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """What keys of earlier versions are called now; they are read, with a line that says so."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = serialize(self)
+        return {name: v for name, v in content.items() if v or name not in self.left_out_unset}
 
     @model_validator(mode="before")
     @classmethod

@@ -11,7 +11,7 @@ import numpy as np
 import openmm
 import torch
 from numpy.typing import NDArray
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import model_validator
 
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.graph import is_in_ring
@@ -23,13 +23,16 @@ from bnce_dist.chem.topology_file import ImplicitSolvent, read_molecule
 from bnce_dist.config.section import Angle, Names, Place, Places, Positive, Section, Strings
 from bnce_dist.core.errors import InputError
 
-_LEFT_OUT_UNSET = {"topology", "coordinates", "parameters", "implicit_solvent", "torsions"}
 RING_HALF_WIDTH = math.pi / 3
 """How far from its place a torsion in a ring of five or six is taken to turn [rad]."""
 
 
 class TargetConfig(Section):
     """The Boltzmann distribution to sample, and the state whose free energy is asked for."""
+
+    left_out_unset = frozenset(
+        {"topology", "coordinates", "parameters", "implicit_solvent", "torsions"}
+    )
 
     sequence: str | None = "ACE-ALA-NME"
     """Residues: three-letter names joined by dashes, or one-letter codes."""
@@ -54,12 +57,6 @@ class TargetConfig(Section):
     """Lower edge of the state in phi [rad]."""
     state_phi_max: Angle = 2.0
     """Upper edge of the state in phi [rad]."""
-
-    @model_serializer(mode="wrap")
-    def _leave_out_unset(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Runs and models of versions without these settings keep their keys.
-        content: dict[str, Any] = serialize(self)
-        return {name: v for name, v in content.items() if v or name not in _LEFT_OUT_UNSET}
 
     @model_validator(mode="before")
     @classmethod

@@ -10,7 +10,7 @@ from bnce_dist.chem.simulation.replica_exchange import Windows
 
 # pymbar greets every import with advice about an optional accelerator.
 logging.getLogger("pymbar").setLevel(logging.ERROR)
-from pymbar import MBAR  # noqa: E402
+from pymbar import MBAR, timeseries  # noqa: E402
 
 _SOLVER = {"method": "adaptive", "tol": 1e-8, "options": {"min_sc_iter": 0}}
 """Newton's method with a safeguard: ten times fewer passes over the samples than the default. The
@@ -80,3 +80,12 @@ def unbiased_log_weights(
         bias = windows.reduced_bias(phi[part].astype(np.float64), psi[part].astype(np.float64))
         log_weights[part] -= logsumexp(free_energies[:, None] - bias, axis=0)
     return log_weights - logsumexp(log_weights)
+
+
+def statistical_inefficiency(series: np.ndarray) -> float:
+    """Return how many values of a correlated series in time are worth one independent value.
+
+    Args:
+        series: ``(times,)``.
+    """
+    return float(timeseries.statistical_inefficiency(series))

@@ -111,7 +111,7 @@ def estimate_reference(
     stderr, freedom = standard_error(by_replica, replicas)
     trend, halves = trend_p_value(by_replica), halves_p_value(by_replica)
     agreement = agreement_p_value(by_replica)
-    converged, reason = _verdict(stderr, trend, halves, agreement, max_stderr_kT)
+    converged, reason = convergence(stderr, trend, halves, agreement, max_stderr_kT)
     value = _delta_f(phi, log_weights, state_phi)
     reach = float(stats.t.ppf(0.975, freedom)) * stderr
     return ReferenceFreeEnergy(
@@ -164,9 +164,18 @@ def _log_weights(run: WindowFrames, free_energies: np.ndarray) -> np.ndarray:
     )
 
 
-def _verdict(
+def convergence(
     stderr: float, trend: float, halves: float, agreement: float, max_stderr_kT: float
 ) -> tuple[bool, str]:
+    """Return whether a reference has converged, and why or why not.
+
+    Args:
+        stderr: Standard error [kT].
+        trend: As of `trend_p_value`.
+        halves: As of `halves_p_value`.
+        agreement: As of `agreement_p_value`.
+        max_stderr_kT: Largest standard error that counts as converged [kT].
+    """
     faults = []
     if not trend > SIGNIFICANCE:
         faults.append(f"the blocks trend (p = {trend:.2g}): equilibrate longer")

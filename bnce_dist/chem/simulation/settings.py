@@ -7,12 +7,13 @@ from pydantic import Field, model_validator
 
 from bnce_dist.chem.potentials.force_field import BOLTZMANN_KJ_MOL_KELVIN
 from bnce_dist.chem.simulation.replica_exchange import Windows
-from bnce_dist.config.section import Count, Fraction, NonNegative, Positive, Section
+from bnce_dist.config.section import Count, Fraction, NonNegative, Place, Positive, Section
 
 
 class ReferenceConfig(Section):
-    """The short umbrella sampling that every run makes for itself."""
+    """The short umbrella sampling that every run makes for itself, or a trajectory instead."""
 
+    left_out_unset = frozenset({"trajectory", "stride"})
     renamed: ClassVar[Mapping[str, str]] = {"max_stderr_kt": "max_stderr_kT"}
     exchange_interval_steps: ClassVar[int] = 50
     """Steps between exchanges; the angles are recorded there."""
@@ -46,6 +47,11 @@ class ReferenceConfig(Section):
     """Blocks in time whose spread gives the standard error."""
     max_stderr_kT: Positive = 0.10
     """Largest standard error that counts as converged [kT]."""
+    trajectory: Place | None = None
+    """Equilibrium trajectory that replaces the umbrella sampling: .dcd, .xtc, .trr, .nc, .h5, .pdb,
+    or .npz with `positions_nm` and, of a biased one, `log_weights`."""
+    stride: Annotated[int, Field(ge=0)] = 0
+    """Every how many frames of `trajectory` one is kept; 0 keeps all."""
 
     @property
     def interval_ps(self) -> float:
@@ -69,7 +75,9 @@ class ReferenceConfig(Section):
 
 
 class DatasetConfig(Section):
-    """Unbiased chains from biased starts: the data the emulator learns from."""
+    """The data the emulator learns from: unbiased chains from biased starts, or a trajectory."""
+
+    left_out_unset = frozenset({"trajectory", "stride"})
 
     num_chains: Count = 512
     """Chains, in all tasks together."""
@@ -85,6 +93,11 @@ class DatasetConfig(Section):
     """Share of chains that start in the state; they stay there if its barrier is high."""
     timestep_fs: Positive = 2.0
     """Integration step [fs]."""
+    trajectory: Place | None = None
+    """Trajectory that replaces the chains, in a format of `reference.trajectory`; the more of the
+    rarer side it holds, the better."""
+    stride: Annotated[int, Field(ge=0)] = 0
+    """Every how many frames of `trajectory` one is kept; 0 keeps all."""
 
     @model_validator(mode="after")
     def _check_chains(self) -> "DatasetConfig":

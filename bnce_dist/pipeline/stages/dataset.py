@@ -1,5 +1,6 @@
-"""The data the emulator learns from: unbiased chains from umbrella frames, the state enriched."""
+"""The data the emulator learns from: unbiased chains from umbrella frames, or a trajectory."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,24 +11,30 @@ from bnce_dist.chem.simulation.settings import DatasetConfig
 from bnce_dist.chem.simulation.training_data import make_training_data
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import seed_from
-from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.data.shards import ShardedDataset, ShardWorker
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.stages.trajectory import FrameReader
 from bnce_dist.training.progress import report_part
 
 
 def run_dataset(context: StageContext) -> None:
     """Leave the data set ``dataset``."""
+    config = context.config.dataset
+    make_worker: Callable[[], ShardWorker] = partial(
+        ChainWorker,
+        target=context.target,
+        config=config,
+        simulate_folder=context.folder,
+        seed=context.config.seed,
+        compiled=context.config.cluster.compile_force_field,
+    )
+    if config.trajectory is not None:
+        path = Path(config.trajectory)
+        make_worker = partial(FrameReader, context.target, path, config.stride, config.num_tasks)
     context.executor.map_shards(
-        partial(
-            ChainWorker,
-            target=context.target,
-            config=context.config.dataset,
-            simulate_folder=context.folder,
-            seed=context.config.seed,
-            compiled=context.config.cluster.compile_force_field,
-        ),
-        context.config.dataset.num_tasks,
+        make_worker,
+        config.num_tasks,
         context.folder / "dataset",
         metadata=context.metadata({"positions_nm": "nm"}),
         label="data set",

@@ -1,7 +1,9 @@
-"""The in-run reference: short umbrella simulations on all workers, joined by MBAR."""
+"""The in-run reference: umbrella simulations on all workers, joined by MBAR, or a trajectory."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,19 @@ from bnce_dist.chem.simulation.reference import ReferenceFreeEnergy, estimate_re
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
+from bnce_dist.chem.simulation.trajectory import estimate_from_trajectory
 from bnce_dist.chem.simulation.umbrella import RECORDED, WindowFrames, run_umbrella
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
+from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.stages.trajectory import TRAJECTORY_UNITS, ReferenceReader
 from bnce_dist.training.progress import report_part
 
+FRAMES = "umbrella"
+"""Name of the data set of frames, also of those of a trajectory."""
 EXPLODED_KT = 1_000.0
 """Energy above the median that no molecule in one piece has [kT]."""
 _UNITS = {
@@ -33,27 +40,10 @@ _UNITS = {
 
 def run_reference(context: StageContext) -> None:
     """Leave ``reference/result.json`` and ``reference/frames.npz``."""
-    config = context.config.reference
-    windows = config.windows(context.target.force_field.temperature_kelvin)
-    runs = context.executor.map_shards(
-        partial(
-            UmbrellaWorker,
-            target=context.target,
-            config=config,
-            seed=context.config.seed,
-            compiled=context.config.cluster.compile_force_field,
-        ),
-        config.num_tasks,
-        context.folder / "umbrella",
-        metadata=context.metadata(_UNITS),
-        label="reference",
-    )
-    reference = estimate_reference(
-        [_frames(run, windows) for run in runs],
-        state_phi=context.target.state_phi,
-        num_blocks=config.num_blocks,
-        max_stderr_kT=config.max_stderr_kT,
-    )
+    if context.config.reference.trajectory is None:
+        runs, reference = _from_umbrellas(context)
+    else:
+        runs, reference = _from_trajectory(context)
     summary = _summary(reference)
     require_finite(summary)
     potentials = np.stack([run["reduced_potential"] for run in runs])
@@ -76,6 +66,69 @@ def run_reference(context: StageContext) -> None:
             "delta_f_reference_run_stderr_kT": reference.stderr_kT,
         }
     )
+
+
+def _from_umbrellas(context: StageContext) -> tuple[ShardedDataset, ReferenceFreeEnergy]:
+    config = context.config.reference
+    windows = config.windows(context.target.force_field.temperature_kelvin)
+    runs = context.executor.map_shards(
+        partial(
+            UmbrellaWorker,
+            target=context.target,
+            config=config,
+            seed=context.config.seed,
+            compiled=context.config.cluster.compile_force_field,
+        ),
+        config.num_tasks,
+        context.folder / FRAMES,
+        metadata=context.metadata(_UNITS),
+        label="reference",
+    )
+    reference = estimate_reference(
+        [_frames(run, windows) for run in runs],
+        state_phi=context.target.state_phi,
+        num_blocks=config.num_blocks,
+        max_stderr_kT=config.max_stderr_kT,
+    )
+    return runs, reference
+
+
+def _from_trajectory(context: StageContext) -> tuple[ShardedDataset, ReferenceFreeEnergy]:
+    config, target = context.config.reference, context.target
+    runs = context.executor.map_shards(
+        partial(
+            ReferenceReader,
+            target=target,
+            path=Path(str(config.trajectory)),
+            stride=config.stride,
+            num_blocks=config.num_blocks,
+        ),
+        1,
+        context.folder / FRAMES,
+        metadata=context.metadata(TRAJECTORY_UNITS),
+        label="reference",
+    )
+    # A block of the trajectory stands where a chain would; in time they follow each other.
+    series = {
+        name: np.moveaxis(array[:, 0], 1, 0).ravel()
+        for name, array in runs.load(["phi", "psi", "log_weights"]).items()
+    }
+    reference = estimate_from_trajectory(
+        **series,
+        state_phi=target.state_phi,
+        num_blocks=config.num_blocks,
+        max_stderr_kT=config.max_stderr_kT,
+    )
+    return runs, _beside_each_other(reference, config.num_blocks)
+
+
+def _beside_each_other(reference: ReferenceFreeEnergy, num_blocks: int) -> ReferenceFreeEnergy:
+    """Return the reference with its frames as the shard has them, blocks beside each other."""
+    arrays = {
+        name: getattr(reference, name).reshape(num_blocks, -1).T.ravel()
+        for name in ("phi", "psi", "log_weights", "replica")
+    }
+    return replace(reference, **arrays)
 
 
 class UmbrellaWorker:
