@@ -100,6 +100,22 @@ def read_molecule(
     return replace(molecule, positions_nm=relaxed), found.system
 
 
+def system_to_xml(system: openmm.System) -> str:
+    """Return a System as OpenMM writes it."""
+    return str(openmm.XmlSerializer.serialize(system))
+
+
+def system_from_xml(text: str) -> openmm.System:
+    """Return the System that OpenMM wrote.
+
+    Raises: TypeError: it is something else of OpenMM's. What its parser raises: it is rubbish.
+    """
+    system = openmm.XmlSerializer.deserialize(text)
+    if not isinstance(system, openmm.System):
+        raise TypeError(f"an OpenMM {type(system).__name__}, not a System")
+    return system
+
+
 def _kind_of(path: Path) -> Callable[[Path, Sequence[Path], ImplicitSolvent | None], _Parameters]:
     try:
         head = path.read_bytes()[:4096].decode(errors="replace").lstrip()
@@ -152,10 +168,7 @@ def _read_gromacs(path: Path, parameters: Sequence[Path], _: ImplicitSolvent | N
 
 
 def _read_system(path: Path, _: Sequence[Path], __: ImplicitSolvent | None) -> _Parameters:
-    system = openmm.XmlSerializer.deserialize(path.read_text())
-    if not isinstance(system, openmm.System):
-        raise TypeError(f"an OpenMM {type(system).__name__}, not a System")
-    return _Parameters(system, None)
+    return _Parameters(system_from_xml(path.read_text()), None)
 
 
 def _openmm(solvent: ImplicitSolvent | None) -> Any:

@@ -14,7 +14,7 @@ from bnce_dist.distributed.cluster import (
     require_some_gpus,
     require_workers,
 )
-from bnce_dist.distributed.pool import map_shards
+from bnce_dist.distributed.pool import ActorPool, map_shards
 from bnce_dist.distributed.tasks import map_to_outcomes
 from bnce_dist.distributed.train import fit
 from bnce_dist.pipeline.cluster import DATA_PARALLEL, Parallelism
@@ -60,11 +60,13 @@ class RayExecutor:
         require_workers(min_workers or num_workers or 1)
         self._num_workers, self._min_workers = num_workers, min_workers
         self._parallelism = parallelism
+        self._pool: ActorPool | None = None
 
     def map_jobs(
         self, job: Callable[[Item, Executor], Output], items: Sequence[Item], *, label: str = ""
     ) -> list[Output | Exception]:
         """Deal the workers to the jobs: several to each, or jobs that wait for a free one."""
+        self.release()
         total = self._num_workers or available_workers()
         share = max(total // max(len(items), 1), 1)
         alone = share == 1 and not num_gpus()
@@ -86,6 +88,7 @@ class RayExecutor:
         report: Callable[[Record], None] | None = None,
     ) -> TrainingResult:
         """Train with Ray Train, continuing from the last checkpoint in ``folder``."""
+        self.release()
         batch = task.settings.global_batch_size
         parts = self._parallelism.accumulation_steps
         dividing = (n for n in range(1, available_workers() + 1) if batch % (n * parts) == 0)
@@ -107,7 +110,9 @@ class RayExecutor:
         metadata: DatasetMetadata,
         label: str,
     ) -> ShardedDataset:
-        """Write the missing shards with a pool of actors."""
+        """Write the missing shards with a pool of actors, which stay for the next data set."""
+        if self._pool is None:
+            self._pool = ActorPool(num_gpus_per_actor=1 if num_gpus() else 0)
         return map_shards(
             make_worker,
             num_shards,
@@ -115,8 +120,13 @@ class RayExecutor:
             metadata=metadata,
             label=label,
             num_actors=self._num_workers or available_workers(),
-            num_gpus_per_actor=1 if num_gpus() else 0,
+            pool=self._pool,
         )
+
+    def release(self) -> None:
+        """End the actors that stayed: their cores are needed, or the stage is over."""
+        if self._pool is not None:
+            self._pool.close()
 
 
 def _run_job(

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
@@ -35,33 +36,72 @@ PART_INTERVAL_SECONDS = 2.0
 
 
 class ShardActor:
-    """Builds its worker once and writes one shard per call.
+    """Builds its worker once per data set and writes one shard per call.
 
     A call that dies with its process is run again on a new one. That is safe: a shard is a
     function of its index, and writing it is atomic.
     """
 
-    def __init__(self, folder: Path, metadata: DatasetMetadata) -> None:
-        self._folder, self._metadata = folder, metadata
+    def __init__(self) -> None:
         self._worker: ShardWorker | None = None
+        self._dataset: str | None = None
 
     def begin(self) -> None:
         """Answer as soon as there is a process."""
 
     @owned_devices()
-    def write(self, make_worker: Callable[[], ShardWorker], index: int) -> None:
-        """Compute and write the shard ``index``."""
-        # Not in __init__: Ray would report an error there as a death of the actor, and could not
-        # start the actor again once a large argument has left the object store.
-        if self._worker is None:
-            self._worker = make_worker()
-        part = _part_path(self._folder, index)
+    def write(
+        self,
+        make_worker: Callable[[], ShardWorker],
+        dataset: str,
+        folder: Path,
+        metadata: DatasetMetadata,
+        index: int,
+    ) -> None:
+        """Compute and write the shard ``index`` of a data set."""
+        if self._worker is None or self._dataset != dataset:
+            self._worker = None  # so that two never share the memory
+            self._worker, self._dataset = make_worker(), dataset
+        part = _part_path(folder, index)
         try:
             with listening(_writer_of_parts(part)):
                 arrays = self._worker(index)
         finally:
             part.unlink(missing_ok=True)
-        write_shard(self._folder, index, arrays, self._metadata)
+        write_shard(folder, index, arrays, metadata)
+
+
+class ActorPool:
+    """Actors that stay between data sets, so that a process and its imports are paid for once.
+
+    Args:
+        num_gpus_per_actor: GPUs each actor takes, beside one core.
+    """
+
+    def __init__(self, num_gpus_per_actor: float = 0) -> None:
+        self.kind: Literal["CPU", "GPU"] = "GPU" if num_gpus_per_actor else "CPU"
+        self._type = ray.remote(ShardActor).options(
+            num_cpus=1,
+            num_gpus=num_gpus_per_actor,
+            max_restarts=-1,
+            max_task_retries=MAX_TRIES - 1,
+            **ANYWHERE,
+        )
+        self._idle: list[Any] = []
+
+    def take(self, count: int) -> list[Any]:
+        """Return so many actors, new ones where too few are idle."""
+        taken = [self._idle.pop() for _ in range(min(count, len(self._idle)))]
+        return taken + [self._type.remote() for _ in range(count - len(taken))]
+
+    def give_back(self, actors: Iterable[Any]) -> None:
+        """Keep actors that have nothing to do for the next data set."""
+        self._idle.extend(actors)
+
+    def close(self) -> None:
+        """End the idle actors, which frees their cores."""
+        while self._idle:
+            ray.kill(self._idle.pop())
 
 
 def map_shards(
@@ -72,7 +112,7 @@ def map_shards(
     metadata: DatasetMetadata,
     label: str,
     num_actors: int,
-    num_gpus_per_actor: float = 0,
+    pool: ActorPool | None = None,
 ) -> ShardedDataset:
     """Write the missing shards ``0 .. num_shards - 1`` of a folder and open the data set.
 
@@ -85,7 +125,7 @@ def map_shards(
         metadata: What the arrays mean and what decides them.
         label: Of the progress bar.
         num_actors: At most so many work at once, each on one core.
-        num_gpus_per_actor: GPUs each actor takes.
+        pool: Where actors come from and stay; without one they end with the data set.
 
     Raises: InputError: a shard belongs to another data set, cannot be written, or ended the
         process that was at it every time, and all others are written; and what ``make_worker`` or
@@ -93,54 +133,61 @@ def map_shards(
     """
     folder = Path(folder).resolve()
     missing = missing_shards(folder, num_shards, metadata)
+    if not missing:
+        return ShardedDataset.finish(folder, num_shards, metadata)
     done = num_shards - len(missing)
-    actor_type = ray.remote(ShardActor).options(
-        num_cpus=1,
-        num_gpus=num_gpus_per_actor,
-        max_restarts=-1,
-        max_task_retries=MAX_TRIES - 1,
-        **ANYWHERE,
-    )
-    pool = _Pool(
-        lambda: actor_type.remote(folder, metadata), missing, min(num_actors, len(missing))
-    )
-    waiting = Waiting(label, "GPU" if num_gpus_per_actor else "CPU")
+    source = pool or ActorPool()
+    with one_line_errors():
+        writing = _Writing(source, make_worker, folder, metadata, missing, num_actors)
+    waiting = Waiting(label, source.kind)
     try:
         with (
             Progress(label, total=num_shards, unit="shard", done=done) as progress,
             one_line_errors(),
         ):
-            factory, shown = ray.put(make_worker), None
-            for running in pool.run(factory):
-                waiting.look(pool.num_without_process)
+            shown = None
+            for running in writing.run():
+                waiting.look(writing.num_without_process)
                 parts = _read_parts(folder, running)
-                finished = num_shards - pool.num_left + sum(done for done, _ in parts.values())
+                finished = num_shards - writing.num_left + sum(done for done, _ in parts.values())
                 notes = [f"shard {index}: {note}" for index, (_, note) in parts.items()]
                 if (now := (finished, "; ".join(notes[:2]))) != shown:
                     progress.update(*now)
                     shown = now
     finally:
-        pool.close()
+        writing.close()
+        if pool is None:
+            source.close()
         for part in folder.glob(_PART_FILES):
             part.unlink(missing_ok=True)  # of an actor that was killed
-    for index, reason in pool.failed.items():
+    for index, reason in writing.failed.items():
         raise InputError(
             f"shard {index} of {folder}",
             expected="a process that lives until it is written",
             got=f"{MAX_TRIES} that died: {reason}",
             remedy=f"free memory on the nodes, or look at Ray's logs; the other "
-            f"{num_shards - len(pool.failed)} shards are kept, and the same command tries again",
+            f"{num_shards - len(writing.failed)} shards are kept, and the same command tries again",
         )
     return ShardedDataset.finish(folder, num_shards, metadata)
 
 
-class _Pool:
-    """Actors that take the next shard when they are done with one."""
+class _Writing:
+    """The actors of one data set, which take the next shard when they are done with one."""
 
-    def __init__(self, create: Callable[[], Any], indices: list[int], num_actors: int) -> None:
+    def __init__(
+        self,
+        pool: ActorPool,
+        make_worker: Callable[[], ShardWorker],
+        folder: Path,
+        metadata: DatasetMetadata,
+        indices: list[int],
+        num_actors: int,
+    ) -> None:
         self.failed: dict[int, str] = {}
-        self._create, self._indices = create, deque(indices)
-        self._idle = [create() for _ in range(num_actors)]
+        self._pool, self._indices = pool, deque(indices)
+        # By reference: every actor reads it from the store of its node.
+        self._arguments = (ray.put(make_worker), uuid.uuid4().hex, folder, metadata)
+        self._idle = pool.take(min(num_actors, len(indices)))
         self._begun = [actor.begin.remote() for actor in self._idle]
         self._running: dict[Any, tuple[int, Any]] = {}
 
@@ -155,12 +202,12 @@ class _Pool:
         _, self._begun = ray.wait(self._begun, num_returns=len(self._begun), timeout=0)
         return len(self._begun)
 
-    def run(self, factory: Any) -> Iterator[list[int]]:
+    def run(self) -> Iterator[list[int]]:
         """Write all shards, and yield which ones are being written whenever that may change."""
         while self._indices or self._running:
             while self._idle and self._indices:
                 actor, index = self._idle.pop(), self._indices.popleft()
-                self._running[actor.write.remote(factory, index)] = (index, actor)
+                self._running[actor.write.remote(*self._arguments, index)] = (index, actor)
             ended, _ = ray.wait(list(self._running), timeout=POLL_SECONDS)
             for reference in ended:
                 index, actor = self._running.pop(reference)
@@ -169,13 +216,14 @@ class _Pool:
                 except (RayActorError, OutOfMemoryError) as error:
                     self.failed[index] = reason_of_death(error)
                     ray.kill(actor)
-                    actor = self._create()
+                    (actor,) = self._pool.take(1)
                 self._idle.append(actor)
             yield [index for index, _ in self._running.values()]
 
     def close(self) -> None:
-        """End all actors."""
-        for actor in [*self._idle, *(actor for _, actor in self._running.values())]:
+        """Return the idle actors to the pool, and end those that are not done."""
+        self._pool.give_back(self._idle)
+        for _, actor in self._running.values():
             ray.kill(actor)
 
 

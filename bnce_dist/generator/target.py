@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openmm
 import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
@@ -19,7 +18,12 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.order_parameters import find_companion, find_torsion
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.potentials.xtb import XTBPotential
-from bnce_dist.chem.topology_file import ImplicitSolvent, read_molecule
+from bnce_dist.chem.topology_file import (
+    ImplicitSolvent,
+    read_molecule,
+    system_from_xml,
+    system_to_xml,
+)
 from bnce_dist.config.section import Angle, Names, Place, Places, Positive, Section, Strings
 from bnce_dist.core.errors import InputError
 
@@ -115,16 +119,26 @@ class Target:
         Raises: InputError: unknown sequence or force field, unusable PDB file, or a state that the
             molecule cannot be in, or cannot leave.
         """
-        molecule, system = _molecule_and_system(config)
+        if config.topology is not None:
+            molecule, system = read_molecule(
+                Path(config.topology),
+                Path(str(config.coordinates)),
+                parameters=[Path(parameter) for parameter in config.parameters],
+                implicit_solvent=config.implicit_solvent,
+            )
+            system_xml = system_to_xml(system)
+        else:
+            molecule = (
+                Molecule.from_pdb(Path(config.pdb))
+                if config.pdb is not None
+                else Molecule.from_sequence(str(config.sequence))
+            )
+            system, system_xml = build_system(molecule, config.force_field), None
         molecule = _with_torsions(molecule, config.torsions)
         state_phi = (config.state_phi_min, config.state_phi_max)
         _require_reachable(molecule, state_phi)
-        return cls(
-            molecule,
-            ForceField.from_system(system, config.temperature_kelvin),
-            state_phi,
-            openmm.XmlSerializer.serialize(system) if config.topology is not None else None,
-        )
+        force_field = ForceField.from_system(system, config.temperature_kelvin)
+        return cls(molecule, force_field, state_phi, system_xml)
 
     @classmethod
     def from_state(cls, config: TargetConfig, state: Mapping[str, Any]) -> "Target":
@@ -132,8 +146,8 @@ class Target:
 
         Raises: InputError: as for `from_config`.
         """
-        system = openmm.XmlSerializer.deserialize(state["system_xml"])
         molecule = Molecule.from_state(state["molecule"])
+        system = system_from_xml(state["system_xml"])
         force_field = ForceField.from_system(system, config.temperature_kelvin)
         state_phi = (config.state_phi_min, config.state_phi_max)
         return cls(molecule, force_field, state_phi, state["system_xml"])
@@ -202,22 +216,6 @@ class Target:
         """Return which values of phi [rad] are in the state."""
         lower, upper = self.state_phi
         return (lower < phi) & (phi < upper)
-
-
-def _molecule_and_system(config: TargetConfig) -> tuple[Molecule, openmm.System]:
-    if config.topology is not None:
-        return read_molecule(
-            Path(config.topology),
-            Path(str(config.coordinates)),
-            parameters=[Path(parameter) for parameter in config.parameters],
-            implicit_solvent=config.implicit_solvent,
-        )
-    molecule = (
-        Molecule.from_pdb(Path(config.pdb))
-        if config.pdb is not None
-        else Molecule.from_sequence(str(config.sequence))
-    )
-    return molecule, build_system(molecule, config.force_field)
 
 
 def _with_torsions(molecule: Molecule, names: Sequence[str]) -> Molecule:

@@ -73,6 +73,10 @@ class Executor(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Free what is kept from one data set to the next, at the end of a stage."""
+        ...
+
 
 class LocalExecutor:
     """Everything in this process, one thing after another, without Ray.
@@ -129,3 +133,6 @@ class LocalExecutor:
                     write_shard(folder, index, arrays, metadata)
                     progress.update(count)
         return ShardedDataset.finish(folder, num_shards, metadata)
+
+    def release(self) -> None:
+        """Nothing is kept."""

@@ -152,7 +152,10 @@ class Pipeline:
         )
         started = time.monotonic()
         with self.tracker.stage(spec.name, self._settings(spec)), PeakMemory() as memory:
-            spec.run(context)
+            try:
+                spec.run(context)
+            finally:
+                self.executor.release()
             seconds = time.monotonic() - started
             self.tracker.log_metrics({"seconds": seconds})
         artifact.finish(

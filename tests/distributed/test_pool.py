@@ -147,3 +147,39 @@ def test_a_data_set_can_grow(tmp_path: Path) -> None:
         )
     assert len(ShardedDataset.open(tmp_path / "shards")) == 4
     assert len(list((tmp_path / "journal").glob("done-*"))) == 4
+
+
+def pids(journal: Path) -> set[int]:
+    return {int(path.name.split("-")[1]) for path in journal.glob("built-*")}
+
+
+def test_actors_stay_for_the_next_data_set_until_they_are_released(tmp_path: Path) -> None:
+    executor = RayExecutor(2)
+    for name in ("first", "second"):
+        make_worker = partial(Sampler, tmp_path / f"{name}-journal", pause_seconds=0.2)
+        dataset = executor.map_shards(
+            make_worker, 4, tmp_path / name, metadata=METADATA, label="sample"
+        )
+        assert dataset.num_samples == 16
+    processes = pids(tmp_path / "first-journal")
+    assert pids(tmp_path / "second-journal") == processes, "new models in the same processes"
+
+    # Two cores are taken; what needs one gets it.
+    assert executor.map_jobs(twice, [3]) == [6]
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in processes):
+        assert time.monotonic() < deadline, "the actors ended"
+        time.sleep(0.1)
+
+
+def test_a_data_set_that_failed_leaves_a_pool_that_works(tmp_path: Path) -> None:
+    executor = RayExecutor(2)
+    with pytest.raises(InputError, match="train longer"):
+        executor.map_shards(Refusing, 2, tmp_path / "bad", metadata=METADATA, label="sample")
+    make_worker = partial(Sampler, tmp_path / "journal")
+    executor.map_shards(make_worker, 2, tmp_path / "good", metadata=METADATA, label="sample")
+    executor.release()
+
+
+def twice(number: int, _: object) -> int:
+    return 2 * number

@@ -1,6 +1,5 @@
 """Anneal held-out samples from the learned density to the target, on the pool of actors."""
 
-import dataclasses
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -12,13 +11,11 @@ import torch
 from bnce_dist.core.annealing import AnnealingSchedule
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import generator
-from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.annealing import Annealer, AnnealingConfig
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.target import Target
-from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.stages.context import StageContext
 
 ANNEALED = "annealed"
@@ -73,7 +70,7 @@ def _anneal(
         partial(
             AnnealingWorker,
             make_annealer,
-            schedule=_schedule(context, make_annealer, context.folder / f"{name}.json"),
+            schedule=_schedule(context, make_annealer, name),
             samples_folder=held_out.folder,
             seed=context.config.seed,
         ),
@@ -128,22 +125,43 @@ class AnnealingWorker:
         return {name: array.cpu().numpy() for name, array in arrays.items()}
 
 
+class Tuner:
+    """Finds the levels and step sizes of annealing from a pilot of its own.
+
+    Args:
+        make_annealer: Loads the models.
+        config: How many levels, or how many there may be.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self, make_annealer: "partial[Annealer]", config: AnnealingConfig, seed: int
+    ) -> None:
+        self.annealer, self.config, self.seed = make_annealer(), config, seed
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return the schedule, level by level."""
+        schedule = self.annealer.tune(self.config, self.seed, "annealing")
+        return {
+            "fractions": np.array(schedule.fractions),
+            "step_sizes": np.array(schedule.step_sizes),
+            "num_leapfrog": np.full(schedule.num_levels, schedule.num_leapfrog),
+        }
+
+
 def _schedule(
-    context: StageContext, make_annealer: "partial[Annealer]", path: Path
+    context: StageContext, make_annealer: "partial[Annealer]", name: str
 ) -> AnnealingSchedule:
     """Return the schedule of an interrupted call, or find it."""
-    if not path.exists():
-        tune = partial(_tuned, make_annealer, context.config.seed)
-        (schedule,) = context.executor.map_jobs(
-            tune, [context.config.evaluate.annealing], label="tune annealing"
-        )
-        if isinstance(schedule, Exception):
-            raise schedule
-        write_json(path, dataclasses.asdict(schedule))
-    return AnnealingSchedule(**read_json(path))
-
-
-def _tuned(
-    make_annealer: "partial[Annealer]", seed: int, config: AnnealingConfig, _: Executor
-) -> AnnealingSchedule:
-    return make_annealer().tune(config, seed, "annealing")
+    levels = context.executor.map_shards(
+        partial(Tuner, make_annealer, context.config.evaluate.annealing, context.config.seed),
+        1,
+        context.folder / f"{name}_schedule",
+        metadata=context.metadata({"fractions": "1", "step_sizes": "1", "num_leapfrog": "1"}),
+        label="tune annealing",
+    ).load()
+    return AnnealingSchedule(
+        tuple(levels["fractions"].tolist()),
+        tuple(levels["step_sizes"].tolist()),
+        int(levels["num_leapfrog"][0]),
+    )

@@ -71,3 +71,7 @@ class TrialExecutor:
         return self._executor.map_shards(
             make_worker, num_shards, folder, metadata=metadata, label=label
         )
+
+    def release(self) -> None:
+        """Free what is kept."""
+        self._executor.release()
