@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from bnce_dist.chem.geometry import dihedral
+from bnce_dist.chem.order_parameters import find_torsion
 from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
@@ -105,6 +106,16 @@ class Ensemble:
     def psi(self) -> FloatArray:
         """The first psi torsion, ``(samples,)`` [rad]."""
         return self._torsion(self.target.molecule.psi)
+
+    def torsion(self, name: str) -> FloatArray:
+        """Return any torsion, ``(samples,)`` [rad].
+
+        Args:
+            name: ``phi``, ``chi1:2``, ``C1-C2-C3-C4`` ... (`order_parameters.find_torsion`).
+
+        Raises: InputError: there is none of that name.
+        """
+        return self._torsion(find_torsion(self.target.molecule, name))
 
     @property
     def in_state(self) -> NDArray[np.bool_]:

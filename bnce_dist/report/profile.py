@@ -1,4 +1,6 @@
-"""The free energy along phi, against the reference."""
+"""The free energy along a torsion, against the reference."""
+
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -61,6 +63,27 @@ def profile_figure(
     _draw(lower, reweighted, shift, REWEIGHTED)
     lower.set(ylabel="Difference (kT)", ylim=(-1, 1))
     angle_axis(lower, label=label)
+    return figure
+
+
+@styled
+def profiles_figure(profiles: Mapping[str, FreeEnergyProfile], *, label: str) -> Figure:
+    """Draw a run's profile along any torsion, with its reference.
+
+    Args:
+        profiles: Up to two, by name: the result and what it should be.
+        label: What the torsion is called.
+    """
+    figure = Figure(figsize=(6.4, 3.4))
+    axis = figure.subplots()
+    for (name, profile), colour in zip(
+        reversed(list(profiles.items())), (REFERENCE, REWEIGHTED)[-len(profiles) :], strict=True
+    ):
+        _draw(axis, profile, np.zeros(1), colour, name)
+    lowest = min(profile.value_kT.min() for profile in profiles.values())
+    axis.set(ylabel=f"Free energy −ln p({label}) (kT)", ylim=(min(lowest, 0) - 0.7, CAP_KT))
+    axis.legend(title="Bands: 95 % bootstrap", title_fontsize=8.5, alignment="left")
+    angle_axis(axis, label=label)
     return figure
 
 

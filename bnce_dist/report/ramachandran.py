@@ -20,7 +20,7 @@ CAP_KT = 8
 def ramachandran_figure(
     panels: Mapping[str, tuple[Array, Array, Array]],
     *,
-    state: tuple[float, float] = (0.0, 2.0),
+    state: tuple[float, float] | None = (0.0, 2.0),
     num_bins: int = 48,
     labels: tuple[str, str] = ("φ", "ψ"),
 ) -> Figure:
@@ -30,7 +30,7 @@ def ramachandran_figure(
 
     Args:
         panels: Title to ``(phi, psi, log_weights)``, each ``(samples,)`` [rad, rad, nats].
-        state: Interval of phi that is marked and whose weight is printed [rad].
+        state: Interval of phi that is marked and whose weight is printed [rad]; none if None.
         num_bins: Bins per angle.
         labels: What the two are called.
     """
@@ -44,6 +44,8 @@ def ramachandran_figure(
         axis.pcolormesh(edges, edges, shown.T, cmap=COLOURS, norm=norm)
         axis.set(title=title, aspect="equal")
         angle_axis(axis, which="x", label=labels[0])
+        if state is None:
+            continue
         inside = (phi > state[0]) & (phi < state[1])
         for edge in np.degrees(state):
             axis.axvline(edge, color=REFERENCE, linewidth=0.9, linestyle=(0, (4, 3)))

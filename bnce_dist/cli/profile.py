@@ -1,0 +1,37 @@
+"""The command line of free-energy profiles."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bnce_dist.cli.common import errors_as_one_line, place
+from bnce_dist.runs.profile import profile as profile_of
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(epilog="Example: bnce profile runs/alanine_dipeptide --along psi")
+def profile(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.", parser=place)],
+    along: Annotated[
+        str,
+        typer.Option(help="Torsion: phi, psi, omega, chi1 to chi5 (chi1:2) or C1-C2-C3-C4."),
+    ],
+    over: Annotated[
+        str | None, typer.Option("--and", help="A second torsion: the free energy over both.")
+    ] = None,
+    num_bins: Annotated[int, typer.Option(min=2, help="Bins over the circle.")] = 60,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", parser=place, help="Path without .csv and .png, in the run if absent."
+        ),
+    ] = None,
+) -> None:
+    """Reweight a finished run along a torsion, or over two: a table and a figure."""
+    with errors_as_one_line():
+        names = (along,) if over is None else (along, over)
+        stem = output or folder / "figures" / "profile_{}".format("_".join(names).replace(":", ""))
+        for path in profile_of(folder, *names).write(stem, num_bins):
+            typer.echo(path)
