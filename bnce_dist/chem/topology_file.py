@@ -1,11 +1,13 @@
 """Molecules with parameters from the files of Amber, CHARMM, Gromacs and OpenMM."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 import openmm
@@ -15,12 +17,19 @@ from openmm import app, unit
 
 from bnce_dist.chem.initial_structure import minimise_in
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.validation import require_molecules
+from bnce_dist.chem.validation import has_the_bonds_of, require_molecules
 from bnce_dist.core.errors import InputError, as_input_error
 
 logger = logging.getLogger(__name__)
 
 ImplicitSolvent = Literal["HCT", "OBC1", "OBC2", "GBn", "GBn2"]
+_EXPECTED = {
+    "target.topology": "a prmtop, psf, top or System XML, whole and with all parameters",
+    "target.coordinates": "a structure, whole",
+    "target.parameters": "all parameters of the psf",
+}
+_SAME_DALTON = 3.5
+"""Largest difference in mass between isotopes of a heavy atom with its hydrogens."""
 _WITHOUT_CUTOFF = {"nonbondedMethod": app.NoCutoff, "constraints": None, "removeCMMotion": False}
 
 
@@ -83,6 +92,8 @@ def read_molecule(
         )
     with as_input_error(partial(_unreadable, "target.topology", topology)):
         found = read(topology, parameters, implicit_solvent)
+        if not found.system.getNumParticles():
+            raise ValueError("no atoms")
     structure = _read_structure(coordinates)
     names = found.topology or structure.topology
     if names is None:
@@ -92,11 +103,18 @@ def read_molecule(
             got=coordinates.suffix,
             remedy="write the molecule with CONECT records",
         )
-    _require_same_atoms(found, structure, coordinates)
+    named = topology if found.topology else coordinates
+    _require_same_number(found, structure, coordinates)
     _complete_bonds(names, found.system)
-    molecule = Molecule.from_topology(topology.stem, names, structure.positions_nm)
-    require_molecules(molecule, torch.from_numpy(structure.positions_nm)[None])
-    relaxed = minimise_in(found.system, structure.positions_nm)
+    _require_same_order(found, structure, names, coordinates)
+    with _about("target.topology" if found.topology else "target.coordinates", named):
+        molecule = Molecule.from_topology(topology.stem, names, structure.positions_nm)
+    with _about("target.coordinates", coordinates):
+        require_molecules(molecule, torch.from_numpy(structure.positions_nm)[None])
+    with as_input_error(partial(_unreadable, "target.topology", topology)):
+        relaxed = minimise_in(found.system, structure.positions_nm)
+    if not has_the_bonds_of(molecule, torch.from_numpy(relaxed)[None]).all():
+        raise _misplaced(coordinates, "other bonds than these at the minimum of its energy")
     return replace(molecule, positions_nm=relaxed), found.system
 
 
@@ -110,6 +128,7 @@ def system_from_xml(text: str) -> openmm.System:
 
     Raises: TypeError: it is something else of OpenMM's. What its parser raises: it is rubbish.
     """
+    ElementTree.fromstring(text)  # OpenMM takes what there is of a file that is cut short.
     system = openmm.XmlSerializer.deserialize(text)
     if not isinstance(system, openmm.System):
         raise TypeError(f"an OpenMM {type(system).__name__}, not a System")
@@ -149,10 +168,15 @@ def _read_charmm(
             remedy="name its .rtf, .prm and .str files",
         )  # fmt: skip
     psf = app.CharmmPsfFile(str(path))
-    files = app.CharmmParameterSet(*map(str, parameters))
-    system = psf.createSystem(
-        files, **_WITHOUT_CUTOFF, rigidWater=False, implicitSolvent=_openmm(solvent)
-    )
+    # A section that is absent is empty to OpenMM; these follow all that count.
+    for section in ("!NGRP", *(["!NCRTERM"] if "CMAP" in psf.flags else [])):
+        if section not in path.read_text():
+            raise ValueError(f"no section {section}")
+    with as_input_error(partial(_unreadable, "target.parameters", ", ".join(map(str, parameters)))):
+        files = app.CharmmParameterSet(*map(str, parameters))
+        system = psf.createSystem(
+            files, **_WITHOUT_CUTOFF, rigidWater=False, implicitSolvent=_openmm(solvent)
+        )
     return _Parameters(system, psf.topology)
 
 
@@ -182,7 +206,7 @@ def _read_structure(path: Path) -> _Structure:
         ".gro": app.GromacsGroFile,
         ".inpcrd": app.AmberInpcrdFile,
         ".rst7": app.AmberInpcrdFile,
-        ".crd": app.CharmmCrdFile,
+        ".crd": _read_crd,
     }
     if path.suffix.lower() not in readers:
         raise InputError.unknown("kind of target.coordinates", path.suffix, readers)
@@ -194,29 +218,21 @@ def _read_structure(path: Path) -> _Structure:
     return _Structure(positions, getattr(content, "topology", None))
 
 
-def _require_same_atoms(found: _Parameters, structure: _Structure, coordinates: Path) -> None:
-    """Refuse files of different molecules, or with their atoms in different orders."""
+def _read_crd(path: str) -> app.CharmmCrdFile:
+    lines = [line for line in Path(path).read_text().splitlines() if line.strip()]
+    if all(line.startswith("*") for line in lines[1:]):
+        raise ValueError("no number of atoms")  # OpenMM would wait for it for ever.
+    return app.CharmmCrdFile(path)
+
+
+def _require_same_number(found: _Parameters, structure: _Structure, coordinates: Path) -> None:
     num_atoms, num_positions = found.system.getNumParticles(), len(structure.positions_nm)
-    what = f"target.coordinates {coordinates}"
     if num_atoms != num_positions:
         raise InputError(
-            what, expected=f"the {num_atoms} atoms of target.topology", got=num_positions,
+            f"target.coordinates {coordinates}",
+            expected=f"the {num_atoms} atoms of target.topology", got=num_positions,
             remedy="name files of one molecule",
         )  # fmt: skip
-    if structure.topology is None:
-        return
-    masses = [found.system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(num_atoms)]
-    for mass, atom in zip(masses, structure.topology.atoms(), strict=True):
-        here = None if atom.element is None else atom.element.mass.value_in_unit(unit.dalton)
-        # Hydrogens may have been made heavier, at the cost of what they are bonded to.
-        if here is not None and abs(mass - here) > max(4.0, 0.4 * here):
-            raise InputError(
-                what,
-                expected=f"atoms in the order of target.topology, of {mass:.1f} Da as atom "
-                f"{atom.index + 1}",
-                got=f"{atom.name}, of {here:.1f} Da",
-                remedy="write the structure in the order of the topology",
-            )
 
 
 def _complete_bonds(topology: app.Topology, system: openmm.System) -> None:
@@ -233,12 +249,49 @@ def _complete_bonds(topology: app.Topology, system: openmm.System) -> None:
             return
 
 
-def _unreadable(setting: str, path: Path, got: object) -> InputError:
+def _require_same_order(
+    found: _Parameters, structure: _Structure, names: app.Topology, coordinates: Path
+) -> None:
+    """Refuse elements in another order than the masses of the System."""
+    if structure.topology is None:
+        return
+    atoms = list(structure.topology.atoms())
+    if any(atom.element is None for atom in atoms):
+        return
+    system_dalton = [found.system.getParticleMass(i)._value for i in range(len(atoms))]
+    file_dalton = [atom.element.mass._value for atom in atoms]
+    # Repartitioning moves mass to hydrogens from what they are bonded to.
+    for first, second in names.bonds():
+        for heavy, light in ((first.index, second.index), (second.index, first.index)):
+            if atoms[light].element == app.element.hydrogen != atoms[heavy].element:
+                for masses in (system_dalton, file_dalton):
+                    masses[heavy] += masses[light]
+                    masses[light] = 0.0
+    for mass, here, atom in zip(system_dalton, file_dalton, atoms, strict=True):
+        if abs(mass - here) > _SAME_DALTON:
+            raise _misplaced(coordinates, f"{atom.name} as atom {atom.index + 1}")
+
+
+@contextmanager
+def _about(setting: str, path: Path) -> Iterator[None]:
+    """Name the file in a refusal of what it holds."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"{setting} {path}", expected=error.expected, got=error.got, remedy=error.remedy
+        ) from error
+
+
+def _misplaced(coordinates: Path, got: str) -> InputError:
     return InputError(
-        f"{setting} {path}",
-        expected="a prmtop, psf, top or System XML, whole and with all parameters"
-        if setting == "target.topology"
-        else "a structure, whole",
-        got=got,
+        f"target.coordinates {coordinates}", expected="the atoms of target.topology in its order",
+        got=got, remedy="write the structure in the order of the topology",
+    )  # fmt: skip
+
+
+def _unreadable(setting: str, path: object, got: object) -> InputError:
+    return InputError(
+        f"{setting} {path}", expected=_EXPECTED[setting], got=got,
         remedy="check the path and the file",
-    )
+    )  # fmt: skip

@@ -222,6 +222,40 @@ def bennett_metrics(samples: Samples, frames: Mapping[str, np.ndarray]) -> dict[
     }
 
 
+def unseen_metrics(
+    samples: Samples, drawn: Samples, frames: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    r"""Return how much of what a simulation visits the emulator hardly ever draws.
+
+    Weights of its own samples cannot show a mode that it lacks; exact densities of frames can. On
+    each side of the state a frame is unseen where the emulator draws so much less than it should,
+
+    .. math:: \frac{e^{-u}}{\rho} > \frac{n}{10} \, E_\rho\left[\frac{e^{-u}}{\rho}\right],
+
+    that of ``n`` samples not one would lie in such a place if it held a tenth of the side; and
+    where no noise leads to it.
+
+    Args:
+        samples: The run's, annealed or not, whose weights give the normalisation.
+        drawn: The same as they were drawn.
+        frames: As of `bennett_metrics`.
+
+    Returns: ``unseen_in_state`` and ``unseen_outside_state``, shares of the frames there.
+    """
+    log_weights = samples.log_weights
+    total = np.exp(log_weights - log_weights.max())
+    shares = {}
+    for name, ended, started, there in (
+        ("in_state", samples.in_state, drawn.in_state, frames["in_state"]),
+        ("outside_state", ~samples.in_state, ~drawn.in_state, ~frames["in_state"]),
+    ):
+        log_mean = math.log(total[ended].sum() / max(started.sum(), 1)) + log_weights.max()
+        excess = (-frames["reduced_potential"] - frames["log_density"])[there] - log_mean
+        seen = frames["found"][there] & (excess < math.log(max(started.sum() / 10, 1)))
+        shares[f"unseen_{name}"] = float(1 - seen.mean())
+    return shares
+
+
 def _effective_chains(chains: NDArray[np.integer]) -> float:
     """Return how many chains the frames are worth: those of one chain may all be alike."""
     counts = np.unique(chains, return_counts=True)[1].astype(np.float64)

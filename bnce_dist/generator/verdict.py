@@ -14,6 +14,8 @@ MAX_DEVIATION = 3.0
 MAX_FOLD_SHIFT = 0.5
 """Of the standard error."""
 MIN_FORWARD_OVER_REVERSE = 0.1
+MAX_UNSEEN = 0.02
+"""Or the standard error in kT, if that is more: what is missing moves the result by as much."""
 _SIDES = {"in_state": "in the state", "outside_state": "outside the state"}
 
 
@@ -90,6 +92,7 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
         for name, check in (
             ("delta_f_fold_shift_kT", _folds),
             ("forward_ess_in_state", _forward),
+            ("unseen_in_state", _unseen),
             ("delta_f_reference_kT", _reference),
         )
         if metrics.get(name) is not None
@@ -210,6 +213,21 @@ def _forward(metrics: Mapping[str, Any]) -> _Check:
         "samples there are",
         f"less than {MIN_FORWARD_OVER_REVERSE:.1f}: the emulator lacks conformations that the "
         "simulation visits",
+        "Train the emulator on more data that hold them (dataset.num_chains, "
+        "reference.production_ps), or longer (emulator.num_steps)",
+    )
+
+
+def _unseen(metrics: Mapping[str, Any]) -> _Check:
+    """Ask how much of what the simulation visits the emulator hardly draws, by exact densities."""
+    shares = {where: metrics[f"unseen_{name}"] for name, where in _SIDES.items()}
+    worst = max(shares, key=lambda where: shares[where])
+    limit = max(MAX_UNSEEN, metrics["delta_f_stderr_kT"])
+    return _Check(
+        shares[worst] <= limit,
+        f"Of the frames of the simulation {worst} {shares[worst]:.1%} are where the emulator "
+        "hardly draws",
+        f"more than {limit:.1%}",
         "Train the emulator on more data that hold them (dataset.num_chains, "
         "reference.production_ps), or longer (emulator.num_steps)",
     )

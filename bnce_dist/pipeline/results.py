@@ -21,6 +21,7 @@ from bnce_dist.generator.metrics import (
     evaluation_metrics,
     metrics_without_weights,
     one_step_metrics,
+    unseen_metrics,
 )
 from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
@@ -217,9 +218,10 @@ def _weighted_metrics(evaluation: Evaluation, config: Config, target: Target) ->
     metrics["torsion_w2_baseline_rad"] = baseline_distance(
         reference, config.seed, len(samples.valid)
     )
-    if evaluation.frames is not None:
-        metrics |= bennett_metrics(evaluation.drawn, evaluation.frames)
-    return metrics | forward_check(evaluation.folder, evaluation.drawn, reference, target)
+    if evaluation.frames is None:
+        return metrics | forward_check(evaluation.folder, evaluation.drawn, reference, target)
+    metrics |= bennett_metrics(evaluation.drawn, evaluation.frames)
+    return metrics | unseen_metrics(samples, evaluation.drawn, evaluation.frames)
 
 
 def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from bnce_dist.generator.metrics import (
     evaluation_metrics,
     metrics_without_weights,
     one_step_metrics,
+    unseen_metrics,
 )
 from bnce_dist.generator.samples import Samples
 
@@ -233,3 +234,31 @@ def test_not_a_number_is_never_silent() -> None:
     log_density[3] = np.nan
     with pytest.raises(InputError, match="finite"):
         evaluation_metrics(make_samples(log_density=log_density), CONFIG, seed=0)
+
+
+def frames_of(x: np.ndarray, log_density: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
+    potential = 0.5 * (x / TARGET_SD) ** 2
+    return {
+        "reduced_potential": potential,
+        "log_density": log_density,
+        "in_state": x > 1.0,
+        "found": found,
+    }
+
+
+def test_frames_that_the_emulator_covers_are_seen_and_others_are_not() -> None:
+    samples = make_samples()
+    x = np.random.default_rng(5).normal(scale=TARGET_SD, size=2000)
+    log_density = -0.5 * x**2 - 0.5 * math.log(2 * math.pi)
+    found = np.ones(len(x), dtype=bool)
+    covered = unseen_metrics(samples, samples, frames_of(x, log_density, found))
+    assert covered == {"unseen_in_state": 0.0, "unseen_outside_state": 0.0}
+
+    # A tenth of the state lies where the emulator's density is e^-10 of what it should be, and
+    # to a twentieth of the rest no noise leads.
+    lacking, lost = (x > 1.0) & (np.arange(len(x)) % 10 == 0), (x < 1.0) & (np.arange(len(x)) < 100)
+    missing = unseen_metrics(
+        samples, samples, frames_of(x, log_density - 10.0 * lacking, found & ~lost)
+    )
+    assert missing["unseen_in_state"] == pytest.approx(lacking.sum() / (x > 1.0).sum())
+    assert missing["unseen_outside_state"] == pytest.approx(lost.sum() / (x < 1.0).sum())

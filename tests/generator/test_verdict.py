@@ -23,6 +23,8 @@ GOOD = {
     "forward_ess_outside_state": 0.6,
     "reverse_ess_in_state": 0.45,
     "reverse_ess_outside_state": 0.55,
+    "unseen_in_state": 0.01,
+    "unseen_outside_state": 0.04,
     "delta_f_reference_kT": 3.84,
     "delta_f_reference_stderr_kT": 0.02,
 }
@@ -34,7 +36,7 @@ def test_a_good_estimate_is_reliable_and_says_why() -> None:
     assert verdict.advice == ()
     assert verdict.lines() == ["reliable"]
     assert "The state holds 300 effective samples, the rest 3700." in verdict.reasons
-    assert len(verdict.reasons) == 9
+    assert len(verdict.reasons) == 10
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,7 @@ def test_a_good_estimate_is_reliable_and_says_why() -> None:
         ({"model_error_kT": None}, "of sampling only", "--num-exact"),
         ({"delta_f_fold_shift_kT": -0.03}, "shifts the estimate by -0.030", "num_ode_steps"),
         ({"forward_ess_in_state": 1e-3}, "in the state are worth 0.00", "emulator on more data"),
+        ({"unseen_in_state": 0.05}, "simulation in the state 5.0% are where", "more data"),
         ({"delta_f_reference_kT": 3.2}, "15.7 combined standard errors", "run the reference"),
     ],
 )
@@ -65,7 +68,10 @@ def test_one_failure_is_enough(change: dict[str, float], reason: str, advice: st
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    unmeasured = ("delta_f_fold_shift_kT", "forward_ess_in_state", "delta_f_reference_kT")
+    unmeasured = (
+        *("delta_f_fold_shift_kT", "forward_ess_in_state"),
+        *("unseen_in_state", "delta_f_reference_kT"),
+    )
     metrics = {name: value for name, value in GOOD.items() if name not in unmeasured}
     assert judge(metrics).reliable
     assert len(judge(metrics).reasons) == 6
