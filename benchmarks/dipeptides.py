@@ -1,7 +1,7 @@
 """The seven published dipeptides, judged against their own umbrella sampling and published MD.
 
 A fleet that is finished already is not repeated. What the record holds is read from the members'
-``metrics.json``; ``fleet_minutes`` is the time on the clock, if all of the fleet ran just now.
+``metrics.json``; ``fleet_minutes`` is the time on the clock, if all of the fleet ran in one go.
 
     python benchmarks/dipeptides.py --output runs --write
 """
@@ -16,7 +16,7 @@ import typer
 from alanine_dipeptide import JOB, KEPT, kept
 from record import publish
 
-from bnce_dist.data.atomic import read_json
+from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.runs.fleet.table import (
     PUBLISHED_EXACT_ERROR_KT,
     PUBLISHED_MD_DELTA_F_KT,
@@ -24,6 +24,8 @@ from bnce_dist.runs.fleet.table import (
 )
 
 CONFIG = JOB.parent / "configs" / "dipeptides.yaml"
+CLOCK = "clock.json"
+"""What the time on the clock is kept in, in the fleet's folder."""
 NEAR_KT = 0.15
 """What counts as the same reference [kT]."""
 KEPT_HERE = (
@@ -54,7 +56,9 @@ def main(
         arguments = ["--config", CONFIG, "--molecules", ",".join(members)]
         arguments += ["--output", output, "--name", name]
         subprocess.run([sys.executable, JOB, *arguments], check=True)
-    fleet_minutes = (time.monotonic() - started) / 60 if is_new else None
+        if is_new:
+            minutes = (time.monotonic() - started) / 60
+            write_json(folder / CLOCK, {"fleet_minutes": minutes})
     runs = {member: read_json(folder / member / "metrics.json") for member in members}
     molecules = {member: judged(member, metrics) for member, metrics in runs.items()}
     means = (
@@ -79,7 +83,9 @@ def main(
         "num_references_near_md": sum(
             abs(m["reference_error_to_md_kT"]) <= NEAR_KT for m in molecules.values()
         ),
-        "fleet_minutes": fleet_minutes,
+        "fleet_minutes": read_json(folder / CLOCK)["fleet_minutes"]
+        if (folder / CLOCK).exists()
+        else None,
         "published_learned": dict(PUBLISHED_MEANS),
         "molecules": molecules,
     }
