@@ -103,13 +103,13 @@ def read_molecule(
             got=coordinates.suffix,
             remedy="write the molecule with CONECT records",
         )
-    named = topology if found.topology else coordinates
     _require_same_number(found, structure, coordinates)
     _complete_bonds(names, found.system)
     _require_same_order(found, structure, names, coordinates)
-    with _about("target.topology" if found.topology else "target.coordinates", named):
+    from_coordinates = ("target.coordinates", coordinates)
+    with _about(*(("target.topology", topology) if found.topology else from_coordinates)):
         molecule = Molecule.from_topology(topology.stem, names, structure.positions_nm)
-    with _about("target.coordinates", coordinates):
+    with _about(*from_coordinates):
         require_molecules(molecule, torch.from_numpy(structure.positions_nm)[None])
     with as_input_error(partial(_unreadable, "target.topology", topology)):
         relaxed = minimise_in(found.system, structure.positions_nm)
@@ -209,7 +209,7 @@ def _read_structure(path: Path) -> _Structure:
         ".crd": _read_crd,
     }
     if path.suffix.lower() not in readers:
-        raise InputError.unknown("kind of target.coordinates", path.suffix, readers)
+        raise InputError.unknown(f"kind of target.coordinates {path}", path.suffix, readers)
     with as_input_error(partial(_unreadable, "target.coordinates", path)):
         content = readers[path.suffix.lower()](str(path))
         positions = np.array(content.positions.value_in_unit(unit.nanometer), dtype=np.float64)
@@ -279,8 +279,9 @@ def _about(setting: str, path: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(
-            f"{setting} {path}", expected=error.expected, got=error.got, remedy=error.remedy
-        ) from error
+            f"{setting} {path}: {error.what}",
+            expected=error.expected, got=error.got, remedy=error.remedy,
+        ) from error  # fmt: skip
 
 
 def _misplaced(coordinates: Path, got: str) -> InputError:

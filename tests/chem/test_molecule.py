@@ -177,10 +177,14 @@ def test_pdb_with_missing_atoms_names_them(alanine: Molecule, tmp_path: Path) ->
         Molecule.from_pdb(torn)
 
 
-def test_pdb_with_a_d_residue_names_it(alanine: Molecule, tmp_path: Path) -> None:
+def test_pdb_of_a_mirror_image_is_of_d_residues(alanine: Molecule, tmp_path: Path) -> None:
     mirrored = write_pdb(tmp_path / "d.pdb", alanine, alanine.positions_nm * [-1, 1, 1])
-    with pytest.raises(InputError, match="expected L residues, got ALA 2 with CA of the other"):
-        Molecule.from_pdb(mirrored)
+    molecule = Molecule.from_pdb(mirrored)
+    assert molecule.name == "ACE-DAL-NME"
+    assert molecule.identity != alanine.identity
+    (centre,) = molecule.chirality_centres
+    assert signed_volume(torch.from_numpy(molecule.positions_nm), centre) > 0
+    assert signed_volume(torch.from_numpy(alanine.positions_nm), centre) < 0
 
 
 def test_pdb_of_something_else(alanine: Molecule, tmp_path: Path) -> None:
