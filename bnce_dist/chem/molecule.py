@@ -113,8 +113,9 @@ class Molecule:
             if signed_volume(positions, centre) <= 0:
                 label = residues[graph.residue_index[centre[0]]].label
                 raise InputError(
-                    f"PDB file {path}", expected="amino acids and their mirror images",
-                    got=f"{label} with {graph.atom_names[centre[0]]} alone of the other hand",
+                    f"PDB file {path}",
+                    expected="amino acids, or mirror images that have a name (DAL, DAR ...)",
+                    got=f"{label} with {graph.atom_names[centre[0]]} of the other hand",
                     remedy="correct the structure",
                 )  # fmt: skip
         return dataclasses.replace(graph, positions_nm=minimise(graph.topology, positions.numpy()))
@@ -295,7 +296,7 @@ class Molecule:
                 return found
         raise InputError(
             f"molecule {self.name}", expected=f"a residue with a {torsion} torsion", got="none",
-            remedy="use at least two amino acids or one between caps, e.g. ACE-ALA-NME",
+            remedy="name target.torsions, or use two amino acids or one between caps (ACE-ALA-NME)",
         )  # fmt: skip
 
     def quadruples(self, atoms: Sequence[tuple[int, str]]) -> Iterator[Quadruple]:

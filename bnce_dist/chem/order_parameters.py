@@ -91,6 +91,9 @@ def _of_atoms(molecule: Molecule, name: str) -> Quadruple:
     if len(parts) != 4:
         raise _absent(molecule, name, f"{len(parts)} atoms")
     first, second, third, fourth = (_atom(molecule, name, part) for part in parts)
+    for atom in (first, second):
+        if atom in (third, fourth):
+            raise _absent(molecule, name, f"{molecule.atom_names[atom]} twice")
     bonds = {frozenset(bond) for bond in molecule.bonds}
     for pair in ((first, second), (second, third), (third, fourth)):
         if frozenset(pair) not in bonds:

@@ -1,4 +1,7 @@
+import dataclasses
+import functools
 import itertools
+import logging
 import math
 import pickle
 from pathlib import Path
@@ -10,13 +13,16 @@ import torch
 from openmm import app
 
 from bnce_dist.chem.geometry import dihedral, signed_volume
+from bnce_dist.chem.graph import stereocentres
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.pdb_file import read_residues
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
-from bnce_dist.chem.templates import chain_templates, parse_sequence
+from bnce_dist.chem.templates import D_RESIDUES, VARIANTS, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 
 # Cahn-Ingold-Prelog priorities and descriptors of the L amino acids, from textbooks: L-cysteine
-# is R because sulphur outranks the carboxyl group; L-Ile is (2S,3S), L-Thr is (2S,3R).
+# is R because sulphur outranks the carboxyl group; L-Ile is (2S,3S), L-Thr is (2S,3R). A mirror
+# image has all of them reversed.
 PRIORITIES = {
     ("ALA", "CA"): ("N", "C", "CB", "HA"),
     ("CYS", "CA"): ("N", "CB", "C", "HA"),
@@ -32,12 +38,27 @@ DESCRIPTORS = {
     ("THR", "CA"): "S",
     ("ILE", "CB"): "S",
     ("THR", "CB"): "R",
+    ("DAL", "CA"): "R",
+    ("DCY", "CA"): "S",
+    ("DIL", "CA"): "R",
+    ("DTH", "CA"): "R",
+    ("DIL", "CB"): "R",
+    ("DTH", "CB"): "S",
 }
+
+
+build = functools.cache(Molecule.from_sequence)
+"""Structures take seconds: every sequence is built once."""
 
 
 @pytest.fixture(scope="module")
 def alanine() -> Molecule:
-    return Molecule.from_sequence("ACE-ALA-NME")
+    return build("ACE-ALA-NME")
+
+
+def peptide(sequence: str) -> Molecule:
+    # The graph is enough: no time is spent on a structure.
+    return Molecule._from_templates(sequence, chain_templates(parse_sequence(sequence)))
 
 
 def write_pdb(path: Path, molecule: Molecule, positions_nm: np.ndarray | None = None) -> Path:
@@ -56,7 +77,8 @@ def descriptor(molecule: Molecule, residue: int, centre: str) -> str:
         )
         if owner == residue
     }
-    names = PRIORITIES[molecule.residue_names[residue], centre]
+    name = molecule.residue_names[residue]
+    names = PRIORITIES[D_RESIDUES.get(name, name), centre]
     first, second, third, lowest = (molecule.positions_nm[index[name]] for name in names)
     viewpoint = molecule.positions_nm[index[centre]] - lowest
     turn = np.cross(second - first, third - second) @ viewpoint
@@ -88,7 +110,7 @@ def test_alanine_dipeptide_has_ambers_order(alanine: Molecule) -> None:
     ],
 )
 def test_composition_and_charge(sequence: str, num_atoms: int, num_heavy: int, charge: int) -> None:
-    molecule = Molecule.from_sequence(sequence)
+    molecule = build(sequence)
     assert molecule.num_atoms == num_atoms
     assert sum(element != "H" for element in molecule.elements) == num_heavy
     system = build_system(molecule)
@@ -98,7 +120,7 @@ def test_composition_and_charge(sequence: str, num_atoms: int, num_heavy: int, c
 
 
 def test_uncapped_dipeptide_torsions_cross_the_peptide_bond() -> None:
-    molecule = Molecule.from_sequence("AC")
+    molecule = build("AC")
     labels = list(zip(molecule.residue_index, molecule.atom_names, strict=True))
     assert [labels[i] for i in molecule.phi] == [(0, "C"), (1, "N"), (1, "CA"), (1, "C")]
     assert [labels[i] for i in molecule.psi] == [(0, "N"), (0, "CA"), (0, "C"), (1, "N")]
@@ -107,9 +129,9 @@ def test_uncapped_dipeptide_torsions_cross_the_peptide_bond() -> None:
     assert groups == [["H1", "H2", "H3"], ["HB1", "HB2", "HB3"]]
 
 
-@pytest.mark.parametrize("sequence", ["AC", "IT", "TI"])
+@pytest.mark.parametrize("sequence", ["AC", "IT", "TI", "DTH-DIL", "DCY-ALA"])
 def test_handedness_follows_the_textbook(sequence: str) -> None:
-    molecule = Molecule.from_sequence(sequence)
+    molecule = build(sequence)
     positions = torch.from_numpy(molecule.positions_nm)
     centres = {
         (molecule.residue_index[c[0]], molecule.atom_names[c[0]]): c
@@ -118,7 +140,7 @@ def test_handedness_follows_the_textbook(sequence: str) -> None:
     expected = {
         (residue, centre)
         for residue, name in enumerate(molecule.residue_names)
-        for owner, centre in PRIORITIES
+        for owner, centre in DESCRIPTORS
         if owner == name
     }
     assert set(centres) == expected
@@ -150,16 +172,46 @@ def test_is_reproducible_and_pickles_small(alanine: Molecule) -> None:
 
 
 def test_identity_tells_molecules_apart(alanine: Molecule) -> None:
-    others = [Molecule.from_sequence(sequence) for sequence in ("AG", "GA", "ACE-GLY-NME")]
+    others = [build(sequence) for sequence in ("AG", "GA", "ACE-GLY-NME")]
     identities = {molecule.identity for molecule in (alanine, *others)}
     assert len(identities) == 4
 
 
-@pytest.mark.parametrize("sequence", ["ACE-ALA-NME", "ET", "HN"])
+@pytest.mark.parametrize("sequence", ["ACE-ALA-NME", "IT", "DTH-DIL", "CYX-CYX"])
+def test_identity_is_that_of_the_graph_and_the_hand(sequence: str) -> None:
+    molecule = build(sequence)
+    same = Molecule.from_topology("other", molecule.topology, molecule.positions_nm)
+    assert same.identity == molecule.identity
+    assert set(map(frozenset, same.bonds)) == set(map(frozenset, molecule.bonds))
+    mirrored = Molecule.from_topology("other", molecule.topology, -molecule.positions_nm)
+    assert mirrored.identity != molecule.identity
+
+
+def test_identity_of_a_mirror_image_is_that_of_its_name(alanine: Molecule) -> None:
+    graph = peptide("ACE-DAL-NME")
+    mirrored = Molecule.from_topology("mirrored", alanine.topology, -alanine.positions_nm)
+    assert mirrored.identity == graph.identity != alanine.identity
+
+
+@pytest.mark.parametrize("sequence", ["ACE-ALA-NME", "DTH-DIL"])
+def test_the_state_survives_a_file_without_code(sequence: str, tmp_path: Path) -> None:
+    molecule = dataclasses.replace(build(sequence), torsions=((0, 1, 2, 3), (1, 2, 3, 4)))
+    torch.save(molecule.to_state(), tmp_path / "state.pt")
+    again = Molecule.from_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again == molecule
+    assert again.identity == molecule.identity
+    np.testing.assert_array_equal(again.positions_nm, molecule.positions_nm)
+
+
+@pytest.mark.parametrize(
+    "sequence", ["ACE-ALA-NME", "ET", "HN", "DTH-DIL", "CYX-CYX", "ACE-ASH-NME"]
+)
 def test_pdb_round_trip(sequence: str, tmp_path: Path) -> None:
-    molecule = Molecule.from_sequence(sequence)
+    molecule = build(sequence)
     # Atoms in another order within each residue, as other programs write them.
-    lines = write_pdb(tmp_path / "ordered.pdb", molecule).read_text().splitlines()
+    text = write_pdb(tmp_path / "ordered.pdb", molecule).read_text()
+    # The Protein Data Bank has one name for a residue with and without its proton.
+    lines = text.replace("CYX", "CYS").replace("ASH", "ASP").splitlines()
     atoms = [line for line in lines if line.startswith(("ATOM", "HETATM"))]
     residues = [list(group) for _, group in itertools.groupby(atoms, lambda line: line[22:26])]
     shuffled = tmp_path / "shuffled.pdb"
@@ -185,6 +237,103 @@ def test_pdb_of_a_mirror_image_is_of_d_residues(alanine: Molecule, tmp_path: Pat
     (centre,) = molecule.chirality_centres
     assert signed_volume(torch.from_numpy(molecule.positions_nm), centre) > 0
     assert signed_volume(torch.from_numpy(alanine.positions_nm), centre) < 0
+
+
+@pytest.mark.parametrize("whole", [1, -1])
+def test_pdb_with_one_of_two_centres_of_the_other_hand_is_refused(
+    whole: int, tmp_path: Path
+) -> None:
+    molecule = build("IT")
+    positions = whole * molecule.positions_nm
+    first, second = (molecule.atom_names.index(name) for name in ("CG1", "CG2"))
+    positions[[first, second]] = positions[[second, first]]
+    path = write_pdb(tmp_path / "allo.pdb", molecule, positions)
+    with pytest.raises(InputError, match="got ILE 1 with CB of the other hand"):
+        Molecule.from_pdb(path)
+
+
+def test_pdb_of_a_mirrored_variant_is_refused(tmp_path: Path) -> None:
+    molecule = build("ACE-ASH-NME")
+    path = write_pdb(tmp_path / "mirrored.pdb", molecule, -molecule.positions_nm)
+    with pytest.raises(InputError, match="got ASP 2 with CA of the other hand"):
+        Molecule.from_pdb(path)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pdb_tells_variants_by_their_hydrogens(variant: str, tmp_path: Path) -> None:
+    parent = {"ASH": "ASP", "CYX": "CYS", "GLH": "GLU", "LYN": "LYS"}[variant]
+    for name in (variant, parent):
+        (template,) = chain_templates(("ACE", name, "NME"))[1:2]
+        lines = [
+            f"ATOM  {i:5d}  {atom:<4s}{parent} A   1    {i:8.3f}{0:8.3f}{0:8.3f}  1.00  0.00"
+            f"          {element:>2s}"
+            for i, (atom, element) in enumerate(
+                zip(template.atom_names, template.elements, strict=True), 1
+            )
+        ]
+        path = tmp_path / "residue.pdb"
+        path.write_text("\n".join(lines) + "\nEND\n")
+        (residue,) = read_residues(path)
+        assert residue.name == name
+        assert set(residue.positions_nm) == set(template.atom_names)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "charge"),
+    [
+        ("ACE-ASH-NME", 0),
+        ("ACE-GLH-NME", 0),
+        ("ACE-LYN-NME", 0),
+        ("ACE-CYX-GLY-CYX-NME", 0),
+        ("ACE-ASP-NME", -1),
+        ("ACE-DLY-NME", 1),
+    ],
+)
+def test_variants_have_the_charge_of_their_protons(sequence: str, charge: int) -> None:
+    assert sum(peptide(sequence).formal_charges) == charge
+
+
+def test_a_disulfide_is_a_bond_of_two_sulphurs() -> None:
+    molecule = build("CYX-CYX")
+    sulphurs = [i for i, element in enumerate(molecule.elements) if element == "S"]
+    assert tuple(sulphurs) in molecule.bonds
+    assert "HG" not in molecule.atom_names
+    first, second = molecule.positions_nm[sulphurs]
+    assert np.linalg.norm(first - second) == pytest.approx(0.204, abs=0.005)
+    # Its torsion is near 90 degrees in any structure without strain; never trans.
+    betas = [i for i, name in enumerate(molecule.atom_names) if name == "CB"]
+    torsion = dihedral(
+        torch.from_numpy(molecule.positions_nm), (betas[0], *sulphurs, betas[1])
+    ).abs()
+    assert math.radians(50) < torsion < math.radians(130)
+
+
+@pytest.mark.parametrize("sequence", ["ACE-CYX-NME", "CYX-ALA-CYX-CYX"])
+def test_cysteines_without_a_partner_are_refused(sequence: str) -> None:
+    with pytest.raises(InputError, match=r"expected no CYX .*, or two bonded to each other"):
+        Molecule.from_sequence(sequence)
+
+
+def test_alternate_locations_are_named_and_the_first_is_read(
+    alanine: Molecule, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = write_pdb(tmp_path / "whole.pdb", alanine).read_text().splitlines()
+    (beta,) = (i for i, line in enumerate(lines) if line[12:16] == " CB ")
+    line = lines[beta]
+    other = f"{line[:16]}B{line[17:30]}{99.0:8.3f}{line[38:]}"
+    lines[beta : beta + 1] = [f"{line[:16]}A{line[17:]}", other]
+    path = tmp_path / "alternate.pdb"
+    path.write_text("\n".join(lines) + "\n")
+    with caplog.at_level(logging.WARNING):
+        residues = read_residues(path)
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message == f"PDB file {path}: alternate locations of ALA 2; the first is read"
+    expected = alanine.positions_nm[alanine.atom_names.index("CB")]
+    np.testing.assert_allclose(residues[1].positions_nm["CB"], expected, atol=1e-4)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        read_residues(tmp_path / "whole.pdb")
+    assert not caplog.records
 
 
 def test_pdb_of_something_else(alanine: Molecule, tmp_path: Path) -> None:
@@ -216,6 +365,8 @@ def test_pdb_of_something_else(alanine: Molecule, tmp_path: Path) -> None:
         ("A", "expected at least two residues, got 1"),
         ("", "expected at least two residues, got 0"),
         ("ACE--NME", "got ''"),
+        ("ASH-ALA", "expected ASH inside the chain or beside a cap, got it at the end"),
+        ("ACE-DAX-NME", "got 'DAX'; did you mean DA"),
     ],
 )
 def test_bad_sequences(sequence: str, message: str) -> None:
@@ -228,10 +379,12 @@ def test_caps_alone_have_no_torsion_to_bias() -> None:
         _ = Molecule.from_sequence("ACE-NME").phi
 
 
-@pytest.mark.parametrize("sequence", ["ACE-ALA-NME", "ET", "KS", "GD", "RE", "HID-HIP", "WN"])
+@pytest.mark.parametrize(
+    "sequence",
+    ["ACE-ALA-NME", "ET", "KS", "GD", "RE", "HID-HIP", "WN", "ACE-ASH-LYN-NME", "CYX-GLH-CYX"],
+)
 def test_formal_charges_add_up_to_those_of_the_force_field(sequence: str) -> None:
-    # The graph is enough: no time is spent on a structure.
-    graph = Molecule._from_templates(sequence, chain_templates(parse_sequence(sequence)))
+    graph = peptide(sequence)
     system = build_system(graph)
     (nonbonded,) = (f for f in system.getForces() if isinstance(f, openmm.NonbondedForce))
     charges = [nonbonded.getParticleParameters(i)[0]._value for i in range(graph.num_atoms)]
@@ -251,7 +404,78 @@ def test_formal_charges_add_up_to_those_of_the_force_field(sequence: str) -> Non
 def test_formal_charges_are_shared_by_atoms_that_resonance_makes_alike(
     sequence: str, residue: int, charges: dict[str, float]
 ) -> None:
-    molecule = Molecule._from_templates(sequence, chain_templates(parse_sequence(sequence)))
+    molecule = peptide(sequence)
     for atom, name in enumerate(molecule.atom_names):
         if molecule.residue_index[atom] == residue:
             assert molecule.formal_charges[atom] == charges.get(name, 0.0)
+
+
+def saturated(
+    elements: str, bonds: list[tuple[int, int]]
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """Fill up carbons with hydrogens to four bonds."""
+    atoms, filled = list(elements), list(bonds)
+    for atom, element in enumerate(elements):
+        missing = 4 - sum(atom in bond for bond in bonds) if element == "C" else 0
+        for _ in range(missing):
+            filled.append((atom, len(atoms)))
+            atoms.append("H")
+    return atoms, filled
+
+
+@pytest.mark.parametrize(
+    ("elements", "bonds", "centres"),
+    [
+        ("CCCC", [(0, 1), (0, 2), (0, 3)], set()),  # isobutane
+        ("CCCCO", [(0, 1), (1, 2), (2, 3), (1, 4)], {1}),  # 2-butanol
+        ("CCCFF", [(0, 1), (1, 2), (1, 3), (1, 4)], set()),  # 2,2-difluoropropane
+        # Meso or not, 2,3-difluorobutane has two.
+        ("CCCCFF", [(0, 1), (1, 2), (2, 3), (1, 4), (2, 5)], {1, 2}),
+        # 5-methylnonane has two equal chains; one carbon more at a far end tells them apart.
+        ("C" * 10, [*((i, i + 1) for i in range(8)), (4, 9)], set()),
+        ("C" * 11, [*((i, i + 1) for i in range(9)), (4, 10)], {4}),
+        # Methylcyclohexane has none, 1,3-dimethylcyclohexane two.
+        ("C" * 7, [*((i, (i + 1) % 6) for i in range(6)), (0, 6)], set()),
+        ("C" * 8, [*((i, (i + 1) % 6) for i in range(6)), (0, 6), (2, 7)], {0, 2}),
+    ],
+)
+def test_stereocentres_are_those_of_the_textbook(
+    elements: str, bonds: list[tuple[int, int]], centres: set[int]
+) -> None:
+    assert {centre[0] for centre in stereocentres(*saturated(elements, bonds))} == centres
+
+
+def test_a_molecule_without_residues_knows_its_hand() -> None:
+    """Bromochlorofluoromethane, whose priorities are the order of its atoms: Br, Cl, F, H."""
+    topology = app.Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    atoms = [
+        topology.addAtom(name, app.Element.getBySymbol(name), residue)
+        for name in ("C", "Br", "Cl", "F", "H")
+    ]
+    for atom in atoms[1:]:
+        topology.addBond(atoms[0], atom)
+    corners = np.array([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / math.sqrt(3)
+    lengths = np.array([0.19, 0.176, 0.136, 0.109])[:, None]
+    positions = np.concatenate([np.zeros((1, 3)), lengths * corners])
+    molecule = Molecule.from_topology("one", topology, positions)
+    mirrored = Molecule.from_topology("other", topology, -positions)
+    # Seen with hydrogen behind, Br to Cl to F is clockwise in the R form, of negative volume.
+    (first,), (second,) = molecule.chirality_centres, mirrored.chirality_centres
+    seen = np.cross(corners[1] - corners[0], corners[2] - corners[1]) @ -corners[3]
+    assert first == ((0, 1, 2, 3) if seen > 0 else (0, 1, 3, 2))
+    assert second == ((0, 1, 3, 2) if seen > 0 else (0, 1, 2, 3))
+    assert molecule.identity != mirrored.identity
+    assert molecule.equivalent_hydrogens == ()
+
+
+def test_topologies_that_are_no_single_molecule_are_refused(alanine: Molecule) -> None:
+    topology = app.Topology()
+    residue = topology.addResidue("MOL", topology.addChain())
+    for name in ("C", "H", "H", "Na"):
+        topology.addAtom(name, app.Element.getBySymbol(name), residue)
+    with pytest.raises(InputError, match="got Na as atom 4"):
+        Molecule.from_topology("salt", topology, np.zeros((4, 3)))
+    without_bonds = dataclasses.replace(alanine, bonds=alanine.bonds[1:]).topology
+    with pytest.raises(InputError, match="got 22 atoms in 2 pieces"):
+        Molecule.from_topology("torn", without_bonds, alanine.positions_nm)

@@ -1,12 +1,22 @@
 """What is asked of a molecule must be something it can do."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from bnce_dist.chem.geometry import dihedral, with_torsions
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ForceField
+from bnce_dist.chem.potentials.openmm import OpenMMPotential
+from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.target import Target, TargetConfig
+from tests.chem.molecule_files import WRITERS, alkane, system_of
+
+BUTANE = alkane(4)
 
 
 def test_a_state_that_a_ring_excludes_is_refused_before_anything_is_simulated() -> None:
@@ -27,3 +37,114 @@ def test_a_state_within_reach_of_a_ring_and_any_state_without_one() -> None:
     assert target.in_state(phi).tolist() == [True, False]
     # The ring is not about the first phi.
     assert Target.from_config(TargetConfig(sequence="ACE-ALA-PRO-NME")).state_phi == (0.0, 2.0)
+
+
+def butane(folder: Path, *, kind: str = "xml", **options: object) -> TargetConfig:
+    files = WRITERS[kind](folder, BUTANE)
+    return TargetConfig.model_validate(
+        {
+            "topology": str(files.topology),
+            "coordinates": str(files.coordinates),
+            "parameters": [str(path) for path in files.parameters],
+            "torsions": ["C1-C2-C3-C4"],
+            **options,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["sequence=AC", "pdb=a.pdb"], "expected one of sequence, pdb and topology"),
+        (
+            ["sequence=AC", "topology=a.top", "coordinates=a.gro"],
+            "expected one of sequence, pdb and topology",
+        ),
+        (["topology=a.top"], "expected topology and coordinates together"),
+        (["coordinates=a.gro"], "expected topology and coordinates together"),
+        (["torsions=[phi, psi, chi1]"], "expected one or two torsions"),
+        (["sequence=null"], "expected one of sequence, pdb and topology"),
+        (["implicit_solvent=OBC3"], "implicit_solvent"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_one_line(
+    settings: list[str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        load_config(TargetConfig, None, settings)
+    assert "\n" not in str(refused.value)
+
+
+def test_settings_of_files_leave_those_of_a_sequence_as_they_were() -> None:
+    old = {"sequence", "pdb", "force_field", "temperature_kelvin", "state_phi_min", "state_phi_max"}
+    assert set(TargetConfig().model_dump(mode="json")) == old
+    files = load_config(TargetConfig, None, ["topology=a.top", "coordinates=a.gro"])
+    assert files.sequence is None
+    assert set(files.model_dump(mode="json")) == {*old, "topology", "coordinates"}
+
+
+def test_the_state_is_an_interval_of_the_torsion_that_is_named(tmp_path: Path) -> None:
+    target = Target.from_config(butane(tmp_path, state_phi_min=0.0, state_phi_max=2.0))
+    molecule = target.molecule
+    assert molecule.phi == (0, 1, 2, 3)
+    # Trans, two ways of gauche, and cis, by hand: the carbons are the first atoms.
+    angles = torch.tensor([[math.pi], [1.1], [-1.1], [0.1]], dtype=torch.float64)
+    structures = with_torsions(
+        torch.from_numpy(molecule.positions_nm), molecule.bonds, [(0, 1, 2, 3)], angles
+    )
+    phi = dihedral(structures, molecule.phi).numpy()
+    assert target.in_state(phi).tolist() == [False, True, False, True]
+    carbons = structures[:, :4].numpy()
+    ends = np.linalg.norm(carbons[:, 3] - carbons[:, 0], axis=1)
+    assert ends[3] < ends[1] < ends[0]
+    assert ends[1] == pytest.approx(ends[2])
+    # The companion turns a methyl group.
+    assert set(molecule.psi[1:3]) in ({0, 1}, {2, 3})
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_target_from_files_is_the_one_from_its_state(kind: str, tmp_path: Path) -> None:
+    config = butane(tmp_path, kind=kind, torsions=["C1-C2-C3-C4", "C2-C3-C4-H10"])
+    target = Target.from_config(config)
+    torch.save(target.to_state(), tmp_path / "state.pt")
+    for path in tmp_path.iterdir():
+        if path.suffix != ".pt":
+            path.unlink()
+    with pytest.raises(InputError, match="No such file"):
+        Target.from_config(config)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    again = Target.from_state(config, state)
+    assert again.molecule == target.molecule
+    assert again.molecule.psi == (1, 2, 3, 13)
+    assert again.state_phi == target.state_phi
+    np.testing.assert_array_equal(again.molecule.positions_nm, target.molecule.positions_nm)
+    noise = torch.randn(5, 14, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    positions = torch.from_numpy(BUTANE.positions_nm) + 0.01 * noise
+    energy = again.force_field.reduced_potential(positions)
+    torch.testing.assert_close(energy, target.force_field.reduced_potential(positions))
+    oracle = OpenMMPotential(system_of(BUTANE), 300.0).reduced_potential(positions)
+    torch.testing.assert_close(energy, oracle, rtol=1e-6, atol=0)
+
+
+def test_a_target_of_a_sequence_needs_no_state() -> None:
+    force_field = ForceField.from_system(system_of(BUTANE), 300.0)
+    molecule = Molecule.from_topology("butane", BUTANE.topology(), BUTANE.positions_nm)
+    assert Target(molecule, force_field, (0.0, 2.0)).to_state() is None
+
+
+@pytest.mark.parametrize(
+    ("torsions", "message"),
+    [
+        (["C1-C2-C3-C4", "H4-C2-C3-H7"], "target.torsions: expected torsions about two bonds"),
+        (["C1-C2-C3-C4", "C4-C3-C2-C1"], "target.torsions: expected torsions about two bonds"),
+        (["chi1"], "torsion 'chi1' of openmm: expected phi, psi"),
+        (["C1-C2-C3-C5"], "atom of the torsion 'C1-C2-C3-C5': expected one of C1, C2"),
+        ([], "expected a residue with a phi torsion, got none; name target.torsions"),
+    ],
+)
+def test_torsions_that_a_molecule_cannot_have_are_one_line(
+    torsions: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        Target.from_config(butane(tmp_path, torsions=torsions))
+    assert "\n" not in str(refused.value)
