@@ -13,7 +13,7 @@ def find_rotatable_torsions(
     """Return one torsion for every bond that heavy atoms can turn about, in order of atoms.
 
     Methyl, ammonium and hydroxyl groups, whose wells are equal or close, are not counted, nor are
-    bonds between planar atoms, which are stiff.
+    bonds between planar atoms, which are stiff, and of linear atoms, about which none is defined.
 
     Args:
         elements: Element symbol of each atom.
@@ -22,12 +22,13 @@ def find_rotatable_torsions(
     """
     heavy = nx.Graph((i, j) for i, j in bonds if "H" not in (elements[i], elements[j]))
     excluded = {frozenset(quadruple[1:3]) for quadruple in rigid}
-    planar = planar_atoms(elements, neighbours_of(len(elements), bonds))
+    neighbours = neighbours_of(len(elements), bonds)
+    planar, linear = planar_atoms(elements, neighbours), linear_atoms(elements, neighbours)
     torsions = []
     # A bond is in no ring if the molecule falls apart without it.
     for b, c in sorted((min(bond), max(bond)) for bond in nx.bridges(heavy)):
         before, after = set(heavy[b]) - {c}, set(heavy[c]) - {b}
-        is_stiff = frozenset((b, c)) in excluded or {b, c} <= planar
+        is_stiff = frozenset((b, c)) in excluded or {b, c} <= planar or {b, c} & linear
         if before and after and not is_stiff:
             torsions.append((min(before), b, c, min(after)))
     return tuple(torsions)
@@ -56,6 +57,16 @@ def planar_atoms(elements: Sequence[str], neighbours: Sequence[Sequence[int]]) -
         if elements[atom] == "N" and len(near) <= 3 and carbons.intersection(near)
     }
     return carbons | nitrogens
+
+
+def linear_atoms(elements: Sequence[str], neighbours: Sequence[Sequence[int]]) -> set[int]:
+    """Return the carbons whose two bonds are in a line, as in nitriles and alkynes.
+
+    Args:
+        elements: Element symbol of each atom.
+        neighbours: The bonded atoms of each atom.
+    """
+    return {a for a, near in enumerate(neighbours) if elements[a] == "C" and len(near) == 2}
 
 
 def stereocentres(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from bnce_dist.chem.graph import is_in_ring, neighbours_of, planar_atoms
+from bnce_dist.chem.graph import is_in_ring, linear_atoms, neighbours_of, planar_atoms
 from bnce_dist.chem.molecule import Molecule, Quadruple
 from bnce_dist.core.errors import InputError
 
@@ -69,11 +69,12 @@ def find_companion(molecule: Molecule, torsion: Quadruple) -> Quadruple:
 def _turning(molecule: Molecule, torsion: Quadruple) -> Iterator[Quadruple]:
     """Yield torsions of groups that end in hydrogens, such as methyls, about other bonds."""
     near = neighbours_of(molecule.num_atoms, molecule.bonds)
-    planar = planar_atoms(molecule.elements, near)
+    planar, linear = planar_atoms(molecule.elements, near), linear_atoms(molecule.elements, near)
     for second, third in molecule.bonds:
         before, after = set(near[second]) - {third}, set(near[third]) - {second}
-        turns = not is_in_ring(molecule.bonds, (second, third)) and not {second, third} <= planar
-        if turns and before and after and {second, third} != set(torsion[1:3]):
+        bond = {second, third}
+        turns = not (bond <= planar or bond & linear or is_in_ring(molecule.bonds, (second, third)))
+        if turns and before and after and bond != set(torsion[1:3]):
             yield min(before), second, third, min(after)
 
 
@@ -94,6 +95,9 @@ def _of_atoms(molecule: Molecule, name: str) -> Quadruple:
     for atom in (first, second):
         if atom in (third, fourth):
             raise _absent(molecule, name, f"{molecule.atom_names[atom]} twice")
+    near = neighbours_of(molecule.num_atoms, molecule.bonds)
+    for atom in {second, third} & linear_atoms(molecule.elements, near):
+        raise _absent(molecule, name, f"a straight line at {molecule.atom_names[atom]}")
     bonds = {frozenset(bond) for bond in molecule.bonds}
     for pair in ((first, second), (second, third), (third, fourth)):
         if frozenset(pair) not in bonds:

@@ -18,7 +18,10 @@ COMMANDS = {
     "evaluate": ("evaluate", "Estimate a trained model's free energy, and judge the estimate."),
     "export": ("export", "Write a run's models to one file."),
     "report": ("report", "Write the HTML report of a finished run or fleet again."),
-    "profile": ("profile", "Free energy of a finished run along a torsion, or over two."),
+    "profile": (
+        "profile",
+        "Reweight a finished run along a torsion, or over two: a table and a figure.",
+    ),
     "models": (
         "models",
         "List the models that can be sampled: those of the package, and those of the registry.",

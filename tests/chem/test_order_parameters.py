@@ -1,5 +1,7 @@
 """Torsions by name, against the atoms that the textbook's definitions name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -116,6 +118,10 @@ def test_a_companion_turns_the_bond_beside() -> None:
         assert set(companion[1:3]) & set(torsion[1:3]) == {8}
         assert companion[1:3] != torsion[1:3]
         assert all(serine.elements[atom] != "H" for atom in companion)
+    # Phi comes first among those of lysine, but is far from the end of the side chain.
+    lysine = peptide("ACE-LYS-NME")
+    companion = find_companion(lysine, find_torsion(lysine, "chi4"))
+    assert named(lysine, companion) == "2:CB 2:CG 2:CD 2:CE"
 
 
 def test_the_companion_of_butanes_torsion_is_a_methyl_group() -> None:
@@ -131,6 +137,7 @@ def test_the_companion_of_butanes_torsion_is_a_methyl_group() -> None:
 
 def test_a_companion_turns_neither_a_peptide_bond_nor_a_ring() -> None:
     amide = peptide("ACE-NME")
+    amide = replace(amide, bonds=tuple(sorted(amide.bonds)))  # The peptide bond comes early.
     torsion = find_torsion(amide, "1:HH31-1:CH3-C-O")
     second, third = find_companion(amide, torsion)[1:3]
     assert {amide.atom_names[second], amide.atom_names[third]} == {"N", "CH3"}
@@ -140,6 +147,18 @@ def test_a_companion_turns_neither_a_peptide_bond_nor_a_ring() -> None:
     methylcyclobutane = skeleton("C" * 5 + "H" * 10, [*ring, *methyl, *hydrogens])
     with pytest.raises(InputError, match="expected two bonds that turn, got one"):
         find_companion(methylcyclobutane, find_torsion(methylcyclobutane, "C1-C0-C4-H5"))
+
+
+def test_no_torsion_is_about_a_bond_of_a_linear_atom() -> None:
+    """In pentanenitrile, C0-C1-C2-C3-C4#N5, that about C3-C4 is undefined."""
+    hydrogens = [(i, 6 + 2 * i + j) for i in range(4) for j in (0, 1)]
+    nitrile = skeleton("CCCCCN" + "H" * 9, [*((i, i + 1) for i in range(5)), *hydrogens, (0, 14)])
+    with pytest.raises(InputError, match="got a straight line at C4;"):
+        find_torsion(nitrile, "C2-C3-C4-N5")
+    assert find_companion(nitrile, find_torsion(nitrile, "C1-C2-C3-C4")) == (0, 1, 2, 3)
+    assert find_companion(nitrile, find_torsion(nitrile, "C0-C1-C2-C3")) == (1, 2, 3, 4)
+    turning = replace(nitrile, torsions=((6, 0, 1, 2), (6, 0, 1, 2))).rotatable_torsions
+    assert turning == ((0, 1, 2, 3), (1, 2, 3, 4))
 
 
 def test_ethane_has_no_second_torsion() -> None:

@@ -261,6 +261,15 @@ def test_structures_of_something_else_are_named(kind: str, mistake: str, tmp_pat
     assert message in refused
 
 
+@pytest.mark.parametrize("kind", ["prmtop", "xml"])
+def test_a_structure_with_another_element_is_named(kind: str, tmp_path: Path) -> None:
+    files = WRITERS[kind](tmp_path, BUTANE)._replace(coordinates=tmp_path / "fluorine.pdb")
+    write_pdb(files.coordinates, replace(BUTANE, types=(*BUTANE.types[:-1], "F")))
+    refused = refusal(files)
+    assert f"target.coordinates {files.coordinates}: expected the atoms" in refused
+    assert "got H10 as atom 14" in refused
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_positions_that_are_not_numbers_are_refused(kind: str, tmp_path: Path) -> None:
     files = WRITERS[kind](tmp_path, BUTANE)

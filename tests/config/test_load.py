@@ -117,7 +117,7 @@ def test_an_unknown_key_names_the_nearest_one(override: str, nearest: str) -> No
         ("energy.precision=bf16", "'fp32'"),
         ("energy.optimizer=moun", "one of adamw, muon, got 'moun'; the nearest is muon"),
         ("energy=3", "a mapping of settings"),
-        ("target.sequence=null", "one of sequence and pdb"),
+        ("target.sequence=null", "one of sequence, pdb and topology"),
         ("target.state_phi_max=-1.0", "state_phi_min below state_phi_max"),
         ("evaluate.num_exact=20000", "num_exact at most num_samples"),
         ("energy.num_steps=100", "warmup_steps below num_steps"),
