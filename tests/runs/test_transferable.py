@@ -144,9 +144,9 @@ def test_the_field_is_trained_on_the_teachers_and_then_on_its_own_molecules(fini
     ("arguments", "message"),
     [
         (["--molecules", "GA,ALA-GLY"], "got ALA-GLY, also in transferable.training_molecules"),
-        (["--molecules", "DAL-GLY"], "residues among"),
+        (["--molecules", "XAL-GLY"], "residues among"),
         (["--molecules", "ACE-ALA-NME"], "expected an uncapped dipeptide"),
-        (["--molecules", "GA", "transferable.training_molecules=[GG,DAL-GLY]"], "residues among"),
+        (["--molecules", "GA", "transferable.training_molecules=[GG,XAL-GLY]"], "residues among"),
         (["--molecules", "GA", "energy.architecture=late_fusion"], "set energy.architecture=dist"),
         (["--molecules", "GA", "--stage", "generate"], "got --stage generate"),
         ([], "got no --molecules"),
