@@ -84,6 +84,12 @@ class TargetConfig(Section):
             "topology",
             "coordinates",
         )
+        self.require(
+            self.topology is not None or not (self.parameters or self.implicit_solvent),
+            "parameters and implicit_solvent with topology alone (else force_field)",
+            "parameters",
+            "implicit_solvent",
+        )
         self.require(len(self.torsions) <= 2, "one or two torsions", "torsions")
         self.require(
             self.state_phi_min < self.state_phi_max,
