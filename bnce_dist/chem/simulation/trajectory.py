@@ -71,7 +71,7 @@ def read_trajectory(
         raise InputError.unknown(f"kind of trajectory {path}", path.suffix, SUFFIXES)
     with as_input_error(partial(_unreadable, path)):
         positions, log_weights = (
-            _read_npz(path) if path.suffix == ".npz" else _read_whole(path, molecule)
+            _read_npz(path) if path.suffix.lower() == ".npz" else _read_whole(path, molecule)
         )
     positions, log_weights = positions[:: stride or 1], log_weights[:: stride or 1]
     if len(positions) < MIN_FRAMES:
@@ -82,8 +82,7 @@ def read_trajectory(
             remedy="name a longer one, or lower the stride",
         )
     frames = torch.from_numpy(positions).double()
-    with as_input_error(partial(_unreadable, path)):
-        require_molecules(molecule, frames)
+    require_molecules(molecule, frames)
     checked = validate(molecule, frames)
     if checked.mirrored.any():
         raise _unreadable(path, f"{int(checked.mirrored.sum())} frames of the mirror image")
@@ -194,7 +193,7 @@ def _read_whole(path: Path, molecule: Molecule) -> tuple[NDArray[np.float32], ND
     trajectory = mdtraj.load(str(path), top=topology)
     if trajectory.unitcell_lengths is not None:
         trajectory = trajectory.make_molecules_whole()
-    if path.suffix == ".xtc":
+    if path.suffix.lower() == ".xtc":
         logger.info("trajectory %s: XTC rounds to 0.001 nm, half as much as a bond vibrates", path)
     return np.asarray(trajectory.xyz, dtype=np.float32), np.zeros(len(trajectory))
 
