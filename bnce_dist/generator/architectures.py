@@ -32,7 +32,7 @@ from bnce_dist.training.settings import TrainingConfig
 class EmulatorConfig(TrainingConfig):
     """The flow that draws samples, in whitened internal coordinates."""
 
-    num_steps: Count = 6000
+    num_steps: Count = 4500
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the schedule."""
@@ -94,7 +94,7 @@ class FineTuningConfig(TrainingConfig):
 class EnergyConfig(TrainingConfig):
     """The energy model that gives the emulator's density in one forward pass."""
 
-    num_steps: Count = 2500
+    num_steps: Count = 2000
     """Optimiser steps."""
     learning_rate: Positive = 2e-3
     """Peak of the schedule."""

@@ -34,7 +34,7 @@ from bnce_dist.generator.samples import FloatArray, Samples
 class EvaluateConfig(Section):
     """Held-out samples, their weights, and the exact likelihood to judge by."""
 
-    num_samples: Annotated[int, Field(ge=100)] = 12_000
+    num_samples: Annotated[int, Field(ge=100)] = 16_000
     """Held-out samples that are reweighted."""
     num_exact: Annotated[int, Field(ge=10)] = 2_500
     """Of them, the first ones get an exact likelihood, which corrects the learned one; as many as

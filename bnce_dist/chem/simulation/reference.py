@@ -1,7 +1,10 @@
 """The independent reference: a free-energy difference from umbrella samples, or a refusal."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import stats
@@ -65,7 +68,7 @@ def estimate_reference(
     state_phi: tuple[float, float] = STATE_PHI,
     num_blocks: int = 5,
     max_stderr_kT: float = 0.10,
-    max_samples: int = 30_000,
+    max_samples: int = 15_000,
 ) -> ReferenceFreeEnergy:
     """Estimate the free-energy difference and judge whether it has converged.
 
@@ -80,29 +83,16 @@ def estimate_reference(
     Raises: InputError: the runs have different windows, or fewer frames than blocks.
     """
     _require_comparable(runs, num_blocks)
-    free_energies = [
-        window_free_energies(
-            run.phi.ravel(), run.psi.ravel(), run.window.ravel(), run.windows,
-            max_samples=max_samples,
-        )
-        for run in runs
-    ]  # fmt: skip
+    solve = partial(_solve, state_phi=state_phi, num_blocks=num_blocks, max_samples=max_samples)
+    # The sums over samples and windows leave Python to other threads.
+    with ThreadPoolExecutor(min(len(runs), os.cpu_count() or 1)) as threads:
+        free_energies, blocks = zip(*threads.map(solve, runs), strict=True)
     phi, psi = (np.concatenate([getattr(run, x).ravel() for run in runs]) for x in ("phi", "psi"))
     log_weights = np.concatenate([
         _log_weights(run, run_free_energies) - np.log(len(runs))
         for run, run_free_energies in zip(runs, free_energies, strict=True)
     ])  # fmt: skip
-    blocks = []
-    for run, run_free_energies in zip(runs, free_energies, strict=True):
-        for block in _blocks(run, num_blocks):
-            block_free_energies = window_free_energies(
-                block.phi.ravel(), block.psi.ravel(), block.window.ravel(), run.windows,
-                max_samples=max_samples // num_blocks, initial=run_free_energies,
-            )  # fmt: skip
-            weights = _log_weights(block, block_free_energies)
-            blocks.append(_delta_f(block.phi.ravel(), weights, state_phi))
-
-    by_replica = np.reshape(blocks, (-1, num_blocks))
+    by_replica = np.array(blocks)
     # Blocks are shorter than runs, and their estimates biased: they give the spread only.
     replicas = np.array([
         _delta_f(run.phi.ravel(), _log_weights(run, run_free_energies), state_phi)
@@ -130,6 +120,24 @@ def estimate_reference(
         log_weights=log_weights,
         replica=np.repeat(np.arange(len(runs)), [run.phi.size for run in runs]),
     )
+
+
+def _solve(
+    run: WindowFrames, *, state_phi: tuple[float, float], num_blocks: int, max_samples: int
+) -> tuple[np.ndarray, list[float]]:
+    """Return a run's window free energies and one free-energy difference for each time block."""
+    free_energies = window_free_energies(
+        run.phi.ravel(), run.psi.ravel(), run.window.ravel(), run.windows,
+        max_samples=max_samples,
+    )  # fmt: skip
+    blocks = []
+    for block in _blocks(run, num_blocks):
+        of_block = window_free_energies(
+            block.phi.ravel(), block.psi.ravel(), block.window.ravel(), run.windows,
+            max_samples=max_samples // num_blocks, initial=free_energies,
+        )  # fmt: skip
+        blocks.append(_delta_f(block.phi.ravel(), _log_weights(block, of_block), state_phi))
+    return free_energies, blocks
 
 
 def _delta_f(phi: np.ndarray, log_weights: np.ndarray, state_phi: tuple[float, float]) -> float:
