@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.cli.train import app as train
-from tests.chem.molecule_files import WRITERS, alkane, write_pdb
+from tests.chem.molecule_files import WRITERS, write_pdb
+from tests.chem.substances import alkane
 
 PAGE = Path(__file__).parents[1] / "docs" / "molecules.md"
 HEADING = "## Bring your own molecule"

@@ -9,7 +9,7 @@ from bnce_dist.chem.molecule import Molecule, Quadruple
 from bnce_dist.chem.order_parameters import find_companion, find_torsion
 from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
-from tests.chem.molecule_files import alkane
+from tests.chem.substances import alkane
 
 
 def peptide(sequence: str) -> Molecule:

@@ -20,6 +20,15 @@ from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.chem.topology_file import ImplicitSolvent, read_molecule
 from bnce_dist.core.errors import InputError
 from tests.chem.molecule_files import (
+    WRITERS,
+    Files,
+    write_crd,
+    write_gro,
+    write_inpcrd,
+    write_openmm,
+    write_pdb,
+)
+from tests.chem.substances import (
     ANGLES,
     BONDS,
     CHARGE,
@@ -28,17 +37,10 @@ from tests.chem.molecule_files import (
     LENNARD_JONES,
     LENNARD_JONES_14,
     TORSIONS,
-    WRITERS,
-    Files,
     Substance,
     alkane,
     system_of,
     with_water,
-    write_crd,
-    write_gro,
-    write_inpcrd,
-    write_openmm,
-    write_pdb,
 )
 
 BUTANE = alkane(4)

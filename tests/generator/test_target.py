@@ -14,7 +14,8 @@ from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.target import Target, TargetConfig
-from tests.chem.molecule_files import WRITERS, alkane, system_of
+from tests.chem.molecule_files import WRITERS
+from tests.chem.substances import alkane, system_of
 
 BUTANE = alkane(4)
 
