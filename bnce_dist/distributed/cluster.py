@@ -24,6 +24,7 @@ from ray.exceptions import (
 from bnce_dist.core.device import without_gpu
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.address import cluster_address, refused, require_answer
+from bnce_dist.pipeline.cluster import ONE_CORE, WorkerResources
 
 SURVIVES = {"max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that is started again when it dies, with the calls it had not finished."""
@@ -33,6 +34,9 @@ DEATHS = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
 ANYWHERE = {"scheduling_strategy": "DEFAULT"}
 """Options of what takes its cores from the whole cluster; else Tune confines it to its trial's."""
+
+# Settings that decide how many workers there is room for.
+_COUNTED = ("cpus_per_worker", "accelerator_type", "node_labels")
 
 
 def ensure_ray(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
@@ -113,29 +117,83 @@ def _init(**options: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
-def num_gpus() -> int:
-    """Return how many GPUs the cluster holds."""
-    return int(ray.cluster_resources().get("GPU", 0))
+def num_gpus(resources: WorkerResources = ONE_CORE) -> int:
+    """Return how many GPUs there are on the nodes that workers may use."""
+    return int(sum(node.get("GPU", 0) for node in _usable(resources)))
 
 
-def available_workers() -> int:
-    """Return how many workers the cluster holds: one per GPU, or one per core without GPUs."""
-    return num_gpus() or int(ray.cluster_resources().get("CPU", 0))
+def available_workers(resources: WorkerResources = ONE_CORE) -> int:
+    """Return how many ranks there is room for: one per GPU, or without GPUs per so many cores."""
+    return _room(resources, 1)
 
 
-def require_workers(num_workers: int) -> None:
+def available_actors(resources: WorkerResources = ONE_CORE) -> int:
+    """Return how many actors there is room for, of which several may share a GPU."""
+    return _room(resources, resources.workers_per_gpu)
+
+
+def _room(resources: WorkerResources, workers_per_gpu: int) -> int:
+    nodes, gpus = _usable(resources), num_gpus(resources)
+    room = [int(node.get("CPU", 0)) // resources.cpus_per_worker for node in nodes]
+    if gpus:
+        on_gpus = [int(node.get("GPU", 0)) * workers_per_gpu for node in nodes]
+        room = [min(pair) for pair in zip(room, on_gpus, strict=True)]
+    return sum(room)
+
+
+def _usable(resources: WorkerResources) -> list[dict[str, float]]:
+    """Return what the nodes hold that have the labels and the kind of GPU that is asked for."""
+    kind = f"accelerator_type:{resources.accelerator_type}"
+    return [
+        node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"]
+        and (resources.accelerator_type is None or kind in node["Resources"])
+        and all(
+            _is_selected(node["Labels"].get(label), wanted)
+            for label, wanted in resources.node_labels.items()
+        )
+    ]
+
+
+def _is_selected(value: str | None, wanted: str) -> bool:
+    """Return whether Ray takes a node whose label has this value."""
+    names = wanted.removeprefix("!")
+    listed = names[3:-1].split(",") if names.startswith("in(") else [names]
+    return (value in [name.strip() for name in listed]) != wanted.startswith("!")
+
+
+def ray_options(resources: WorkerResources, num_gpus_per_worker: float) -> dict[str, Any]:
+    """Return Ray's options of an actor or a task that is one worker."""
+    options: dict[str, Any] = {
+        "num_cpus": resources.cpus_per_worker,
+        "num_gpus": num_gpus_per_worker,
+        "label_selector": resources.node_labels or None,
+        "accelerator_type": resources.accelerator_type,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def require_workers(num_workers: int, resources: WorkerResources = ONE_CORE) -> None:
     """Refuse a number of workers that could never all start.
 
-    Raises: InputError: none, or more than the cluster holds.
+    Raises: InputError: none, or more than the nodes to be used have room for.
     """
-    available = available_workers()
+    available = available_workers(resources)
     if not 1 <= num_workers <= available:
         raise InputError(
             "number of workers",
-            expected=f"1 to {available}, what the cluster holds",
+            expected=f"1 to {available}, what the cluster holds{_description(resources)}",
             got=num_workers,
-            remedy="ask for fewer workers or join more nodes to the cluster",
+            remedy="ask for fewer or other workers, or join more nodes to the cluster",
         )
+
+
+def _description(resources: WorkerResources) -> str:
+    """Return which of its nodes count, and how much of them a worker takes."""
+    asked = resources.model_dump(exclude_defaults=True)
+    shown = [f"cluster.{name}={value}" for name, value in asked.items() if name in _COUNTED]
+    return f" with {', '.join(shown)}" if shown else ""
 
 
 def require_some_gpus() -> None:

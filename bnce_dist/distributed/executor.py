@@ -8,6 +8,7 @@ from typing import TypeVar
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, ShardWorker
 from bnce_dist.distributed.cluster import (
+    available_actors,
     available_workers,
     ensure_ray,
     num_gpus,
@@ -17,7 +18,12 @@ from bnce_dist.distributed.cluster import (
 from bnce_dist.distributed.pool import ActorPool, map_shards
 from bnce_dist.distributed.tasks import map_to_outcomes
 from bnce_dist.distributed.train import fit
-from bnce_dist.pipeline.cluster import DATA_PARALLEL, Parallelism
+from bnce_dist.pipeline.cluster import (
+    DATA_PARALLEL,
+    ONE_CORE,
+    Parallelism,
+    WorkerResources,
+)
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
@@ -34,6 +40,8 @@ class RayExecutor:
         parallelism: How the ranks of a training share the model.
         min_workers: Ranks that a training may shrink to when nodes are lost; it grows back.
         require_gpus: Refuse a cluster without GPUs.
+        resources: What a worker takes of its node, and which nodes will do.
+        max_failures: How often a training whose worker died is started again.
 
     Raises: InputError: no workers, more than the cluster holds, no GPUs where they are required,
         or no cluster to be reached.
@@ -46,6 +54,8 @@ class RayExecutor:
         *,
         min_workers: int | None = None,
         require_gpus: bool = False,
+        resources: WorkerResources = ONE_CORE,
+        max_failures: int = 3,
     ) -> None:
         if num_workers is not None and num_workers < 1:
             raise InputError(
@@ -57,9 +67,10 @@ class RayExecutor:
         ensure_ray()
         if require_gpus:
             require_some_gpus()
-        require_workers(min_workers or num_workers or 1)
+        require_workers(min_workers or num_workers or 1, resources)
         self._num_workers, self._min_workers = num_workers, min_workers
-        self._parallelism = parallelism
+        self._parallelism, self._resources = parallelism, resources
+        self._max_failures = max_failures
         self._pool: ActorPool | None = None
 
     def map_jobs(
@@ -67,17 +78,30 @@ class RayExecutor:
     ) -> list[Output | Exception]:
         """Deal the workers to the jobs: several to each, or jobs that wait for a free one."""
         self.release()
-        total = self._num_workers or available_workers()
+        total = self._num_workers or available_workers(self._resources)
         share = max(total // max(len(items), 1), 1)
-        alone = share == 1 and not num_gpus()
-        fewest = min(share, self._min_workers) if self._min_workers else None
+        alone = share == 1 and not num_gpus(self._resources)
         return map_to_outcomes(
-            partial(_run_job, job, None if alone else share, fewest, self._parallelism),
+            partial(_run_job, job, self._local() if alone else self._of_share(share)),
             items,
             # What leads several workers only waits for them.
-            num_cpus=1 if alone else 0,
+            num_cpus=self._resources.cpus_per_worker if alone else 0,
             max_concurrent=total // share,
             label=label,
+        )
+
+    def _local(self) -> Callable[[], Executor]:
+        return partial(LocalExecutor, self._parallelism.accumulation_steps)
+
+    def _of_share(self, num_workers: int) -> Callable[[], Executor]:
+        """Return what makes the executor of a job that has so many of the workers."""
+        return partial(
+            RayExecutor,
+            num_workers,
+            self._parallelism,
+            min_workers=min(num_workers, self._min_workers) if self._min_workers else None,
+            resources=self._resources,
+            max_failures=self._max_failures,
         )
 
     def fit(
@@ -91,13 +115,16 @@ class RayExecutor:
         self.release()
         batch = task.settings.global_batch_size
         parts = self._parallelism.accumulation_steps
-        dividing = (n for n in range(1, available_workers() + 1) if batch % (n * parts) == 0)
+        most = available_workers(self._resources)
+        dividing = (n for n in range(1, most + 1) if batch % (n * parts) == 0)
         return fit(
             task,
             folder,
             num_workers=self._num_workers or max(dividing, default=1),
             min_workers=self._min_workers,
             parallelism=self._parallelism,
+            resources=self._resources,
+            max_failures=self._max_failures,
             report=report,
         )
 
@@ -112,14 +139,14 @@ class RayExecutor:
     ) -> ShardedDataset:
         """Write the missing shards with a pool of actors, which stay for the next data set."""
         if self._pool is None:
-            self._pool = ActorPool(num_gpus_per_actor=1 if num_gpus() else 0)
+            self._pool = ActorPool(self._resources)
         return map_shards(
             make_worker,
             num_shards,
             folder,
             metadata=metadata,
             label=label,
-            num_actors=self._num_workers or available_workers(),
+            num_actors=self._num_workers or available_actors(self._resources),
             pool=self._pool,
         )
 
@@ -130,13 +157,7 @@ class RayExecutor:
 
 
 def _run_job(
-    job: Callable[[Item, Executor], Output],
-    num_workers: int | None,
-    min_workers: int | None,
-    parallelism: Parallelism,
-    item: Item,
+    job: Callable[[Item, Executor], Output], make_executor: Callable[[], Executor], item: Item
 ) -> Output:
     """Run a job on this process alone, or on workers of its own."""
-    if num_workers is None:
-        return job(item, LocalExecutor(parallelism.accumulation_steps))
-    return job(item, RayExecutor(num_workers, parallelism, min_workers=min_workers))
+    return job(item, make_executor())

@@ -64,6 +64,8 @@ def create_executor(cluster: ClusterConfig, default: Literal["ray", "local"] = "
         cluster,
         min_workers=cluster.min_workers,
         require_gpus=cluster.require_gpus,
+        resources=cluster,
+        max_failures=cluster.max_failures,
     )
 
 

@@ -22,11 +22,14 @@ from bnce_dist.data.shards import (
 )
 from bnce_dist.distributed.cluster import (
     ANYWHERE,
+    num_gpus,
     one_line_errors,
     owned_devices,
+    ray_options,
     reason_of_death,
 )
 from bnce_dist.distributed.waiting import Waiting
+from bnce_dist.pipeline.cluster import ONE_CORE, WorkerResources
 from bnce_dist.training.progress import Listener, Progress, listening
 
 MAX_TRIES = 5
@@ -75,14 +78,14 @@ class ActorPool:
     """Actors that stay between data sets, so that a process and its imports are paid for once.
 
     Args:
-        num_gpus_per_actor: GPUs each actor takes, beside one core.
+        resources: What each actor takes; a share of a GPU if the nodes to be used have any.
     """
 
-    def __init__(self, num_gpus_per_actor: float = 0) -> None:
-        self.kind: Literal["CPU", "GPU"] = "GPU" if num_gpus_per_actor else "CPU"
+    def __init__(self, resources: WorkerResources = ONE_CORE) -> None:
+        has_gpus = num_gpus(resources) > 0
+        self.kind: Literal["CPU", "GPU"] = "GPU" if has_gpus else "CPU"
         self._type = ray.remote(ShardActor).options(
-            num_cpus=1,
-            num_gpus=num_gpus_per_actor,
+            **ray_options(resources, 1 / resources.workers_per_gpu if has_gpus else 0),
             max_restarts=-1,
             max_task_retries=MAX_TRIES - 1,
             **ANYWHERE,
@@ -124,7 +127,7 @@ def map_shards(
         folder: On storage that all nodes share.
         metadata: What the arrays mean and what decides them.
         label: Of the progress bar.
-        num_actors: At most so many work at once, each on one core.
+        num_actors: At most so many work at once.
         pool: Where actors come from and stay; without one they end with the data set.
 
     Raises: InputError: a shard belongs to another data set, cannot be written, or ended the

@@ -127,10 +127,11 @@ def require_sound_nodes(config: Config, output: Path, plan: Plan) -> None:
 
 def cluster_checks(config: Config, plan: Plan) -> Iterator[Check]:
     """Check what concerns the cluster as a whole."""
-    asked = config.cluster.num_workers
-    kind = "GPUs" if num_gpus() else "cores"
-    found = f"{asked or 'all'} of {available_workers()} {kind}"
-    yield Check("workers", CLUSTER, found, _problem(require_workers, asked or 1))
+    cluster = config.cluster
+    asked, each = cluster.num_workers, cluster.cpus_per_worker
+    kind = "GPUs" if num_gpus(cluster) else "cores" if each == 1 else f"workers of {each} cores"
+    found = f"{asked or 'all'} of {available_workers(cluster)} {kind}"
+    yield Check("workers", CLUSTER, found, _problem(require_workers, asked or 1, cluster))
     if config.cluster.require_gpus:
         yield Check("GPUs", CLUSTER, str(num_gpus()), _problem(require_some_gpus))
     if plan.upload_bytes is not None:
@@ -274,7 +275,7 @@ def _check(
     return Check(name, node, found, None if passed else problem)
 
 
-def _problem(requirement: Callable[..., None], *arguments: int) -> InputError | None:
+def _problem(requirement: Callable[..., None], *arguments: Any) -> InputError | None:
     try:
         requirement(*arguments)
     except InputError as error:

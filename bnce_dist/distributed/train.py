@@ -12,7 +12,7 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import ray.train
@@ -33,7 +33,12 @@ from bnce_dist.distributed.cluster import (
 )
 from bnce_dist.distributed.parallel import parallelise
 from bnce_dist.distributed.waiting import Waiting
-from bnce_dist.pipeline.cluster import DATA_PARALLEL, Parallelism
+from bnce_dist.pipeline.cluster import (
+    DATA_PARALLEL,
+    ONE_CORE,
+    Parallelism,
+    WorkerResources,
+)
 from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from bnce_dist.training.loop import (
     TrainingDiverged,
@@ -68,6 +73,7 @@ def fit(
     num_workers: int,
     min_workers: int | None = None,
     parallelism: Parallelism = DATA_PARALLEL,
+    resources: WorkerResources = ONE_CORE,
     report: Callable[[Record], None] | None = None,
     max_failures: int = 3,
 ) -> TrainingResult:
@@ -84,6 +90,7 @@ def fit(
         min_workers: Makes the group elastic: it goes on with as few ranks as this when nodes
             are lost, and grows back to ``num_workers`` when there is room.
         parallelism: How they share the model.
+        resources: What a rank takes of its node, and which nodes will do.
         report: Called in this thread with every new record of the loss history.
         max_failures: How often the group may be started again.
 
@@ -93,7 +100,7 @@ def fit(
     """
     started = time.monotonic()
     os.environ.setdefault(*COMMIT_INTERVAL)
-    require_workers(min_workers or num_workers)
+    require_workers(min_workers or num_workers, resources)
     parallelism.require_supported(task.create_objective, task.settings)
     _require_batch(task, num_workers, parallelism, elastic=min_workers is not None)
     folder = Path(folder).resolve()
@@ -111,10 +118,11 @@ def fit(
                 "run_folder": run_folder,
                 "relay": relay,
             },
-            scaling_config=_scaling_config(num_workers, min_workers),
+            scaling_config=_scaling_config(num_workers, min_workers, resources),
             run_config=_run_config(run_folder, max_failures, relay),
         )
-        waiting = Waiting(f"train {task.metadata.stage}", "GPU" if num_gpus() else "CPU")
+        kind: Literal["CPU", "GPU"] = "GPU" if num_gpus(resources) else "CPU"
+        waiting = Waiting(f"train {task.metadata.stage}", kind)
         with TrainingDisplay(task, done, report) as display:
             try:
                 _follow(trainer, relay, display, partial(_look, waiting, num_workers))
@@ -223,14 +231,18 @@ def _require_batch(
         )
 
 
-def _scaling_config(num_workers: int, min_workers: int | None) -> ray.train.ScalingConfig:
-    use_gpu = num_gpus() > 0
-    if min_workers is None:
-        return ray.train.ScalingConfig(num_workers=num_workers, use_gpu=use_gpu)
-    os.environ.setdefault(*REGROUP_TIMEOUT)
+def _scaling_config(
+    num_workers: int, min_workers: int | None, resources: WorkerResources
+) -> ray.train.ScalingConfig:
+    has_gpus = num_gpus(resources) > 0
+    if min_workers is not None:
+        os.environ.setdefault(*REGROUP_TIMEOUT)
     return ray.train.ScalingConfig(
-        num_workers=(min_workers, num_workers),
-        use_gpu=use_gpu,
+        num_workers=num_workers if min_workers is None else (min_workers, num_workers),
+        use_gpu=has_gpus,
+        resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": int(has_gpus)},
+        accelerator_type=resources.accelerator_type,
+        label_selector=resources.node_labels or None,
         elastic_resize_monitor_interval_s=GROW_INTERVAL_SECONDS,
     )
 

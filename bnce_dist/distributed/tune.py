@@ -122,8 +122,8 @@ def concurrent_trials(sweep: SweepConfig, base: JobConfig) -> int:
     workers = workers_per_trial(base)
     # Without the dashboard, Ray Train inside Tune does not give its workers' cores back.
     ensure_ray(dashboard=workers > 0)
-    require_workers(max(workers, 1))
-    fitting = available_workers() // max(workers, 1)
+    require_workers(max(workers, 1), base.cluster)
+    fitting = available_workers(base.cluster) // max(workers, 1)
     return min(fitting, sweep.max_concurrent or fitting)
 
 
@@ -219,7 +219,8 @@ def _resources(base: JobConfig) -> dict[str, float]:
     if workers_per_trial(base):
         # No core, so that the workers find all of them free; Tune wants some resource.
         return {"memory": DRIVER_BYTES}
-    return {"CPU": 1, "GPU": 1} if num_gpus() else {"CPU": 1}
+    cores = float(base.cluster.cpus_per_worker)
+    return {"CPU": cores, "GPU": 1} if num_gpus(base.cluster) else {"CPU": cores}
 
 
 def _proposals(sweep: SweepConfig, folder: SweepFolder) -> tuple[Searcher | None, dict[str, Any]]:

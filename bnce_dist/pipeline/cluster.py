@@ -1,9 +1,9 @@
 """How a run's work is spread over machines, as settings."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from bnce_dist.config.section import Count, Section
 from bnce_dist.core.errors import InputError
@@ -62,16 +62,35 @@ class Parallelism(Section):
 DATA_PARALLEL = Parallelism()
 
 
-class ClusterConfig(Parallelism):
+class WorkerResources(Section):
+    """What a worker takes of its node, and which nodes will do."""
+
+    cpus_per_worker: Count = 1
+    """Cores, and threads, of a worker."""
+    workers_per_gpu: Count = 1
+    """Actors on one GPU that simulate, sample and evaluate; a rank of a training has its own."""
+    accelerator_type: str | None = None
+    """The GPUs to use, by Ray's name of them (`H100`); null is any."""
+    node_labels: dict[str, str] = Field(default_factory=dict)
+    """The nodes to use, by labels as Ray selects them: `{zone: eu}`, `{market-type: "!spot"}`."""
+
+
+ONE_CORE = WorkerResources()
+
+
+class ClusterConfig(Parallelism, WorkerResources):
     """How the work is spread; results do not depend on it beyond rounding."""
 
     executor: Literal["ray", "local"] | None = None
     """Where the work runs: on Ray, or all of it in the calling process; null is the process for
     a single run of a planar system and for a sweep's trial of one, else Ray."""
     num_workers: Count | None = None
-    """Parallel workers of one thread each; null is one per core (per GPU if there are any)."""
+    """Parallel workers; null is as many as the nodes have room for: one per GPU if there are any,
+    else per core."""
     min_workers: Count | None = None
     """Let a training go on with as few when nodes are lost, and grow back; null is never."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a training whose worker died is started again from its last checkpoint."""
     require_gpus: bool = False
     """Refuse a cluster without GPUs; otherwise cores do the work where there are none."""
 

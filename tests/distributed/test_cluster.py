@@ -1,13 +1,27 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
+from ray import cloudpickle
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.cluster import available_workers, ensure_ray
+from bnce_dist.data.shards import DatasetMetadata
+from bnce_dist.distributed.cluster import (
+    available_actors,
+    available_workers,
+    ensure_ray,
+    num_gpus,
+    require_workers,
+)
 from bnce_dist.distributed.executor import RayExecutor
+from bnce_dist.pipeline.cluster import WorkerResources
+
+# Workers cannot import test modules: what they need of them travels by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.mark.parametrize("num_workers", [0, -1])
@@ -55,3 +69,77 @@ def test_an_unreachable_cluster_is_one_clear_line() -> None:
     )
     assert ended.stdout.startswith("Ray cluster 127.0.0.1:9 (RAY_ADDRESS): expected HOST:PORT")
     assert ended.stdout.count("\n") == 1
+
+
+@pytest.fixture
+def mixed_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three nodes as Ray lists them, and one that died."""
+    nodes = [
+        ({"CPU": 3.0, "GPU": 2.0, "accelerator_type:H100": 1.0}, {"zone": "eu"}, True),
+        ({"CPU": 64.0, "GPU": 4.0, "accelerator_type:A100": 1.0}, {"zone": "us"}, True),
+        ({"CPU": 16.0}, {"zone": "us", "market-type": "spot"}, True),
+        ({"CPU": 64.0, "GPU": 8.0, "accelerator_type:H100": 1.0}, {"zone": "eu"}, False),
+    ]
+    listed = [{"Resources": r, "Labels": labels, "Alive": alive} for r, labels, alive in nodes]
+    monkeypatch.setattr(ray, "nodes", lambda: listed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranks", "actors"),
+    [
+        ({}, 6, 6),
+        # Four share a GPU, but the first node has three cores for its two GPUs.
+        ({"workers_per_gpu": 4}, 6, 3 + 16),
+        # Two cores each: one GPU of the first node has none left.
+        ({"cpus_per_worker": 2}, 1 + 4, 1 + 4),
+        ({"accelerator_type": "H100"}, 2, 2),
+        ({"accelerator_type": "V100"}, 0, 0),
+        ({"node_labels": {"zone": "us"}}, 4, 4),
+        ({"node_labels": {"zone": "!eu"}}, 4, 4),
+        ({"node_labels": {"zone": "in(eu, asia)"}}, 2, 2),
+        ({"node_labels": {"zone": "!in(eu,asia)"}}, 4, 4),
+        # Without GPUs it is cores that count.
+        ({"node_labels": {"market-type": "spot"}, "cpus_per_worker": 5}, 3, 3),
+        ({"node_labels": {"market-type": "!spot"}}, 6, 6),
+    ],
+)
+@pytest.mark.usefixtures("mixed_nodes")
+def test_room_is_counted_on_the_nodes_that_may_be_used(
+    settings: dict[str, object], ranks: int, actors: int
+) -> None:
+    resources = WorkerResources.model_validate(settings)
+    assert (available_workers(resources), available_actors(resources)) == (ranks, actors)
+
+
+@pytest.mark.usefixtures("mixed_nodes")
+def test_a_refusal_names_the_settings_that_leave_too_little_room() -> None:
+    resources = WorkerResources(accelerator_type="H100", cpus_per_worker=2)
+    assert num_gpus(resources) == 2
+    with pytest.raises(
+        InputError, match=r"1 to 1, .* cluster.cpus_per_worker=2, cluster.accelerator_type=H100, g"
+    ):
+        require_workers(2, resources)
+
+
+class Cores:
+    """Tells the cores that Ray gave its process, and the node it is on."""
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        context = ray.get_runtime_context()
+        cores = context.get_assigned_resources()["CPU"]
+        return {"cores": np.array([cores]), "node": np.array([context.get_node_id()])}
+
+
+@pytest.mark.ray
+def test_an_actor_gets_its_cores_on_a_node_of_the_labels(two_cpus: None, tmp_path: Path) -> None:
+    (node,) = ray.nodes()
+    label = "ray.io/node-id"
+    here = WorkerResources(cpus_per_worker=2, node_labels={label: node["NodeID"]})
+    metadata = DatasetMetadata("molecule-a", {"cores": "1", "node": "1"})
+    executor = RayExecutor(resources=here)
+    made = executor.map_shards(Cores, 2, tmp_path, metadata=metadata, label="cores").load()
+    executor.release()
+    assert made["cores"].tolist() == [2, 2]
+    assert set(made["node"]) == {node["NodeID"]}
+    with pytest.raises(InputError, match=r"expected 1 to 0, what the cluster holds with cluster"):
+        RayExecutor(resources=WorkerResources(node_labels={label: f"!{node['NodeID']}"}))
