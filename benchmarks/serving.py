@@ -2,10 +2,10 @@
 
     python benchmarks/serving.py --minutes 60 --write
 
-Requests come one after the other, many at once, too large ones, and then from a few clients without
-a pause for as long as is asked for; the goal is 60 requests of 100 conformations per second on two
-quiet cores. The server's resident memory is fitted by a line against the requests answered, without
-the first tenth of them.
+Requests come one after the other, many at once, too large ones, and then from a few clients,
+without a pause or with one, for as long as is asked for; the goal is 60 requests of 100 conformations per
+second on two quiet cores. The server's resident memory is fitted by a line against the requests
+answered, without the first tenth of them.
 """
 
 import http.client
@@ -21,6 +21,7 @@ import time
 import urllib.request
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,8 @@ def main(
     conformations: Annotated[int, typer.Option(help="Per request.")] = 100,
     rounds: Annotated[int, typer.Option(help="Requests one after the other.")] = 50,
     concurrent: Annotated[int, typer.Option(help="Requests at once.")] = 100,
-    clients: Annotated[int, typer.Option(help="That send without a pause.")] = 4,
+    clients: Annotated[int, typer.Option(help="That go on sending.")] = 4,
+    pause: Annotated[float, typer.Option(help="Of a client between two requests [s].")] = 0.0,
     minutes: Annotated[float, typer.Option(help="How long they do.")] = 1.0,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
@@ -77,7 +79,7 @@ def main(
             elapsed = time.perf_counter() - started
             cpu_seconds = _cpu_seconds(server) - before
             too_large = [_status_of_too_large(port) for _ in range(NUM_TOO_LARGE)]
-            sustained = sustained_load(server, port, body, clients, 60 * minutes)
+            sustained = sustained_load(server, port, body, clients, pause, 60 * minutes)
         finally:
             server.terminate()
             server.wait()
@@ -100,7 +102,12 @@ def main(
 
 
 def sustained_load(
-    server: subprocess.Popen[bytes], port: int, body: bytes, clients: int, seconds: float
+    server: subprocess.Popen[bytes],
+    port: int,
+    body: bytes,
+    clients: int,
+    pause_seconds: float,
+    seconds: float,
 ) -> dict[str, Any]:
     """Return the rate of requests that clients get answered, and what that does to the memory.
 
@@ -110,7 +117,8 @@ def sustained_load(
     started, process = time.monotonic(), psutil.Process(server.pid)
     memory: list[tuple[int, float]] = []
     with ThreadPoolExecutor(clients) as threads:
-        sending = [threads.submit(_send_until, over, port, body, times) for times in answered]
+        send = partial(_send_until, over, port, body, pause_seconds)
+        sending = [threads.submit(send, times) for times in answered]
         while (left := started + seconds - time.monotonic()) > 0:
             if wait(sending, min(SAMPLE_SECONDS, left), FIRST_COMPLETED).done:
                 break
@@ -122,6 +130,7 @@ def sustained_load(
     latencies = [1000 * value for times in answered for value in times]
     return {
         "clients": clients,
+        "pause_seconds": pause_seconds,
         "minutes": seconds / 60,
         "requests": len(latencies),
         "requests_per_second": len(latencies) / elapsed,
@@ -131,7 +140,9 @@ def sustained_load(
     }
 
 
-def _send_until(over: threading.Event, port: int, body: bytes, times: list[float]) -> None:
+def _send_until(
+    over: threading.Event, port: int, body: bytes, pause_seconds: float, times: list[float]
+) -> None:
     """Send requests over one connection and note how long each took [s]."""
     num_expected = len(json.loads(body)["inputs"])
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
@@ -142,6 +153,7 @@ def _send_until(over: threading.Event, port: int, body: bytes, times: list[float
             if len(weights) != num_expected:
                 raise RuntimeError("an answer is incomplete")
             times.append(time.perf_counter() - started)
+            over.wait(pause_seconds)
 
 
 def _growth(memory: list[tuple[int, float]]) -> dict[str, float | None]:
