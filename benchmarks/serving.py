@@ -3,9 +3,9 @@
     python benchmarks/serving.py --minutes 60 --write
 
 Requests come one after the other, many at once, too large ones, and then from a few clients,
-without a pause or with one, for as long as is asked for; the goal is 60 requests of 100 conformations per
-second on two quiet cores. The server's resident memory is fitted by a line against the requests
-answered, without the first tenth of them.
+without a pause or with one, for as long as is asked for; the goal is 60 requests of 100
+conformations per second on two quiet cores. The server's resident memory is fitted by a line
+against the requests answered, without the first tenth of them.
 """
 
 import http.client
