@@ -15,29 +15,36 @@ SMOKE = Path(__file__).parents[1] / "jobs" / "configs" / "smoke.yaml"
 Job = Callable[..., Result]
 
 
-CLUSTERS = ("tests/distributed/", "tests/pipeline/test_ray_job.py")
-"""Where tests start Ray clusters or ranks that train together."""
+CLUSTERS = "tests/distributed/"
+RANKS = ("tests/distributed/test_parallel.py", "tests/pipeline/test_ray_job.py")
+"""Of what starts clusters or ranks that train together, half of the time for each process."""
 
 
-def _file(nodeid: str) -> str:
-    return nodeid.split("::", 1)[0]
+def _scope(nodeid: str) -> str:
+    """Return what goes to one process as a whole: a file, but of what starts clusters one half."""
+    file = nodeid.split("::", 1)[0]
+    if file in RANKS:
+        return "ranks"
+    return "clusters" if file.startswith(CLUSTERS) else file
 
 
-class OneClusterAtATime(LoadScopeScheduling):
-    """Deals the suite to processes file by file, but what starts clusters to one of them."""
+class FewClustersAtATime(LoadScopeScheduling):
+    """Deals the suite to processes file by file, but what starts clusters in two halves."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "clusters" if _file(nodeid).startswith(CLUSTERS) else _file(nodeid)
+        return _scope(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneClusterAtATime:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FewClustersAtATime:
     """Make a run of several processes (``make test``) use the scheduler above."""
-    return OneClusterAtATime(config, log)
+    return FewClustersAtATime(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the clusters, which last longest."""
-    items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
+    """Begin with the clusters and the ranks, which last longest."""
+    first = ["clusters", "ranks"]
+    scopes = {item.nodeid: _scope(item.nodeid) for item in items}
+    items.sort(key=lambda item: (*first, scopes[item.nodeid]).index(scopes[item.nodeid]))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.execution.callback import ControllerCallback
+from ray.util import placement_group_table
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import not_writable
@@ -269,8 +270,10 @@ def _run_config(run_folder: Path, max_failures: int, relay: ActorHandle) -> ray.
 
 
 def _look(waiting: Waiting, num_workers: int, relay: ActorHandle) -> None:
-    """Say what the group waits for."""
-    waiting.look(num_workers - ray.get(relay.begun.remote()))
+    """Say what the group waits for; with its place reserved, its processes are on their way."""
+    missing = num_workers - ray.get(relay.begun.remote())
+    states = {group["state"] for group in placement_group_table().values()} if missing else set()
+    waiting.look(missing if "PENDING" in states else 0)
 
 
 def _failure(error: ray.train.WorkerGroupError, task: TrainingTask, max_failures: int) -> Exception:

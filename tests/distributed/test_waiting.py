@@ -20,9 +20,11 @@ from bnce_dist.distributed.cluster import one_line_errors
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.pool import map_shards
 from bnce_dist.distributed.tasks import map_to_outcomes
+from bnce_dist.distributed.train import fit
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.training import progress
 from bnce_dist.training.progress import report_part
+from bnce_dist.training.task import TrainingTask
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -103,6 +105,29 @@ def test_workers_that_begin_later_have_their_time_too(
     cores.look(1)
     assert capsys.readouterr().err == "runs: waiting for 1 core, 0 free\n"
     ray.kill(busy_cluster)
+
+
+def test_a_training_waits_for_its_place_not_for_its_processes(
+    busy_cluster: ActorHandle,
+    task: TrainingTask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[tuple[float, str]] = []
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(waiting, "REPEAT_SECONDS", 0.5)
+    monkeypatch.setattr(waiting, "say", lambda line: said.append((time.monotonic(), line)))
+    freed: list[float] = []
+
+    def free() -> None:
+        freed.append(time.monotonic())
+        ray.kill(busy_cluster)
+
+    threading.Timer(12.0, free).start()
+    fit(task, tmp_path, num_workers=2)
+    assert {line for _, line in said} == {"train energy: waiting for 2 cores, 0 free"}
+    # Two new processes take longer than that to import what they need.
+    assert max(when for when, _ in said) < freed[0] + 2
 
 
 def test_progress_inside_a_shard_reaches_the_driver_and_leaves_nothing_behind(
