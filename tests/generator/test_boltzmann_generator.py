@@ -128,7 +128,7 @@ def test_free_energy_of_two_halves(ensemble: Ensemble) -> None:
 
 
 def test_the_state_is_an_interval_of_phi(ensemble: Ensemble) -> None:
-    lower, upper = ensemble.target.state_phi
+    lower, upper = ensemble.target.state.interval
     np.testing.assert_array_equal(
         ensemble.in_state, (ensemble.phi > lower) & (ensemble.phi < upper)
     )

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from bnce_dist.chem.geometry import dihedral, with_torsions
+from bnce_dist.chem.geometry import with_torsions
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
+from bnce_dist.chem.state import POSITIVE_PHI
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.target import Target, TargetConfig
@@ -33,10 +34,10 @@ def test_a_state_that_a_ring_excludes_is_refused_before_anything_is_simulated() 
 def test_a_state_within_reach_of_a_ring_and_any_state_without_one() -> None:
     split = TargetConfig(sequence="ACE-PRO-NME", state_phi_min=-2.0, state_phi_max=-1.2)
     target = Target.from_config(split)
-    phi = np.radians([-90.0, -60.0])
-    assert target.in_state(phi).tolist() == [True, False]
+    phi, psi = np.radians([-90.0, -60.0]), np.zeros(2)
+    assert target.state.contains(phi, psi).tolist() == [True, False]
     # The ring is not about the first phi.
-    assert Target.from_config(TargetConfig(sequence="ACE-ALA-PRO-NME")).state_phi == (0.0, 2.0)
+    assert Target.from_config(TargetConfig(sequence="ACE-ALA-PRO-NME")).state == POSITIVE_PHI
 
 
 def butane(folder: Path, *, kind: str = "xml", **options: object) -> TargetConfig:
@@ -92,8 +93,7 @@ def test_the_state_is_an_interval_of_the_torsion_that_is_named(tmp_path: Path) -
     structures = with_torsions(
         torch.from_numpy(molecule.positions_nm), molecule.bonds, [(0, 1, 2, 3)], angles
     )
-    phi = dihedral(structures, molecule.phi).numpy()
-    assert target.in_state(phi).tolist() == [False, True, False, True]
+    assert target.in_state(structures).tolist() == [False, True, False, True]
     carbons = structures[:, :4].numpy()
     ends = np.linalg.norm(carbons[:, 3] - carbons[:, 0], axis=1)
     assert ends[3] < ends[1] < ends[0]
@@ -116,7 +116,7 @@ def test_a_target_from_files_is_the_one_from_its_state(kind: str, tmp_path: Path
     again = Target.from_state(config, state)
     assert again.molecule == target.molecule
     assert again.molecule.psi == (1, 2, 3, 13)
-    assert again.state_phi == target.state_phi
+    assert again.state == target.state
     np.testing.assert_array_equal(again.molecule.positions_nm, target.molecule.positions_nm)
     noise = torch.randn(5, 14, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     positions = torch.from_numpy(BUTANE.positions_nm) + 0.01 * noise
@@ -129,7 +129,7 @@ def test_a_target_from_files_is_the_one_from_its_state(kind: str, tmp_path: Path
 def test_a_target_of_a_sequence_needs_no_state() -> None:
     force_field = ForceField.from_system(system_of(BUTANE), 300.0)
     molecule = Molecule.from_topology("butane", BUTANE.topology(), BUTANE.positions_nm)
-    assert Target(molecule, force_field, (0.0, 2.0)).to_state() is None
+    assert Target(molecule, force_field, POSITIVE_PHI).to_state() is None
 
 
 @pytest.mark.parametrize(

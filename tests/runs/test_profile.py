@@ -33,7 +33,7 @@ def test_the_first_torsion_is_that_of_the_runs_own_samples(finished_run: Path) -
     own = profile(finished_run, "phi").ensembles[REFERENCE]
     reference = Reference.load(finished_run / "simulate")
     # Positions are recorded less often than angles, each time with the last of them.
-    recorded = np.sort(own.angles[:, 0])
+    recorded = np.sort(own.values[:, 0])
     nearest = np.abs(np.sort(reference.phi)[:, None] - recorded[None, ::50]).min(axis=0)
     assert nearest.max() < 1e-4
 
@@ -62,7 +62,8 @@ def test_two_torsions_make_a_surface(finished_run: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("chi1", "no residue with it"), ("chi9", "1 atoms"), ("phi:9", "none there")]
+    ("name", "line"),
+    [("chi1", "no residue with it"), ("chi9", "the nearest is phi"), ("phi:9", "none there")],
 )
 def test_a_torsion_that_is_none_is_one_line(finished_run: Path, name: str, line: str) -> None:
     result = CliRunner().invoke(app, [str(finished_run), "--along", name])

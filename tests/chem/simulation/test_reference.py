@@ -21,6 +21,7 @@ from bnce_dist.chem.simulation.reference import (
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import WindowFrames
+from bnce_dist.chem.state import State
 from bnce_dist.core.errors import InputError
 
 WINDOWS = ReferenceConfig(
@@ -66,7 +67,7 @@ def simulate(seed: int, depths: np.ndarray, flattening: FlatteningBias | None = 
 
 
 def estimate(*runs: WindowFrames, **options) -> ReferenceFreeEnergy:
-    return estimate_reference(runs, state_phi=STATE, **options)
+    return estimate_reference(runs, state=State.from_interval(*STATE), **options)
 
 
 @functools.cache
