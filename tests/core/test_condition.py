@@ -35,7 +35,7 @@ def held(text: str) -> list[bool]:
             "not (x in [-1, 1] or y in [-1e0, +1])",
             (np.abs(X) > 1) & (np.abs(Y) > 1),
         ),
-        ("x in [-3.1, -1]and y in[.5, 3]", (X < -1) & (Y > 0.5)),
+        ("x in [-3.1, -1]and y in[.5, 3.1]", (X < -1) & (Y > 0.5)),
     ],
 )
 def test_a_condition_holds_where_it_says(text: str, expected: np.ndarray) -> None:

@@ -22,14 +22,16 @@ PROPOSAL_SD, MODEL_BIAS = 1.6, 0.8
 
 
 def log_target(x: np.ndarray) -> np.ndarray:
-    parts = [np.log(p) + stats.norm.logpdf(x, m, s) for p, m, s in zip(SHARES, MEANS, SDS)]
+    parts = [
+        np.log(p) + stats.norm.logpdf(x, m, s) for p, m, s in zip(SHARES, MEANS, SDS, strict=True)
+    ]
     return np.logaddexp(*parts)
 
 
 def weight(lower: float, upper: float) -> float:
     return sum(
         p * (stats.norm.cdf(upper, m, s) - stats.norm.cdf(lower, m, s))
-        for p, m, s in zip(SHARES, MEANS, SDS)
+        for p, m, s in zip(SHARES, MEANS, SDS, strict=True)
     )
 
 
@@ -185,7 +187,7 @@ def test_a_single_simulation_shows_no_error() -> None:
 
 def test_overlapping_states_are_refused_with_their_number() -> None:
     x = np.arange(100)
-    with pytest.raises(InputError, match="states a and b: .* got 10 of 100 samples in both"):
+    with pytest.raises(InputError, match=r"states a and b: .* got 10 of 100 samples in both"):
         state_free_energies(
             np.zeros(100), np.zeros(100), {"a": x < 50, "b": x >= 40}, num_random=100
         )

@@ -5,6 +5,7 @@ import pytest
 
 from bnce_dist.chem.simulation.long_reference import FOLDER, LongReference, find_long_reference
 from bnce_dist.chem.state import POSITIVE_PHI, State
+from bnce_dist.core.condition import Interval, Not
 from bnce_dist.core.errors import InputError
 
 CONTENT = {
@@ -35,7 +36,15 @@ def test_finds_the_reference_of_the_system(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("position", "value"),
-    [(0, "xyz"), (1, ["b.xml", "a.xml"]), (2, 310.0), (3, State.from_interval(0.0, 1.0))],
+    [
+        (0, "xyz"),
+        (1, ["b.xml", "a.xml"]),
+        (2, 310.0),
+        (3, State.from_interval(0.0, 1.0)),
+        # The same numbers of another torsion, and more than an interval.
+        (3, State(Interval("psi", 0.0, 2.0), frozenset({"phi"}), "psi")),
+        (3, State(Not(Interval("phi", 0.0, 2.0)), frozenset({"phi"}), "not phi")),
+    ],
 )
 def test_another_system_has_none(folder: Path, position: int, value: object) -> None:
     system = list(SYSTEM)
