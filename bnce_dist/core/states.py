@@ -1,5 +1,6 @@
 """Free energies of several states of one ensemble, with the covariance of their errors."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def state_free_energies(
     """
     weights = np.asarray(log_weights, dtype=np.float64)
     exact = np.asarray(log_weights_exact, dtype=np.float64)
-    require_disjoint(states, len(weights))
+    _require_disjoint(states, len(weights))
     random = (np.arange(len(weights)) < num_random) & ~np.isnan(exact)
     rng = np.random.default_rng(seed)
 
@@ -144,7 +145,7 @@ def replica_state_free_energies(
     Raises: InputError: two states share frames, or lengths differ.
     """
     weights = np.asarray(log_weights, dtype=np.float64)
-    require_disjoint(states, len(weights))
+    _require_disjoint(states, len(weights))
     scaled = np.exp(weights - weights.max())
     names, row = np.unique(replica, return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -164,7 +165,7 @@ def replica_state_free_energies(
     return _joined(parts, rest, inflation=(count + 1) / (count - 1) if count > 1 else math.nan)
 
 
-def require_disjoint(states: Mapping[str, BoolArray], num_samples: int) -> None:
+def _require_disjoint(states: Mapping[str, BoolArray], num_samples: int) -> None:
     """Refuse states that share samples.
 
     Raises: InputError: two do, one is called `REST`, or a length is not the number of samples.
@@ -214,22 +215,29 @@ def _weigh_samples(
     rng: np.random.Generator,
 ) -> _Part:
     num_samples, num_weighted = len(log_weights), int(np.isfinite(log_weights).sum())
-    known = ~np.isnan(log_exact)
-    num_exact = int(known.sum())
+    num_exact = int((~np.isnan(log_exact)).sum())
     if not num_weighted:
         evidence = StateEvidence(num_samples, 0.0, fault=_fault(num_samples, 0.0))
         return _Part(-math.inf, np.full(num_bootstrap, -math.inf), evidence)
-    if not np.isfinite(log_exact[known]).any():
-        # Its share of the total is the best there is to say of it.
-        log_exact, random = log_weights, np.ones(num_samples, dtype=bool)
-    side = Side.split(log_weights, log_exact, random)
+    side, is_calibrated = _split(log_weights, log_exact, random)
     replicates = side.replicates(num_bootstrap, rng)
     summary = side.summary(replicates)
     fault = _fault(num_samples, summary.ess)
     if fault is None and num_exact < min(_MIN_EXACT, num_weighted):
         fault = f"{num_exact} exact densities, fewer than {_MIN_EXACT}"
+    elif fault is None and not is_calibrated:
+        fault = "no exact density that calibrates the learned ones"
     evidence = StateEvidence(num_samples, summary.ess, summary.pareto_k, fault)
     return _Part(side.log_sum, replicates.log_sums, evidence)
+
+
+def _split(log_weights: FloatArray, log_exact: FloatArray, random: BoolArray) -> tuple[Side, bool]:
+    """Return the strata of a state, and whether exact weights calibrate them."""
+    if np.isfinite(log_exact).any():
+        with contextlib.suppress(InputError):
+            return Side.split(log_weights, log_exact, random), True
+    # Approximate weights are the best there is to say of its share of the total.
+    return Side.split(log_weights, log_weights, np.ones_like(random)), False
 
 
 def _fault(num_samples: int, ess: float) -> str | None:

@@ -113,7 +113,7 @@ def states(folder: Path, conditions: Mapping[str, str], *, num_bootstrap: int = 
     Raises: InputError: no finished run, no state, a condition that cannot be read, or states that
         share samples.
     """
-    require_names(conditions)
+    _require_names(conditions)
     run = FinishedRun.open(folder)
     molecule, samples = run.target.molecule, run.evaluation.samples
     options = {"num_bootstrap": num_bootstrap, "seed": seed_from(run.config.seed, "bootstrap")}
@@ -138,7 +138,7 @@ def states(folder: Path, conditions: Mapping[str, str], *, num_bootstrap: int = 
     return States(dict(conditions), ensembles)
 
 
-def require_names(conditions: Mapping[str, str]) -> None:
+def _require_names(conditions: Mapping[str, str]) -> None:
     """Refuse names that are none, before anything is read.
 
     Raises: InputError: no state, or a name of anything but letters, digits and ``_.+-``.

@@ -149,6 +149,20 @@ def test_a_state_with_too_few_exact_densities_has_no_number() -> None:
     assert none.evidence["right"].fault == "0 exact densities, fewer than 10"
 
 
+def test_a_state_whose_exact_densities_calibrate_nothing_has_no_number() -> None:
+    """All random samples of it are broken; what has a weight was never looked at exactly."""
+    x, approximate, exact = draw(0)
+    right = x > 1.0
+    broken = right & (np.cumsum(right) <= 40)
+    approximate, exact = (np.where(broken, -np.inf, w) for w in (approximate, exact))
+    partly = np.where(right & ~broken, np.nan, exact)
+    found = state_free_energies(
+        approximate, partly, {"right": right}, num_random=len(x), num_bootstrap=50
+    )
+    assert found.evidence["right"].fault == "no exact density that calibrates the learned ones"
+    assert found.names == (REST,)
+
+
 def test_states_that_cover_everything_leave_no_rest() -> None:
     x, _, exact = draw(0)
     found = state_free_energies(exact, exact, {"a": x < 0, "b": x >= 0}, num_random=len(x))

@@ -142,7 +142,7 @@ def test_any_state_is_asked_for_by_its_condition(ensemble: Ensemble) -> None:
     both = ensemble.state("distance(1:O,3:N) in [0, 0.4] and not phi in [0, 2]")
     np.testing.assert_array_equal(both, near & ~ensemble.in_state)
     with pytest.raises(InputError, match="the nearest is phi"):
-        ensemble.state("fi in [0, 2]")
+        ensemble.state("phj in [0, 2]")
 
 
 @pytest.mark.parametrize("half_precision", [False, True])

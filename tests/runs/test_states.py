@@ -94,7 +94,7 @@ def test_without_a_path_the_files_lie_in_the_run(even_run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["a=fi in [0, 2]"], "the nearest is phi"),
+        (["a=phj in [0, 2]"], "the nearest is phi"),
         (["a=phi in [0, 2"], "expected ']' at character 13, got the end"),
         (["a=(phi in [0, 2]"], "at character 15, got the end"),
         (["phi in [0, 2]"], "expected NAME=CONDITION"),
