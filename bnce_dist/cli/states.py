@@ -12,10 +12,7 @@ from bnce_dist.runs.states import states as states_of
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command(
-    epilog='Example: bnce states runs/alanine_dipeptide "c7ax=phi in [0, 2]" '
-    '"c5=phi in [2.5, -2] and psi in [2, -2]"'
-)
+@app.command(epilog='Example: bnce states runs/mine "c7ax=phi in [0, 2]"')
 def states(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.", parser=place)],
     conditions: Annotated[
