@@ -21,9 +21,10 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import DEFAULT_FORCE_FIELD, ForceField, build_system
 from bnce_dist.chem.simulation.bias import FlatteningBias
 from bnce_dist.chem.simulation.long_reference import FOLDER, SCHEMA_VERSION
-from bnce_dist.chem.simulation.reference import STATE_PHI, estimate_reference, trend_p_value
+from bnce_dist.chem.simulation.reference import estimate_reference, trend_p_value
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import UmbrellaSampler, UmbrellaSamples
+from bnce_dist.chem.state import POSITIVE_PHI
 from bnce_dist.data.atomic import atomic_path, write_json
 
 SEQUENCE, TEMPERATURE_KELVIN = "ACE-ALA-NME", 300.0
@@ -97,7 +98,7 @@ def analyse(
         "molecule": Molecule.from_sequence(SEQUENCE).identity,
         "force_field": list(DEFAULT_FORCE_FIELD),
         "temperature_kelvin": TEMPERATURE_KELVIN,
-        "state_phi": list(STATE_PHI),
+        "state_phi": list(POSITIVE_PHI.interval),
     }
     result = {"delta_f_kT": reference.delta_f_kT, "stderr_kT": reference.stderr_kT}
     numbers = system | result | {

@@ -1,4 +1,4 @@
-"""Scalars of a geometry: torsion angles and signed volumes."""
+"""Scalars of a geometry: distances, angles, torsion angles and signed volumes."""
 
 from collections.abc import Sequence
 
@@ -32,6 +32,35 @@ def dihedral(positions_nm: Tensor, quadruple: Sequence[int]) -> Tensor:
     m, n = torch.linalg.cross(b1, b2), torch.linalg.cross(b2, b3)
     sine = torch.linalg.vector_norm(b2, dim=-1) * (b1 * n).sum(-1)
     return torch.atan2(sine, (m * n).sum(-1))
+
+
+def distance(positions_nm: Tensor, pair: Sequence[int]) -> Tensor:
+    """Return how far two atoms are apart, ``(...)`` [nm].
+
+    Args:
+        positions_nm: Atom positions, ``(..., atoms, 3)`` [nm].
+        pair: Two atom indices.
+    """
+    first, second = (positions_nm[..., atom, :] for atom in pair)
+    return torch.linalg.vector_norm(second - first, dim=-1)
+
+
+def bend(positions_nm: Tensor, triple: Sequence[int]) -> Tensor:
+    """Return the angle at the second of three atoms, ``(...)`` [rad] in [0, pi].
+
+    Args:
+        positions_nm: Atom positions, ``(..., atoms, 3)`` [nm].
+        triple: Three atom indices.
+
+    Examples:
+        >>> bend(torch.tensor([[1.0, 0, 0], [0, 0, 0], [1, 1, 0]]), (0, 1, 2))
+        tensor(0.7854)
+    """
+    first, second, third = (positions_nm[..., atom, :] for atom in triple)
+    b1, b2 = first - second, third - second
+    # Of the arc cosine nothing would be left of the digits near 0 and pi.
+    sine = torch.linalg.vector_norm(torch.linalg.cross(b1, b2), dim=-1)
+    return torch.atan2(sine, (b1 * b2).sum(-1))
 
 
 def signed_volume(positions_nm: Tensor, centre: Sequence[int]) -> Tensor:

@@ -1,14 +1,21 @@
-"""Torsions by the names that people give them."""
+"""Order parameters by the names that people give them: torsions, distances and angles."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bnce_dist.chem.geometry import bend, dihedral, distance
 from bnce_dist.chem.graph import is_in_ring, linear_atoms, neighbours_of, planar_atoms
 from bnce_dist.chem.molecule import Molecule, Quadruple
 from bnce_dist.core.errors import InputError
 
 _NAMED = re.compile(r"(phi|psi|omega|chi[1-5])(?::(\d+))?")
+_CALLED = re.compile(r"(distance|angle)\(([^()]*)\)")
 _ATOM = re.compile(r"(?:(\d+):)?(.+)")
 # Atoms by residue, relative to that of the name, and by name.
 _BACKBONE = {
@@ -20,6 +27,76 @@ _BACKBONE = {
         for after in ("CA", "CH3")
     ],
 }
+
+
+@dataclass(frozen=True)
+class OrderParameter:
+    """A distance of two atoms, an angle of three, or a torsion of four.
+
+    Args:
+        name: As it was asked for.
+        atoms: Their indices.
+    """
+
+    name: str
+    atoms: tuple[int, ...]
+
+    @property
+    def is_periodic(self) -> bool:
+        """Whether pi and -pi are the same: of torsions."""
+        return len(self.atoms) == 4
+
+    @property
+    def unit(self) -> str:
+        """``nm`` or ``rad``."""
+        return "nm" if len(self.atoms) == 2 else "rad"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What it cannot leave [nm or rad]."""
+        return {2: (0.0, math.inf), 3: (0.0, math.pi), 4: (-math.pi, math.pi)}[len(self.atoms)]
+
+    def values(self, positions_nm: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return it of conformations, ``(samples,)`` [nm or rad].
+
+        Args:
+            positions_nm: ``(samples, atoms, 3)`` [nm].
+        """
+        measure = {2: distance, 3: bend, 4: dihedral}[len(self.atoms)]
+        return measure(torch.from_numpy(positions_nm), self.atoms).numpy()
+
+
+def find_order_parameter(molecule: Molecule, name: str) -> OrderParameter:
+    """Return an order parameter by its name.
+
+    Args:
+        molecule: The molecule.
+        name: ``distance(2:N,2:O)`` or ``angle(N,CA,C)`` with any atoms, with their residues where
+            names repeat; or a torsion, as `find_torsion` takes it.
+
+    Raises: InputError: there is none of that name.
+
+    Examples:
+        >>> find_order_parameter(Molecule.from_sequence("ACE-ALA-NME"), "distance(1:O,3:N)").atoms
+        (5, 16)
+    """
+    called = _CALLED.fullmatch(name.strip())
+    if called is None:
+        if "-" not in name and _NAMED.fullmatch(name.strip()) is None:
+            known = [*_named_torsions(molecule), "C1-C2-C3-C4", "distance(A,B)", "angle(A,B,C)"]
+            raise InputError.unknown(f"order parameter of {molecule.name}", name, known)
+        return OrderParameter(name, find_torsion(molecule, name))
+    kind, arguments = called.groups()
+    atoms = tuple(_atom(molecule, part, f"atom of {name}") for part in arguments.split(","))
+    wanted = {"distance": 2, "angle": 3}[kind]
+    if len(atoms) != wanted or len(set(atoms)) != wanted:
+        raise InputError(
+            f"{name} of {molecule.name}",
+            expected=f"{wanted} different atoms",
+            got=", ".join(molecule.atom_names[atom] for atom in atoms),
+            remedy="write distance(A,B) or angle(A,B,C)",
+        )
+    return OrderParameter(name, atoms)
 
 
 def find_torsion(molecule: Molecule, name: str) -> Quadruple:
@@ -78,6 +155,19 @@ def _turning(molecule: Molecule, torsion: Quadruple) -> Iterator[Quadruple]:
             yield min(before), second, third, min(after)
 
 
+def _named_torsions(molecule: Molecule) -> list[str]:
+    """Return the names of torsions that some residue has."""
+    return [
+        kind
+        for kind in (*_BACKBONE, *(f"chi{number}" for number in range(1, 6)))
+        if any(
+            list(molecule.quadruples([(index + shift, atom) for shift, atom in atoms]))
+            for index in range(len(molecule.residue_names))
+            for atoms in _definitions(kind)
+        )
+    ]
+
+
 def _definitions(kind: str) -> Sequence[Sequence[tuple[int, str]]]:
     if kind in _BACKBONE:
         return _BACKBONE[kind]
@@ -91,7 +181,8 @@ def _of_atoms(molecule: Molecule, name: str) -> Quadruple:
     parts = name.strip().split("-")
     if len(parts) != 4:
         raise _absent(molecule, name, f"{len(parts)} atoms")
-    first, second, third, fourth = (_atom(molecule, name, part) for part in parts)
+    what = f"atom of the torsion {name!r}"
+    first, second, third, fourth = (_atom(molecule, part, what) for part in parts)
     for atom in (first, second):
         if atom in (third, fourth):
             raise _absent(molecule, name, f"{molecule.atom_names[atom]} twice")
@@ -106,7 +197,7 @@ def _of_atoms(molecule: Molecule, name: str) -> Quadruple:
     return first, second, third, fourth
 
 
-def _atom(molecule: Molecule, name: str, part: str) -> int:
+def _atom(molecule: Molecule, part: str, what: str) -> int:
     match = _ATOM.fullmatch(part.strip())
     residue, atom = match.groups() if match else (None, part)
     found = [
@@ -117,11 +208,14 @@ def _atom(molecule: Molecule, name: str, part: str) -> int:
         if known == atom and residue in (None, str(owner + 1))
     ]
     if not found:
-        raise InputError.unknown(
-            f"atom of the torsion {name!r}", part, dict.fromkeys(molecule.atom_names)
-        )
+        raise InputError.unknown(what, part, dict.fromkeys(molecule.atom_names))
     if len(found) > 1:
-        raise _absent(molecule, name, f"{len(found)} atoms named {part}; write e.g. 2:{atom}")
+        raise InputError(
+            what,
+            expected="one atom",
+            got=f"{len(found)} atoms named {part}",
+            remedy=f"write e.g. 2:{atom}",
+        )
     return found[0]
 
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from bnce_dist.chem.simulation.long_reference import find_long_reference
 from bnce_dist.cli.common import UNRELIABLE, errors_as_one_line
 from bnce_dist.cli.model import (
     Device,
@@ -88,15 +87,9 @@ def evaluation_record(
     )
     estimate = ensemble.delta_f(seed=seed) if ensemble.has_weight else None
     diagnostics = ensemble.diagnostics()
-    config = generator.target_config
     reference = None
     if target is None:
-        reference = find_long_reference(
-            generator.molecule.identity,
-            config.force_field,
-            config.temperature_kelvin,
-            generator.target.state_phi,
-        )
+        reference = generator.target.long_reference(generator.target_config)
     record = {
         "molecule": generator.molecule.name,
         "seed": seed,

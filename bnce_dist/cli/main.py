@@ -20,7 +20,11 @@ COMMANDS = {
     "report": ("report", "Write the HTML report of a finished run or fleet again."),
     "profile": (
         "profile",
-        "Reweight a finished run along a torsion, or over two: a table and a figure.",
+        "Reweight a finished run along an order parameter or over two torsions: table and figure.",
+    ),
+    "states": (
+        "states",
+        "Free energies of a finished run between any states, with the errors of all differences.",
     ),
     "models": (
         "models",

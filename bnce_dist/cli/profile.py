@@ -1,5 +1,6 @@
 """The command line of free-energy profiles."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +17,14 @@ def profile(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.", parser=place)],
     along: Annotated[
         str,
-        typer.Option(help="Torsion: phi, psi, omega, chi1 to chi5 (chi1:2) or C1-C2-C3-C4."),
+        typer.Option(
+            help="phi, psi, omega, chi1 to chi5 (chi1:2), C1-C2-C3-C4, distance(A,B), angle(A,B,C)."
+        ),
     ],
     over: Annotated[
         str | None, typer.Option("--and", help="A second torsion: the free energy over both.")
     ] = None,
-    num_bins: Annotated[int, typer.Option(min=2, help="Bins over the circle.")] = 60,
+    num_bins: Annotated[int, typer.Option(min=2, help="Bins over the circle, or the range.")] = 60,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -29,9 +32,14 @@ def profile(
         ),
     ] = None,
 ) -> None:
-    """Reweight a finished run along a torsion, or over two: a table and a figure."""
+    """Reweight a finished run along an order parameter or over two torsions: table and figure."""
     with errors_as_one_line():
         names = (along,) if over is None else (along, over)
-        stem = output or folder / "figures" / "profile_{}".format("_".join(names).replace(":", ""))
+        stem = output or folder / "figures" / _file_name(names)
         for path in profile_of(folder, *names).write(stem, num_bins):
             typer.echo(path)
+
+
+def _file_name(names: tuple[str, ...]) -> str:
+    """Return what the files are called, in letters that every file system takes."""
+    return "profile_" + re.sub(r"[^\w.-]+", "-", "_".join(names).replace(":", "")).strip("-")

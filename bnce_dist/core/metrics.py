@@ -145,6 +145,7 @@ def free_energy_profile(
     weights: ArrayLike | None = None,
     num_bins: int = 60,
     *,
+    limits: tuple[float, float] = (-math.pi, math.pi),
     num_bootstrap: int = 200,
     seed: int = 0,
 ) -> FreeEnergyProfile:
@@ -154,6 +155,8 @@ def free_energy_profile(
         angles: In [-pi, pi] [rad], ``(samples,)``.
         weights: Non-negative weights (default: equal).
         num_bins: Bins over the full circle.
+        limits: The circle; between others lies another quantity, and values beyond count in the
+            outermost bins.
         num_bootstrap: Replicates behind the band; they resample independent samples.
         seed: Of the replicates.
 
@@ -166,23 +169,23 @@ def free_energy_profile(
     """
     angles = np.asarray(angles, dtype=np.float64)
     probabilities = _normalised(weights, len(angles))
-    edges = np.linspace(-math.pi, math.pi, num_bins + 1)
+    edges = np.linspace(*limits, num_bins + 1)
     bins = np.clip(np.searchsorted(edges, angles) - 1, 0, num_bins - 1)
     rng = np.random.default_rng(seed)
     rows = (rng.integers(len(angles), size=len(angles)) for _ in range(num_bootstrap))
-    replicates = [_histogram(bins[row], probabilities[row], num_bins) for row in rows]
+    replicates = [_histogram(bins[row], probabilities[row], edges) for row in rows]
     low, high = np.percentile(replicates, [2.5, 97.5], axis=0)
-    value = _histogram(bins, probabilities, num_bins)
+    value = _histogram(bins, probabilities, edges)
     with np.errstate(divide="ignore"):
         return FreeEnergyProfile(
             0.5 * (edges[1:] + edges[:-1]), -np.log(value), -np.log(high), -np.log(low)
         )
 
 
-def _histogram(bins: NDArray[np.intp], weights: FloatArray, num_bins: int) -> FloatArray:
-    """Return the density per radian of weighted bin numbers."""
-    counts = np.bincount(bins, weights, minlength=num_bins)
-    return counts / counts.sum() * num_bins / (2 * math.pi)
+def _histogram(bins: NDArray[np.intp], weights: FloatArray, edges: FloatArray) -> FloatArray:
+    """Return the density per radian, or other unit of the edges, of weighted bin numbers."""
+    counts = np.bincount(bins, weights, minlength=len(edges) - 1)
+    return counts / counts.sum() * (len(edges) - 1) / (edges[-1] - edges[0])
 
 
 def _normalised(weights: ArrayLike | None, num_samples: int) -> FloatArray:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.order_parameters import find_torsion
+from bnce_dist.chem.state import members
 from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
@@ -117,10 +118,21 @@ class Ensemble:
         """
         return self._torsion(find_torsion(self.target.molecule, name))
 
+    def state(self, condition: str) -> NDArray[np.bool_]:
+        """Return which samples are in any state, ``(samples,)``, as `delta_f` takes it.
+
+        Args:
+            condition: Intervals of order parameters joined by ``and``, ``or`` and ``not``:
+                ``"chi1:2 in [0, 2] and distance(2:N,2:O) in [0, 0.35]"`` [rad, nm].
+
+        Raises: InputError: it cannot be read, or an order parameter is unknown.
+        """
+        return members(self.target.molecule, condition, self.positions_nm)
+
     @property
     def in_state(self) -> NDArray[np.bool_]:
         """Which samples are in the target's state, ``(samples,)``."""
-        return self.target.in_state(self.phi)
+        return self.target.state.contains(self.phi, self.psi)
 
     def delta_f(
         self, in_state: ArrayLike | None = None, *, num_bootstrap: int = 500, seed: int = 0
@@ -133,7 +145,7 @@ class Ensemble:
 
         Args:
             in_state: Whether each sample is in the state, ``(samples,)`` bool; by default the
-                target's own state, an interval of phi. A correction is known of that one only.
+                target's own state. A correction is known of that one only.
             num_bootstrap: Replicates of the error bar.
             seed: Of the replicates.
 

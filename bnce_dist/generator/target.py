@@ -1,7 +1,6 @@
 """The Boltzmann distribution of a run, built once and sent to every worker."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import model_validator
+from torch import Tensor
 
 from bnce_dist.chem.geometry import dihedral
-from bnce_dist.chem.graph import is_in_ring
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.order_parameters import find_companion, find_torsion
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.potentials.xtb import XTBPotential
+from bnce_dist.chem.simulation.long_reference import LongReference, find_long_reference
+from bnce_dist.chem.state import State
 from bnce_dist.chem.topology_file import (
     ImplicitSolvent,
     read_molecule,
@@ -27,15 +28,14 @@ from bnce_dist.chem.topology_file import (
 from bnce_dist.config.section import Angle, Names, Place, Places, Positive, Section, Strings
 from bnce_dist.core.errors import InputError
 
-RING_HALF_WIDTH = math.pi / 3
-"""How far from its place a torsion in a ring of five or six is taken to turn [rad]."""
+_STATE_PHI = (0.0, 2.0)
 
 
 class TargetConfig(Section):
     """The Boltzmann distribution to sample, and the state whose free energy is asked for."""
 
     left_out_unset = frozenset(
-        {"topology", "coordinates", "parameters", "implicit_solvent", "torsions"}
+        {"topology", "coordinates", "parameters", "implicit_solvent", "torsions", "state"}
     )
 
     sequence: str | None = "ACE-ALA-NME"
@@ -54,12 +54,15 @@ class TargetConfig(Section):
     """Added to a prmtop or a psf: HCT, OBC1, OBC2, GBn or GBn2."""
     torsions: Strings = ()
     """One or two torsions that take the places of the first phi and psi (`chi1:2`, `C1-C2-C3-C4`):
-    the state is an interval of the first, umbrellas bias both."""
+    umbrellas bias both, and the state is a part of their plane."""
+    state: str | None = None
+    """A condition on the two torsions, as `phi in [0, 2] and psi in [-1, 1.5]` [rad]; unset is the
+    interval of the first one from `state_phi_min` to `state_phi_max`."""
     temperature_kelvin: Positive = 300.0
     """Bath temperature [K]."""
-    state_phi_min: Angle = 0.0
+    state_phi_min: Angle = _STATE_PHI[0]
     """Lower edge of the state in phi [rad]."""
-    state_phi_max: Angle = 2.0
+    state_phi_max: Angle = _STATE_PHI[1]
     """Upper edge of the state in phi [rad]."""
 
     @model_validator(mode="before")
@@ -97,6 +100,14 @@ class TargetConfig(Section):
             "state_phi_min",
             "state_phi_max",
         )
+        # A configuration that was written has the defaults of the interval in it.
+        self.require(
+            self.state is None or (self.state_phi_min, self.state_phi_max) == _STATE_PHI,
+            "state alone, or state_phi_min and state_phi_max",
+            "state",
+            "state_phi_min",
+            "state_phi_max",
+        )
         return self
 
 
@@ -108,14 +119,14 @@ class Target:
         molecule: The molecule.
         force_field: Evaluates in float64, at the target's temperature, on its own device; or xTB
             does, on the CPU.
-        state_phi: Open interval of phi that is the state [rad].
+        state: The state.
         system_xml: The OpenMM System of a molecule from a file, from which its force field was
             read; None where names of force-field files say it all.
     """
 
     molecule: Molecule
     force_field: ForceField | XTBPotential
-    state_phi: tuple[float, float]
+    state: State
     system_xml: str | None = None
 
     @classmethod
@@ -141,10 +152,10 @@ class Target:
             )
             system, system_xml = build_system(molecule, config.force_field), None
         molecule = _with_torsions(molecule, config.torsions)
-        state_phi = (config.state_phi_min, config.state_phi_max)
-        _require_reachable(molecule, state_phi)
+        state = _state(molecule, config)
+        state.require_reachable(molecule)
         force_field = ForceField.from_system(system, config.temperature_kelvin)
-        return cls(molecule, force_field, state_phi, system_xml)
+        return cls(molecule, force_field, state, system_xml)
 
     @classmethod
     def from_state(cls, config: TargetConfig, state: Mapping[str, Any]) -> "Target":
@@ -155,8 +166,7 @@ class Target:
         molecule = Molecule.from_state(state["molecule"])
         system = system_from_xml(state["system_xml"])
         force_field = ForceField.from_system(system, config.temperature_kelvin)
-        state_phi = (config.state_phi_min, config.state_phi_max)
-        return cls(molecule, force_field, state_phi, state["system_xml"])
+        return cls(molecule, force_field, _state(molecule, config), state["system_xml"])
 
     def to_state(self) -> dict[str, Any] | None:
         """Return plain types that say what a configuration does not; none if it says it all."""
@@ -218,10 +228,34 @@ class Target:
         temperature_kelvin = self.force_field.temperature_kelvin
         return replace(self, force_field=XTBPotential(self.molecule, temperature_kelvin))
 
-    def in_state(self, phi: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Return which values of phi [rad] are in the state."""
-        lower, upper = self.state_phi
-        return (lower < phi) & (phi < upper)
+    def long_reference(self, config: TargetConfig) -> LongReference | None:
+        """Return the committed reference of the target, if there is one.
+
+        Those are of peptides in OpenMM's force fields, and of intervals of the first phi.
+
+        Args:
+            config: What the target was built from.
+        """
+        if config.topology is not None or config.torsions:
+            return None
+        return find_long_reference(
+            self.molecule.identity, config.force_field, config.temperature_kelvin, self.state
+        )
+
+    def in_state(self, positions_nm: Tensor) -> NDArray[np.bool_]:
+        """Return which conformations are in the state, ``(samples,)``.
+
+        Args:
+            positions_nm: ``(samples, atoms, 3)`` [nm].
+        """
+        phi, psi = (dihedral(positions_nm, t) for t in (self.molecule.phi, self.molecule.psi))
+        return self.state.contains(phi.numpy(), psi.numpy())
+
+
+def _state(molecule: Molecule, config: TargetConfig) -> State:
+    if config.state is None:
+        return State.from_interval(config.state_phi_min, config.state_phi_max)
+    return State.from_text(molecule, config.state)
 
 
 def _with_torsions(molecule: Molecule, names: Sequence[str]) -> Molecule:
@@ -237,21 +271,3 @@ def _with_torsions(molecule: Molecule, names: Sequence[str]) -> Molecule:
             remedy="name one of them alone",
         )  # fmt: skip
     return replace(molecule, torsions=tuple(torsions))
-
-
-def _require_reachable(molecule: Molecule, state_phi: tuple[float, float]) -> None:
-    """Refuse a state that a ring, as of proline, keeps phi out of, or in."""
-    if not is_in_ring(molecule.bonds, molecule.phi[1:3]):
-        return
-    phi = float(dihedral(torch.from_numpy(molecule.positions_nm)[None], molecule.phi))
-    lowest, highest = phi - RING_HALF_WIDTH, phi + RING_HALF_WIDTH
-    lower, upper = state_phi
-    if lowest < lower < highest or lowest < upper < highest:
-        return
-    raise InputError(
-        "target.state_phi_min and target.state_phi_max",
-        expected=f"an edge between {lowest:.1f} and {highest:.1f} rad, which is as far as the ring "
-        f"of {molecule.name} lets phi turn",
-        got=f"{lower:g} to {upper:g}",
-        remedy="choose such an edge, or a molecule whose first phi turns",
-    )

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 
-from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.validation import relabel_hydrogens
 from bnce_dist.core.reliability import forward_ess_fraction
@@ -46,7 +45,7 @@ def forward_check(
     log_density[usable] = density.log_density(positions[usable]).numpy()
     log_weights = -potential - log_density
     weights = np.exp(log_frame_weights - log_frame_weights.max())
-    in_state = target.in_state(dihedral(positions, target.molecule.phi).numpy())
+    in_state = target.in_state(positions)
     result = {}
     learned = samples.log_weights_learned
     for name, frames, own in (

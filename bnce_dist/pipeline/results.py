@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnce_dist.chem.simulation.long_reference import find_long_reference
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
@@ -126,7 +125,8 @@ class HeldOut:
         """
         dataset, arrays = _load(stage / "evaluated")
         exact = ShardedDataset.open(stage / "exact").load()
-        samples = Samples.from_arrays(arrays, exact, target.in_state(arrays["phi"]))
+        in_state = target.state.contains(arrays["phi"], arrays["psi"])
+        samples = Samples.from_arrays(arrays, exact, in_state)
         return cls(stage, target, dataset, arrays, samples)
 
     def annealed(self, name: str) -> "HeldOut":
@@ -135,7 +135,8 @@ class HeldOut:
         Raises: InputError: as `read`.
         """
         dataset, arrays = _load(self.stage / name)
-        samples = self.samples.annealed(arrays, self.target.in_state(arrays["phi"]))
+        in_state = self.target.state.contains(arrays["phi"], arrays["psi"])
+        samples = self.samples.annealed(arrays, in_state)
         return replace(self, dataset=dataset, arrays=arrays, samples=samples)
 
 
@@ -165,12 +166,7 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
     )
     if evaluation.moves is not None:
         metrics |= annealing_metrics(evaluation.moves)
-    long = find_long_reference(
-        target.molecule.identity,
-        config.target.force_field,
-        config.target.temperature_kelvin,
-        target.state_phi,
-    )
+    long = target.long_reference(config.target)
     metrics |= {
         "delta_f_reference_kT": long.delta_f_kT if long else in_run["delta_f_kT"],
         "delta_f_reference_stderr_kT": long.stderr_kT if long else in_run["stderr_kT"],

@@ -103,6 +103,6 @@ def _profile(results: RunResults, delta_f: tuple[float, float]) -> Figure:
         free_energy_profile(results.phi, seed=results.seed),
         delta_f=delta_f,
         delta_f_reference=(results.delta_f_reference_kT, results.delta_f_reference_stderr_kT),
-        state=results.state,
+        state=results.state.interval,
         label=results.torsion_labels[0],
     )

@@ -17,6 +17,7 @@ def replica_profile(
     replica: NDArray[np.integer],
     *,
     num_bins: int = 60,
+    limits: tuple[float, float] = (-math.pi, math.pi),
     num_bootstrap: int = 200,
     seed: int = 0,
 ) -> FreeEnergyProfile:
@@ -30,10 +31,11 @@ def replica_profile(
         replica: Which independent replica a frame belongs to, ``(frames,)``. A single one has
             no error: the band is then as narrow as the line.
         num_bins: Bins over the circle.
+        limits: The circle, or the range of another quantity than an angle.
         num_bootstrap: Replicates.
         seed: Of the replicates.
     """
-    edges = np.linspace(-math.pi, math.pi, num_bins + 1)
+    edges = np.linspace(*limits, num_bins + 1)
     names, row = np.unique(replica, return_inverse=True)
     weights = Weights(log_weights).normalised
     mass, _, _ = np.histogram2d(
@@ -41,10 +43,11 @@ def replica_profile(
     )
     rng = np.random.default_rng(seed_from(seed, "profile"))
     copies = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), num_bootstrap)
-    replicates = _minus_log_density(copies @ mass)
+    width = float(edges[1] - edges[0])
+    replicates = _minus_log_density(copies @ mass, width)
     # Nearest, because interpolating between the infinities of empty bins gives NaN.
     lower, upper = np.quantile(replicates, [0.025, 0.975], axis=0, method="nearest")
-    value = _minus_log_density(mass.sum(0))
+    value = _minus_log_density(mass.sum(0), width)
     return FreeEnergyProfile(0.5 * (edges[1:] + edges[:-1]), value, lower, upper)
 
 
@@ -66,7 +69,6 @@ def free_energy_surface(phi: Array, psi: Array, log_weights: Array, num_bins: in
         return -np.log(mass / mass.max())
 
 
-def _minus_log_density(mass: Array) -> Array:
-    width = 2 * math.pi / mass.shape[-1]
+def _minus_log_density(mass: Array, width: float) -> Array:
     with np.errstate(divide="ignore"):
         return -np.log(mass / (mass.sum(-1, keepdims=True) * width))

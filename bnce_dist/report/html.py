@@ -23,7 +23,7 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
         " reweighted one, which should look like the reference. Dashed lines bound the state.",
     ),
     "free_energy_profile": (
-        "Free energy along the torsion of the state",
+        "Free energy along the first torsion",
         "Below: the difference to the reference. Bands hold 95 % of bootstrap replicates.",
     ),
     "temperatures": (
@@ -82,6 +82,7 @@ def write_run_report(path: Path, report: RunReport) -> Path:
     values = {
         "report": report,
         "metrics": metrics,
+        "state": state_text(report.settings),
         "verdict": metrics.get("verdict"),
         "delta_f": value_text(metrics, "delta_f"),
         "reference": value_text(metrics, "delta_f_reference"),
@@ -175,6 +176,13 @@ def value_text(metrics: Mapping[str, Any], name: str) -> str:
     if metrics[f"{name}_kT"] is None:
         return "none"
     return f"{metrics[f'{name}_kT']:.2f} ± {metrics[f'{name}_stderr_kT']:.2f} kT"
+
+
+def state_text(settings: Mapping[str, Any]) -> str:
+    """Return what the state is, by the settings of a run."""
+    if settings.get("target.state"):
+        return f"{settings['target.state']} (rad)"
+    return f"{settings['target.state_phi_min']} < φ < {settings['target.state_phi_max']} rad"
 
 
 def data_uri(png: bytes) -> str:

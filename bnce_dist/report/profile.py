@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bnce_dist.chem.order_parameters import OrderParameter
 from bnce_dist.core.metrics import FreeEnergyProfile
 from bnce_dist.report.results import Array
 from bnce_dist.report.style import EMULATOR, MUTED, REFERENCE, REWEIGHTED, angle_axis, styled
@@ -23,7 +24,7 @@ def profile_figure(
     *,
     delta_f: tuple[float, float],
     delta_f_reference: tuple[float, float],
-    state: tuple[float, float] = (0.0, 2.0),
+    state: tuple[float, float] | None = (0.0, 2.0),
     label: str = "φ",
 ) -> Figure:
     """Draw three profiles, and below them how far the first is from the second.
@@ -34,13 +35,14 @@ def profile_figure(
         emulator: The samples before reweighting.
         delta_f: Free energy of the state against the rest, and its standard error [kT].
         delta_f_reference: The same of the reference [kT].
-        state: Interval of phi [rad].
+        state: Interval of phi that is the state, which is shaded [rad]; None if it is no interval.
         label: What phi is called.
     """
     figure = Figure(figsize=(6.4, 4.6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    for axis in (upper, lower):
-        axis.axvspan(*np.degrees(state), color=MUTED, alpha=0.12, linewidth=0)
+    if state is not None:
+        for axis in (upper, lower):
+            axis.axvspan(*np.degrees(state), color=MUTED, alpha=0.12, linewidth=0)
     phi = np.degrees(emulator.centres)
     upper.plot(
         phi, _gaps(emulator.value_kT), color=EMULATOR, linewidth=1.1, label="Emulator, unweighted"
@@ -50,7 +52,8 @@ def profile_figure(
     result, expected = (
         f"{value:.2f} ± {error:.2f}" for value, error in (delta_f, delta_f_reference)
     )
-    title = f"State in grey: $\\Delta f$ = {result} kT, reference {expected} kT"
+    heading = "State in grey" if state else "State"
+    title = f"{heading}: $\\Delta f$ = {result} kT, reference {expected} kT"
     lowest = min(profile.value_kT.min() for profile in (reweighted, reference, emulator))
     limits = (min(lowest, 0) - 0.7, CAP_KT)
     upper.set(title=title, ylabel=f"Free energy −ln p({label}) (kT)", ylim=limits)
@@ -67,38 +70,49 @@ def profile_figure(
 
 
 @styled
-def profiles_figure(profiles: Mapping[str, FreeEnergyProfile], *, label: str) -> Figure:
-    """Draw a run's profile along any torsion, with its reference.
+def profiles_figure(profiles: Mapping[str, FreeEnergyProfile], parameter: OrderParameter) -> Figure:
+    """Draw a run's profile along any order parameter, with its reference.
 
     Args:
         profiles: Up to two, by name: the result and what it should be.
-        label: What the torsion is called.
+        parameter: The order parameter.
     """
     figure = Figure(figsize=(6.4, 3.4))
     axis = figure.subplots()
     for (name, profile), colour in zip(
         reversed(list(profiles.items())), (REFERENCE, REWEIGHTED)[-len(profiles) :], strict=True
     ):
-        _draw(axis, profile, np.zeros(1), colour, name)
+        _draw(axis, profile, np.zeros(1), colour, name, parameter.unit)
     lowest = min(profile.value_kT.min() for profile in profiles.values())
-    axis.set(ylabel=f"Free energy −ln p({label}) (kT)", ylim=(min(lowest, 0) - 0.7, CAP_KT))
+    axis.set(ylabel=f"Free energy −ln p({parameter.name}) (kT)")
     axis.legend(title="Bands: 95 % bootstrap", title_fontsize=8.5, alignment="left")
-    angle_axis(axis, label=label)
+    if parameter.is_periodic:
+        axis.set(ylim=(min(lowest, 0) - 0.7, CAP_KT))
+        angle_axis(axis, label=parameter.name)
+        return figure
+    # Densities per nm are large, and their free energies far below zero.
+    axis.set(ylim=(lowest - 0.7, lowest + CAP_KT))
+    axis.set(xlabel=f"{parameter.name} ({'degrees' if parameter.unit == 'rad' else 'nm'})")
     return figure
 
 
 def _draw(
-    axis: Axes, profile: FreeEnergyProfile, shift: Array, colour: str, label: str | None = None
+    axis: Axes,
+    profile: FreeEnergyProfile,
+    shift: Array,
+    colour: str,
+    label: str | None = None,
+    unit: str = "rad",
 ) -> None:
-    phi = np.degrees(profile.centres)
+    x = np.degrees(profile.centres) if unit == "rad" else profile.centres
     values = _gaps(profile.value_kT) - shift
     # A bin that some replicates leave empty has no upper end: its band leaves the axis.
     low, high = (
         np.minimum(end, OFF_AXIS_KT) - shift for end in (profile.lower_kT, profile.upper_kT)
     )
     shown = np.isfinite(values)
-    axis.fill_between(phi, low, high, where=shown, color=colour, alpha=0.25, linewidth=0)
-    axis.plot(phi, values, color=colour, label=label)
+    axis.fill_between(x, low, high, where=shown, color=colour, alpha=0.25, linewidth=0)
+    axis.plot(x, values, color=colour, label=label)
 
 
 def _gaps(values: Array) -> Array:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
 
+from bnce_dist.chem.state import POSITIVE_PHI, State
 from bnce_dist.core.weights import Weights
 from bnce_dist.report.histograms import free_energy_surface
 from bnce_dist.report.results import Array
@@ -14,13 +16,14 @@ from bnce_dist.report.style import REFERENCE, angle_axis, styled
 
 COLOURS = "viridis_r"
 CAP_KT = 8
+_OUTLINE_POINTS = 721
 
 
 @styled
 def ramachandran_figure(
     panels: Mapping[str, tuple[Array, Array, Array]],
     *,
-    state: tuple[float, float] | None = (0.0, 2.0),
+    state: State | None = POSITIVE_PHI,
     num_bins: int = 48,
     labels: tuple[str, str] = ("φ", "ψ"),
 ) -> Figure:
@@ -30,7 +33,7 @@ def ramachandran_figure(
 
     Args:
         panels: Title to ``(phi, psi, log_weights)``, each ``(samples,)`` [rad, rad, nats].
-        state: Interval of phi that is marked and whose weight is printed [rad]; none if None.
+        state: It is outlined and its weight printed; none if None.
         num_bins: Bins per angle.
         labels: What the two are called.
     """
@@ -46,13 +49,22 @@ def ramachandran_figure(
         angle_axis(axis, which="x", label=labels[0])
         if state is None:
             continue
-        inside = (phi > state[0]) & (phi < state[1])
-        for edge in np.degrees(state):
-            axis.axvline(edge, color=REFERENCE, linewidth=0.9, linestyle=(0, (4, 3)))
-        share = 100 * Weights(log_weights).normalised[inside].sum()
+        _outline(axis, state)
+        share = 100 * Weights(log_weights).normalised[state.contains(phi, psi)].sum()
         axis.set_title(f"{share:.1f} % in state", loc="right", fontsize=8.5, color="#333333")
     angle_axis(axes[0], which="y", label=labels[1])
     scale = ScalarMappable(norm, COLOURS)
     bar = figure.colorbar(scale, ax=axes, pad=0.015, ticks=range(0, CAP_KT + 1, 2))
     bar.set_label("Free energy (kT)")
     return figure
+
+
+def _outline(axis: Axes, state: State) -> None:
+    """Draw the border of the state."""
+    degrees = np.linspace(-180, 180, _OUTLINE_POINTS)
+    phi, psi = np.radians(degrees)[:, None], np.radians(degrees)[None, :]
+    inside = state.contains(phi, psi).astype(float)
+    axis.contour(
+        degrees, degrees, inside.T, levels=[0.5], colors=[REFERENCE], linewidths=0.9,
+        linestyles=[(0, (4, 3))],
+    )  # fmt: skip

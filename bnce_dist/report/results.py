@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnce_dist.chem.simulation.reference_frames import Reference
+from bnce_dist.chem.state import POSITIVE_PHI, State
 
 Array = NDArray[np.float64]
 
@@ -17,7 +18,7 @@ class RunResults:
     """A finished run as plain arrays: angles in rad, energies in kT, log densities in nats.
 
     Args:
-        phi: The dihedral of the state, of the held-out emulator samples, ``(samples,)``.
+        phi: The first dihedral, of the held-out emulator samples, ``(samples,)``.
         psi: The other one, ``(samples,)``.
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
         reduced_potential: Reduced potentials of these samples, ``(samples,)``.
@@ -32,7 +33,7 @@ class RunResults:
         delta_f_reference_stderr_kT: Its standard error.
         temperatures: What the run found at other temperatures, as in ``metrics.json``.
         clip_fraction: Share of the weights that clipping lowers.
-        state: The state's interval in phi.
+        state: The state.
         torsion_labels: What the two dihedrals are called.
         seed: Of the bootstrap bands.
     """
@@ -51,6 +52,6 @@ class RunResults:
     delta_f_reference_stderr_kT: float
     temperatures: Sequence[Mapping[str, Any]] = ()
     clip_fraction: float = 0.002
-    state: tuple[float, float] = (0.0, 2.0)
+    state: State = POSITIVE_PHI
     torsion_labels: tuple[str, str] = ("φ", "ψ")
     seed: int = 0

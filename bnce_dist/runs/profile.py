@@ -1,4 +1,4 @@
-"""Free energies of a finished run along torsions of the user's choice."""
+"""Free energies of a finished run along order parameters of the user's choice."""
 
 import csv
 import math
@@ -7,99 +7,103 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from bnce_dist.chem.geometry import dihedral
-from bnce_dist.chem.order_parameters import find_torsion
-from bnce_dist.chem.simulation.reference_frames import Reference
-from bnce_dist.config.load import load_config
+from bnce_dist.chem.order_parameters import OrderParameter, find_order_parameter
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.metrics import FreeEnergyProfile, free_energy_profile
 from bnce_dist.core.weights import Weights
 from bnce_dist.data.atomic import atomic_path
-from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.generator.folder import RunFolder
-from bnce_dist.generator.target import Target
-from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.results import load_evaluation
+from bnce_dist.runs.finished import FinishedRun
 
 REWEIGHTED, REFERENCE = "Reweighted", "Reference"
 
 
 @dataclass(frozen=True)
-class WeightedAngles:
-    """One or two torsions of weighted conformations.
+class WeightedValues:
+    """One or two order parameters of weighted conformations.
 
     Args:
-        angles: ``(samples, torsions)`` [rad].
+        values: ``(samples, parameters)`` [rad or nm].
         log_weights: ``(samples,)`` [nats].
         replica: Independent simulation of each, ``(samples,)``; absent where samples are
             independent themselves.
     """
 
-    angles: NDArray[np.float64]
+    values: NDArray[np.float64]
     log_weights: NDArray[np.float64]
     replica: NDArray[np.integer] | None = None
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A run's free energy along one torsion, or over two.
+    """A run's free energy along one order parameter, or over two torsions.
 
     Args:
-        names: Of the torsions, as they were asked for.
+        parameters: The order parameters.
         ensembles: The run's weighted samples and, where its frames are there, its reference.
         seed: Of the bands.
     """
 
-    names: tuple[str, ...]
-    ensembles: Mapping[str, WeightedAngles]
+    parameters: tuple[OrderParameter, ...]
+    ensembles: Mapping[str, WeightedValues]
     seed: int = 0
 
     def along(self, num_bins: int) -> dict[str, FreeEnergyProfile]:
-        """Return ``-ln p`` along the first torsion with its 95 % band, by ensemble.
+        """Return ``-ln p`` along the first order parameter with its 95 % band, by ensemble.
 
         Args:
-            num_bins: Bins over the circle.
+            num_bins: Bins over the circle, or over what was seen of a distance or an angle.
         """
         from bnce_dist.report.histograms import replica_profile
 
-        found = {}
+        found, limits = {}, self._limits()
         for name, ensemble in self.ensembles.items():
-            first, weights = ensemble.angles[:, 0], ensemble.log_weights
+            first, weights = ensemble.values[:, 0], ensemble.log_weights
             found[name] = (
-                free_energy_profile(first, Weights(weights).normalised, num_bins, seed=self.seed)
+                free_energy_profile(
+                    first, Weights(weights).normalised, num_bins, limits=limits, seed=self.seed
+                )
                 if ensemble.replica is None
                 else replica_profile(
-                    first, weights, ensemble.replica, num_bins=num_bins, seed=self.seed
+                    first, weights, ensemble.replica,
+                    num_bins=num_bins, limits=limits, seed=self.seed,
                 )
-            )
+            )  # fmt: skip
         return found
+
+    def _limits(self) -> tuple[float, float]:
+        """Return between which values the bins lie."""
+        if self.parameters[0].is_periodic:
+            return self.parameters[0].limits
+        seen = np.concatenate(
+            [e.values[np.isfinite(e.log_weights), 0] for e in self.ensembles.values()]
+        )
+        return float(seen.min()), float(seen.max())
 
     def write(self, stem: Path, num_bins: int) -> list[Path]:
         """Write the table ``<stem>.csv`` and the figure ``<stem>.png``, each whole or not at all.
 
         Args:
             stem: Where, without a suffix.
-            num_bins: Bins over the circle.
+            num_bins: As of `along`.
         """
         from bnce_dist.report.figures import save_figure
         from bnce_dist.report.profile import profiles_figure
         from bnce_dist.report.ramachandran import ramachandran_figure
 
         table, picture = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.png")
-        if len(self.names) == 1:
+        if len(self.parameters) == 1:
             along = self.along(num_bins)
-            _write_table(table, _rows_along(self.names[0], along))
-            save_figure(profiles_figure(along, label=self.names[0]), picture)
+            _write_table(table, _rows_along(self.parameters[0], along))
+            save_figure(profiles_figure(along, self.parameters[0]), picture)
         else:
             panels = {
-                name: (ensemble.angles[:, 0], ensemble.angles[:, 1], ensemble.log_weights)
+                name: (ensemble.values[:, 0], ensemble.values[:, 1], ensemble.log_weights)
                 for name, ensemble in self.ensembles.items()
             }
-            _write_table(table, _rows_over(self.names, panels, num_bins))
-            labels = (self.names[0], self.names[1])
+            labels = (self.parameters[0].name, self.parameters[1].name)
+            _write_table(table, _rows_over(labels, panels, num_bins))
             save_figure(
                 ramachandran_figure(panels, state=None, num_bins=num_bins, labels=labels), picture
             )
@@ -107,63 +111,42 @@ class Profile:
 
 
 def profile(folder: Path, *names: str) -> Profile:
-    """Return the free energy of a finished run along one torsion, or over two.
+    """Return the free energy of a finished run along one order parameter, or over two torsions.
 
     Args:
         folder: Of the run.
-        names: Of one or two torsions, as `find_torsion` takes them.
+        names: Of one order parameter or two torsions, as `find_order_parameter` takes them.
 
-    Raises: InputError: no finished run, no such torsion, or no sample with a weight.
+    Raises: InputError: no finished run, no such order parameter, no sample with a weight, or two
+        that are not both torsions.
     """
-    run = RunFolder(folder)
-    if not (folder / "metrics.json").exists():
-        raise InputError(
-            f"folder {folder}",
-            expected="a finished run",
-            got="no metrics.json in it",
-            remedy="name the folder of one molecule's run (of a fleet: FLEET/MOLECULE)",
+    run = FinishedRun.open(folder)
+    parameters = tuple(find_order_parameter(run.target.molecule, name) for name in names)
+    for parameter in parameters:
+        if len(parameters) > 1 and not parameter.is_periodic:
+            raise InputError(
+                "free energy over two order parameters", expected="two torsions",
+                got=parameter.name, remedy="leave --and out",
+            )  # fmt: skip
+
+    def values(positions_nm: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.stack([p.values(positions_nm) for p in parameters], axis=1).astype(np.float64)
+
+    samples = WeightedValues(values(run.positions_nm()), run.evaluation.samples.log_weights)
+    ensembles = {REWEIGHTED: samples}
+    frames = run.reference_frames()
+    if frames is not None:
+        ensembles[REFERENCE] = WeightedValues(
+            values(frames.positions_nm), frames.log_weights, frames.replica
         )
-    config = load_config(Config, run.config_path)
-    target = Target.from_config(config.target)
-    torsions = [find_torsion(target.molecule, name) for name in names]
-    evaluation = load_evaluation(run, target)
-    if not evaluation.samples.has_weight:
-        raise InputError(
-            f"run {folder}", expected="samples with weights", got="none",
-            remedy="see the verdict of the run",
-        )  # fmt: skip
-    positions = evaluation.dataset.load(["positions_nm"])["positions_nm"]
-    ensembles = {
-        REWEIGHTED: WeightedAngles(_angles(positions, torsions), evaluation.samples.log_weights)
-    }
-    simulation = run.stage("simulate")
-    if (simulation / "umbrella").exists():
-        ensembles[REFERENCE] = _reference(simulation, evaluation.reference, torsions)
-    return Profile(names, ensembles, config.seed)
+    return Profile(parameters, ensembles, run.config.seed)
 
 
-def _angles(
-    positions_nm: NDArray[np.floating], torsions: list[tuple[int, int, int, int]]
-) -> NDArray[np.float64]:
-    positions = torch.from_numpy(positions_nm)
-    return np.stack([dihedral(positions, t).double().numpy() for t in torsions], axis=1)
-
-
-def _reference(
-    simulation: Path, reference: Reference, torsions: list[tuple[int, int, int, int]]
-) -> WeightedAngles:
-    shards = ShardedDataset.open(simulation / "umbrella")
-    positions = shards.load(["positions_nm"])["positions_nm"]
-    _, num_chains, *atoms = positions.shape
-    angles = _angles(positions.reshape(-1, *atoms), torsions)
-    # Of several simulations each is a replica; of one trajectory each of its blocks.
-    rows = np.arange(len(angles))
-    replica = rows // (len(angles) // len(shards)) if len(shards) > 1 else rows % num_chains
-    return WeightedAngles(angles, reference.potential_log_weights, replica)
-
-
-def _rows_along(name: str, along: Mapping[str, FreeEnergyProfile]) -> list[list[str]]:
-    rows = [[f"{name} [degree]"]]
+def _rows_along(
+    parameter: OrderParameter, along: Mapping[str, FreeEnergyProfile]
+) -> list[list[str]]:
+    is_angle = parameter.unit == "rad"
+    rows = [[f"{parameter.name} [{'degree' if is_angle else parameter.unit}]"]]
     for ensemble in along:
         rows[0] += [f"{ensemble} [kT]", f"{ensemble} lower [kT]", f"{ensemble} upper [kT]"]
     profiles = list(along.values())
@@ -171,7 +154,8 @@ def _rows_along(name: str, along: Mapping[str, FreeEnergyProfile]) -> list[list[
         values = [
             column[index] for p in profiles for column in (p.value_kT, p.lower_kT, p.upper_kT)
         ]
-        rows.append([f"{math.degrees(centre):.1f}", *map(_number, values)])
+        place = f"{math.degrees(centre):.1f}" if is_angle else f"{centre:.5f}"
+        rows.append([place, *map(_number, values)])
     return rows
 
 

@@ -82,7 +82,7 @@ def report_run(
         **{f"{name}_kT": metrics[f"{name}_kT"] for name in named},
         temperatures=metrics.get("temperatures", ()),
         clip_fraction=config.evaluate.clip_fraction,
-        state=target.state_phi,
+        state=target.state,
         torsion_labels=target.molecule.torsion_labels,
         seed=config.seed,
     )

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from bnce_dist.chem.molecule import Molecule, Quadruple
-from bnce_dist.chem.order_parameters import find_companion, find_torsion
+from bnce_dist.chem.order_parameters import (
+    find_companion,
+    find_order_parameter,
+    find_torsion,
+)
 from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
 from tests.chem.substances import alkane
@@ -94,8 +98,8 @@ def test_torsions_of_side_chains(sequence: str, name: str, atoms: str) -> None:
         ("chi6", "got 1 atoms;"),
         ("CA-CB-OG", "got 3 atoms;"),
         ("", "got 1 atoms;"),
-        ("N-CA-CB-OG", "got 2 atoms named N; write e.g. 2:N;"),
-        ("CH3-2:N-2:CA-CB", "got 2 atoms named CH3; write e.g. 2:CH3;"),
+        ("N-CA-CB-OG", "got 2 atoms named N; write e.g. 2:N"),
+        ("CH3-2:N-2:CA-CB", "got 2 atoms named CH3; write e.g. 2:CH3"),
         ("2:N-2:CA-CB-HG", "got CB and HG, which are not bonded;"),
         ("CB-2:CA-CB-OG", "got CB twice;"),
         ("2:N-2:CA-CB-OX", "got 'OX'; the nearest is O"),
@@ -166,3 +170,39 @@ def test_ethane_has_no_second_torsion() -> None:
     ethane = Molecule.from_topology("ethane", substance.topology(), substance.positions_nm)
     with pytest.raises(InputError, match="expected two bonds that turn, got one"):
         find_companion(ethane, find_torsion(ethane, "H1-C1-C2-H4"))
+
+
+def test_distances_and_angles_are_those_of_the_atoms() -> None:
+    serine = peptide("ACE-SER-NME")
+    rng = np.random.default_rng(0)
+    positions = rng.normal(size=(50, serine.num_atoms, 3))
+    length = find_order_parameter(serine, "distance(1:O, OG)")
+    assert named(serine, length.atoms) == "1:O 2:OG"
+    assert (length.unit, length.is_periodic) == ("nm", False)
+    one, other = (positions[:, atom] for atom in length.atoms)
+    np.testing.assert_allclose(length.values(positions), np.linalg.norm(one - other, axis=1))
+    angle = find_order_parameter(serine, "angle(2:N,2:CA,2:C)")
+    n, ca, c = (positions[:, atom] for atom in angle.atoms)
+    cosine = np.einsum("ij,ij->i", n - ca, c - ca)
+    cosine /= np.linalg.norm(n - ca, axis=1) * np.linalg.norm(c - ca, axis=1)
+    np.testing.assert_allclose(angle.values(positions), np.arccos(cosine))
+    assert (angle.unit, angle.is_periodic) == ("rad", False)
+    torsion = find_order_parameter(serine, "2:N-2:CA-CB-OG")
+    assert (torsion.atoms, torsion.unit, torsion.is_periodic) == ((6, 8, 10, 13), "rad", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("chj1", "expected one of phi, psi, omega, chi1, .*; the nearest is chi1"),
+        ("distance(1:O)", r"distance\(1:O\) of ACE-SER-NME: expected 2 different atoms, got O;"),
+        ("angle(1:O,OG,1:O)", "expected 3 different atoms"),
+        ("distance(O,OG)", "expected one atom, got 2 atoms named O; write e.g. 2:O"),
+        ("distance(OG,SG)", "got 'SG'; the nearest is OG"),
+        ("dihedral(1:O,OG)", "expected one of phi, psi, omega, chi1"),
+    ],
+)
+def test_what_is_no_order_parameter_is_refused_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        find_order_parameter(peptide("ACE-SER-NME"), name)
+    assert "\n" not in str(refused.value)

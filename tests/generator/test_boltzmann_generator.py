@@ -128,11 +128,21 @@ def test_free_energy_of_two_halves(ensemble: Ensemble) -> None:
 
 
 def test_the_state_is_an_interval_of_phi(ensemble: Ensemble) -> None:
-    lower, upper = ensemble.target.state_phi
+    lower, upper = ensemble.target.state.interval
     np.testing.assert_array_equal(
         ensemble.in_state, (ensemble.phi > lower) & (ensemble.phi < upper)
     )
     assert 0 < ensemble.in_state.mean() < 1
+
+
+def test_any_state_is_asked_for_by_its_condition(ensemble: Ensemble) -> None:
+    np.testing.assert_array_equal(ensemble.state("phi in [0, 2]"), ensemble.in_state)
+    oxygen, nitrogen = ensemble.positions_nm[:, 5], ensemble.positions_nm[:, 16]
+    near = np.linalg.norm(oxygen - nitrogen, axis=1) < 0.4
+    both = ensemble.state("distance(1:O,3:N) in [0, 0.4] and not phi in [0, 2]")
+    np.testing.assert_array_equal(both, near & ~ensemble.in_state)
+    with pytest.raises(InputError, match="the nearest is phi"):
+        ensemble.state("phj in [0, 2]")
 
 
 @pytest.mark.parametrize("half_precision", [False, True])

@@ -69,6 +69,7 @@ def test_exact_likelihoods_go_to_the_first_samples_and_to_the_heaviest_of_each_s
         "log_density": -np.arange(num_samples, dtype=float),
         "native_chirality": native,
         "phi": np.where(in_state, 1.0, -1.0),
+        "psi": np.zeros(num_samples),
     }
     metadata = DatasetMetadata("any", dict.fromkeys(arrays, "1"))
     write_shard(tmp_path, 0, arrays, metadata)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from bnce_dist.chem.state import State
+from bnce_dist.core.condition import Interval, Joined
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.metrics import FreeEnergyProfile
 from bnce_dist.core.weights import Weights
@@ -213,3 +215,32 @@ def test_an_unwritable_folder_is_an_input_error(tmp_path: Path, run: RunResults)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="writable folder"):
         write_figures(tmp_path / "file", run)
+
+
+def test_the_border_of_a_state_is_drawn_where_it_lies() -> None:
+    """A rectangle that leads through pi in psi: its border lies at the edges, in two pieces."""
+    angles = {"psi": Interval("psi", 2.0, -2.0), "phi": Interval("phi", -1.0, 1.0)}
+    condition = Joined((angles["phi"], angles["psi"]), every=True)
+    state = State(condition, frozenset({"phi"}), "a rectangle")
+    corners = np.array([0.0, 2.5]), np.array([3.0, 3.0])
+    figure = ramachandran_figure({"a": (*corners, np.log([3.0, 1.0]))}, state=state)
+    assert figure.axes[0].get_title(loc="right") == "75.0 % in state"
+    (outline,) = (c for c in figure.axes[0].collections if hasattr(c, "levels"))
+    vertices = np.concatenate([path.vertices for path in outline.get_paths()])
+    at_phi = np.isclose(np.abs(vertices[:, 0]), np.degrees(1.0), atol=0.5)
+    at_psi = np.isclose(np.abs(vertices[:, 1]), np.degrees(2.0), atol=0.5)
+    assert (at_phi | at_psi).all()
+    assert at_phi.any()
+    assert at_psi.any()
+
+
+def test_only_an_interval_of_phi_is_shaded() -> None:
+    centres = np.linspace(-np.pi, np.pi, 60, endpoint=False)
+    profile = FreeEnergyProfile(centres, np.ones(60), np.zeros(60), np.full(60, 2.0))
+    values = {"delta_f": (1.0, 0.1), "delta_f_reference": (1.1, 0.1)}
+    plain = profile_figure(profile, profile, profile, **values)
+    other = profile_figure(profile, profile, profile, **values, state=None)
+    assert len(plain.axes[0].patches) == 1
+    assert len(other.axes[0].patches) == 0
+    titles = [figure.axes[0].get_title(loc="left") for figure in (plain, other)]
+    assert [title.partition(":")[0] for title in titles] == ["State in grey", "State"]

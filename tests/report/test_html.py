@@ -16,7 +16,13 @@ from matplotlib.image import imread
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.report.conformations import Basin, structures
 from bnce_dist.report.figures import write_figures
-from bnce_dist.report.html import CAPTIONS, RunReport, write_fleet_report, write_run_report
+from bnce_dist.report.html import (
+    CAPTIONS,
+    RunReport,
+    state_text,
+    write_fleet_report,
+    write_run_report,
+)
 from bnce_dist.report.results import RunResults
 
 HOSTILE = "</script><script>document.title = 'broken out'</script>"
@@ -101,6 +107,11 @@ def page(run: RunResults, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     return write_run_report(folder / "report.html", report)
+
+
+def test_the_state_is_named_as_it_was_asked_for() -> None:
+    assert state_text(SETTINGS) == "0.0 < φ < 2.0 rad"
+    assert state_text(SETTINGS | {"target.state": "psi in [0, 1]"}) == "psi in [0, 1] (rad)"
 
 
 @pytest.fixture(scope="module")

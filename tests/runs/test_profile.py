@@ -33,7 +33,7 @@ def test_the_first_torsion_is_that_of_the_runs_own_samples(finished_run: Path) -
     own = profile(finished_run, "phi").ensembles[REFERENCE]
     reference = Reference.load(finished_run / "simulate")
     # Positions are recorded less often than angles, each time with the last of them.
-    recorded = np.sort(own.angles[:, 0])
+    recorded = np.sort(own.values[:, 0])
     nearest = np.abs(np.sort(reference.phi)[:, None] - recorded[None, ::50]).min(axis=0)
     assert nearest.max() < 1e-4
 
@@ -62,7 +62,13 @@ def test_two_torsions_make_a_surface(finished_run: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("chi1", "no residue with it"), ("chi9", "1 atoms"), ("phi:9", "none there")]
+    ("name", "line"),
+    [
+        ("chi1", "no residue with it"),
+        ("chi9", "expected one of phi, psi, omega,"),
+        ("phi:9", "none there"),
+        ("distance(1:O,1:O)", "expected 2 different atoms"),
+    ],
 )
 def test_a_torsion_that_is_none_is_one_line(finished_run: Path, name: str, line: str) -> None:
     result = CliRunner().invoke(app, [str(finished_run), "--along", name])
@@ -74,3 +80,20 @@ def test_a_torsion_that_is_none_is_one_line(finished_run: Path, name: str, line:
 def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a finished run, got no metrics\.json"):
         profile(tmp_path, "phi")
+
+
+def test_a_distance_has_an_axis_of_its_own(finished_run: Path, tmp_path: Path) -> None:
+    name = "distance(1:O,3:N)"
+    stem = tmp_path / "oxygen"
+    arguments = [str(finished_run), "--along", name, "--num-bins", "10", "-o", str(stem)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    header, *body = rows(tmp_path / "oxygen.csv")
+    assert header[0] == "distance(1:O,3:N) [nm]"
+    centres = np.array([float(row[0]) for row in body])
+    values = profile(finished_run, name).ensembles[REWEIGHTED].values
+    assert 0.1 < centres[0] < values.mean() < centres[-1] < 1.0
+    density = np.array([math.exp(-float(row[1])) if row[1] else 0.0 for row in body])
+    assert density.sum() * (centres[1] - centres[0]) == pytest.approx(1.0, abs=0.01)
+    refused = CliRunner().invoke(app, [*arguments, "--and", "psi"])
+    assert "expected two torsions, got distance" in refused.stderr

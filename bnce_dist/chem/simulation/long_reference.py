@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bnce_dist.chem.state import State
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json
 
@@ -61,7 +62,7 @@ def find_long_reference(
     molecule: str,
     force_field: Sequence[str],
     temperature_kelvin: float,
-    state_phi: tuple[float, float],
+    state: State,
     folder: Path = FOLDER,
 ) -> LongReference | None:
     """Return the committed reference of exactly this system and state, if there is one.
@@ -70,10 +71,10 @@ def find_long_reference(
         molecule: Identity of the molecule (``Molecule.identity``).
         force_field: OpenMM force-field files.
         temperature_kelvin: Bath temperature [K].
-        state_phi: Interval of phi that is the state [rad].
+        state: Of the run; the references are of intervals of phi.
         folder: Where the references lie, one JSON file each.
     """
-    system = (molecule, tuple(force_field), temperature_kelvin, tuple(state_phi))
+    system = (molecule, tuple(force_field), temperature_kelvin, state.interval)
     for reference in map(LongReference.read, sorted(folder.glob("*.json"))):
         if system == (
             reference.molecule,

@@ -11,11 +11,10 @@ from scipy import stats
 
 from bnce_dist.chem.simulation.mbar import unbiased_log_weights, window_free_energies
 from bnce_dist.chem.simulation.umbrella import RECORDED, WindowFrames
+from bnce_dist.chem.state import POSITIVE_PHI, State
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import log_weight_difference
 
-STATE_PHI = (0.0, 2.0)
-"""The phi > 0 basin of the published definition [rad]."""
 SIGNIFICANCE = 0.02
 """A trend or disagreement less likely than this by chance means: not converged."""
 
@@ -65,7 +64,7 @@ class ReferenceFreeEnergy:
 def estimate_reference(
     runs: Sequence[WindowFrames],
     *,
-    state_phi: tuple[float, float] = STATE_PHI,
+    state: State = POSITIVE_PHI,
     num_blocks: int = 5,
     max_stderr_kT: float = 0.10,
     max_samples: int = 15_000,
@@ -74,7 +73,7 @@ def estimate_reference(
 
     Args:
         runs: Independent runs with the same windows.
-        state_phi: Interval of phi that is the state [rad].
+        state: Its free energy is estimated.
         num_blocks: Blocks in time of each replica.
         max_stderr_kT: Largest standard error that counts as converged [kT].
         max_samples: Samples of a run from which the window free energies are solved; all
@@ -83,7 +82,7 @@ def estimate_reference(
     Raises: InputError: the runs have different windows, or fewer frames than blocks.
     """
     _require_comparable(runs, num_blocks)
-    solve = partial(_solve, state_phi=state_phi, num_blocks=num_blocks, max_samples=max_samples)
+    solve = partial(_solve, state=state, num_blocks=num_blocks, max_samples=max_samples)
     # The sums over samples and windows leave Python to other threads.
     with ThreadPoolExecutor(min(len(runs), os.cpu_count() or 1)) as threads:
         free_energies, blocks = zip(*threads.map(solve, runs), strict=True)
@@ -95,14 +94,14 @@ def estimate_reference(
     by_replica = np.array(blocks)
     # Blocks are shorter than runs, and their estimates biased: they give the spread only.
     replicas = np.array([
-        _delta_f(run.phi.ravel(), _log_weights(run, run_free_energies), state_phi)
+        _delta_f(run.phi.ravel(), run.psi.ravel(), _log_weights(run, run_free_energies), state)
         for run, run_free_energies in zip(runs, free_energies, strict=True)
     ])  # fmt: skip
     stderr, freedom = standard_error(by_replica, replicas)
     trend, halves = trend_p_value(by_replica), halves_p_value(by_replica)
     agreement = agreement_p_value(by_replica)
     converged, reason = convergence(stderr, trend, halves, agreement, max_stderr_kT)
-    value = _delta_f(phi, log_weights, state_phi)
+    value = _delta_f(phi, psi, log_weights, state)
     reach = float(stats.t.ppf(0.975, freedom)) * stderr
     return ReferenceFreeEnergy(
         delta_f_kT=value,
@@ -123,7 +122,7 @@ def estimate_reference(
 
 
 def _solve(
-    run: WindowFrames, *, state_phi: tuple[float, float], num_blocks: int, max_samples: int
+    run: WindowFrames, *, state: State, num_blocks: int, max_samples: int
 ) -> tuple[np.ndarray, list[float]]:
     """Return a run's window free energies and one free-energy difference for each time block."""
     free_energies = window_free_energies(
@@ -136,12 +135,13 @@ def _solve(
             block.phi.ravel(), block.psi.ravel(), block.window.ravel(), run.windows,
             max_samples=max_samples // num_blocks, initial=free_energies,
         )  # fmt: skip
-        blocks.append(_delta_f(block.phi.ravel(), _log_weights(block, of_block), state_phi))
+        log_weights = _log_weights(block, of_block)
+        blocks.append(_delta_f(block.phi.ravel(), block.psi.ravel(), log_weights, state))
     return free_energies, blocks
 
 
-def _delta_f(phi: np.ndarray, log_weights: np.ndarray, state_phi: tuple[float, float]) -> float:
-    return log_weight_difference(log_weights, (phi > state_phi[0]) & (phi < state_phi[1]))
+def _delta_f(phi: np.ndarray, psi: np.ndarray, log_weights: np.ndarray, state: State) -> float:
+    return log_weight_difference(log_weights, state.contains(phi, psi))
 
 
 def _require_comparable(runs: Sequence[WindowFrames], num_blocks: int) -> None:

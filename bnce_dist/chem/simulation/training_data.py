@@ -12,6 +12,7 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.simulation.langevin import Langevin, LangevinSettings, repartitioned_masses
 from bnce_dist.chem.simulation.settings import DatasetConfig
+from bnce_dist.chem.state import State
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 
@@ -38,7 +39,7 @@ def make_training_data(
     umbrella_positions_nm: np.ndarray,
     umbrella_log_weights: np.ndarray,
     config: DatasetConfig,
-    state_phi: tuple[float, float],
+    state: State,
     seed: int,
     progress: Callable[[float, float], None] | None = None,
 ) -> TrainingFrames:
@@ -53,7 +54,7 @@ def make_training_data(
         umbrella_positions_nm: Frames to start from, ``(samples, atoms, 3)`` [nm].
         umbrella_log_weights: Their log weights, ``(samples,)``.
         config: Frames, enrichment, and the chains of all tasks, of which this is one.
-        state_phi: Interval of phi that is the rare state [rad].
+        state: The rare state.
         seed: Of the starts and the noise.
         progress: Called after every frame with the time that every chain has been simulated, and
             that it will be [ps].
@@ -63,9 +64,10 @@ def make_training_data(
     device = force_field.device
     random = generator(seed, "training data", device=device)
     candidates = torch.as_tensor(umbrella_positions_nm, dtype=torch.float32)
-    chosen = draw_start_frames(
-        dihedral(candidates, molecule.phi).numpy(), umbrella_log_weights, config, state_phi, random
+    in_state = state.contains(
+        dihedral(candidates, molecule.phi).numpy(), dihedral(candidates, molecule.psi).numpy()
     )
+    chosen = draw_start_frames(in_state, umbrella_log_weights, config, random)
     positions = candidates[chosen].to(device)
     settings = LangevinSettings(force_field.temperature_kelvin, config.timestep_fs)
     masses = repartitioned_masses(
@@ -96,36 +98,34 @@ def make_training_data(
 
 
 def draw_start_frames(
-    phi: np.ndarray,
+    in_state: np.ndarray,
     log_weights: np.ndarray,
     config: DatasetConfig,
-    state_phi: tuple[float, float],
     random: torch.Generator,
 ) -> Tensor:
     """Draw start frames by weight within the state and within the rest, ``(chains,)`` indices.
 
     Args:
-        phi: Of the frames to draw from, ``(samples,)`` [rad].
+        in_state: Whether each frame to draw from is in the state, ``(samples,)`` bool.
         log_weights: Their log weights, ``(samples,)``.
         config: Number of chains and the state's share.
-        state_phi: The state, an interval of phi [rad].
         random: Source of the draws, which are made on its device.
 
     Raises: InputError: no frame in the state or in the rest.
     """
     weights = torch.from_numpy(np.exp(log_weights - log_weights.max()))
-    in_state = torch.from_numpy((phi > state_phi[0]) & (phi < state_phi[1]))
+    inside = torch.from_numpy(in_state)
     num_in_state = round(config.state_fraction * config.chains_per_task)
     chosen = []
     for member, count in (
-        (in_state, num_in_state), (~in_state, config.chains_per_task - num_in_state),
+        (inside, num_in_state), (~inside, config.chains_per_task - num_in_state),
     ):  # fmt: skip
         part = weights * member
         if count == 0:
             continue
         if not part.sum() > 0:
             raise InputError(
-                "umbrella frames", expected=f"some on both sides of phi in {state_phi}",
+                "umbrella frames", expected="some in the state and some outside",
                 got="one side empty", remedy="run the umbrella simulation longer",
             )  # fmt: skip
         part = part.to(random.device)

@@ -19,6 +19,7 @@ from bnce_dist.chem.simulation.reference import (
     halves_p_value,
     trend_p_value,
 )
+from bnce_dist.chem.state import State
 from bnce_dist.chem.validation import relabel_hydrogens, require_molecules, validate
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import log_weight_difference
@@ -101,7 +102,7 @@ def estimate_from_trajectory(
     psi: NDArray[np.floating],
     log_weights: NDArray[np.floating],
     *,
-    state_phi: tuple[float, float],
+    state: State,
     num_blocks: int,
     max_stderr_kT: float,
 ) -> ReferenceFreeEnergy:
@@ -118,18 +119,18 @@ def estimate_from_trajectory(
         phi: ``(frames,)`` in the order of time, a multiple of the blocks [rad].
         psi: ``(frames,)`` [rad].
         log_weights: ``(frames,)`` [nats].
-        state_phi: Interval of phi that is the state [rad].
+        state: Its free energy is estimated.
         num_blocks: Blocks in time whose agreement is tested.
         max_stderr_kT: Largest standard error that counts as converged [kT].
 
     Raises: InputError: no frame in the state, or none outside.
     Source: Chodera et al. (2007), J. Chem. Theory Comput. 3, 26, on the inefficiency.
     """
-    in_state = (phi > state_phi[0]) & (phi < state_phi[1])
+    in_state = state.contains(phi, psi)
     if in_state.all() or not in_state.any():
         raise InputError(
             "trajectory of the reference",
-            expected=f"frames on both sides of phi in {state_phi}",
+            expected=f"frames in the state and outside, {state}",
             got="one side empty",
             remedy="name a longer trajectory, or let the run sample umbrellas (no "
             "reference.trajectory)",

@@ -74,7 +74,7 @@ class ChainWorker:
             starts.reshape(-1, *starts.shape[-2:]),
             self.log_weights,
             self.config,
-            self.target.state_phi,
+            self.target.state,
             seed_from(self.seed, "dataset", index),
             partial(report_part, unit="ps"),
         )

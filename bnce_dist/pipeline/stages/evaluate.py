@@ -115,17 +115,18 @@ def rows_for_exact(
         annealed: All samples after annealing, whose weights and places then decide.
     """
     if annealed is not None:
-        arrays = annealed.load(["log_weights", "phi"])
+        arrays = annealed.load(["log_weights", "phi", "psi"])
         weights = arrays["log_weights"]
     else:
-        arrays = evaluated.load(["reduced_potential", "log_density", "native_chirality", "phi"])
+        named = ["reduced_potential", "log_density", "native_chirality", "phi", "psi"]
+        arrays = evaluated.load(named)
         weights = molecule_log_weights(
             arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
         )
     num_heavy = config.num_exact // 4 if config.num_exact_top is None else config.num_exact_top
     return select_for_exact(
         weights,
-        target.in_state(arrays["phi"]),
+        target.state.contains(arrays["phi"], arrays["psi"]),
         num_random=config.num_exact,
         num_heavy=max(num_heavy, _MIN_HEAVY),
     )

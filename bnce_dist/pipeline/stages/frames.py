@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.validation import relabel_hydrogens
 from bnce_dist.core.device import worker_device
@@ -84,8 +83,7 @@ class FrameLikelihood:
         self.num_times, self.num_chains = len(positions) // len(frames), positions.shape[1]
         self.positions = torch.from_numpy(positions.reshape(-1, *positions.shape[2:]))
         self.potential = torch.from_numpy(reference.reduced_potential)
-        phi = dihedral(self.positions.double(), target.molecule.phi).numpy()
-        self.in_state = torch.from_numpy(target.in_state(phi))
+        self.in_state = torch.from_numpy(target.in_state(self.positions.double()))
         log_weights = torch.from_numpy(reference.potential_log_weights)
         noise = generator(seed, "frames")
         rows = [

@@ -86,7 +86,7 @@ def _from_umbrellas(context: StageContext) -> tuple[ShardedDataset, ReferenceFre
     )
     reference = estimate_reference(
         [_frames(run, windows) for run in runs],
-        state_phi=context.target.state_phi,
+        state=context.target.state,
         num_blocks=config.num_blocks,
         max_stderr_kT=config.max_stderr_kT,
     )
@@ -115,7 +115,7 @@ def _from_trajectory(context: StageContext) -> tuple[ShardedDataset, ReferenceFr
     }
     reference = estimate_from_trajectory(
         **series,
-        state_phi=target.state_phi,
+        state=target.state,
         num_blocks=config.num_blocks,
         max_stderr_kT=config.max_stderr_kT,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnce_dist.chem.state import State
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import FreeEnergyDifference, delta_f
 from bnce_dist.core.metrics import FreeEnergyProfile, wasserstein_2
@@ -72,7 +73,8 @@ def pretrained_metrics(
     """
     weights = sample_weights(evaluated)
     clipped, clip = weights.clipped(config.evaluate.clip_fraction)
-    valid, in_state = evaluated["valid"], target.in_state(evaluated["phi"])
+    valid = evaluated["valid"]
+    in_state = target.state.contains(evaluated["phi"], evaluated["psi"])
 
     result = _delta_f(config, weights.log_weights, in_state)
     of_field = _delta_f(config, np.zeros(valid.sum()), in_state[valid])
@@ -107,7 +109,7 @@ def pretrained_metrics(
     # Of the exact estimate where there is one; a learned one alone is never reliable.
     metrics["verdict"] = judge(judged).as_record()
     if umbrella is not None:
-        value, error = profile_delta_f(umbrella, target.state_phi)
+        value, error = profile_delta_f(umbrella, require_interval(target.state))
         metrics |= {"delta_f_umbrella_kT": value, "delta_f_umbrella_stderr_kT": error}
     if md_energies_kT is not None:
         finite = np.isfinite(evaluated["reduced_potential"])
@@ -228,6 +230,19 @@ def load_umbrella(path: Path) -> FreeEnergyProfile:
     value[bins], half_width[bins] = mean + log_normaliser, _NORMAL_95 * deviation
     every = (np.arange(num_bins) + 0.5) * 2 * math.pi / num_bins - math.pi
     return FreeEnergyProfile(every, value, value - half_width, value + half_width)
+
+
+def require_interval(state: State) -> tuple[float, float]:
+    """Return the interval of phi that a state is, with which a profile along phi compares [rad].
+
+    Raises: InputError: the state is none.
+    """
+    if state.interval is None:
+        raise InputError(
+            "umbrella profile along phi", expected="a state that is one interval of phi",
+            got=state, remedy="leave --umbrella out, or target.state",
+        )  # fmt: skip
+    return state.interval
 
 
 def profile_delta_f(profile: FreeEnergyProfile, state: tuple[float, float]) -> tuple[float, float]:

@@ -9,7 +9,12 @@ import numpy as np
 from bnce_dist.core.metrics import FreeEnergyProfile, free_energy_profile
 from bnce_dist.data.atomic import write_json
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.runs.pretrained.metrics import FloatArray, pretrained_metrics, sample_weights
+from bnce_dist.runs.pretrained.metrics import (
+    FloatArray,
+    pretrained_metrics,
+    require_interval,
+    sample_weights,
+)
 from bnce_dist.runs.pretrained.run import PretrainedRun
 
 
@@ -39,9 +44,12 @@ def evaluate_pretrained_field(
         comparison: What to compare with.
 
     Returns: The content of ``metrics.json``, which is left in the folder with the figures.
-    Raises: InputError: as `PretrainedRun.execute`, or no sample on one side of the state.
+    Raises: InputError: as `PretrainedRun.execute`, no sample on one side of the state,
+        or a profile to compare with and a state that is no interval of phi.
     """
     comparison = comparison or Comparison()
+    if comparison.umbrella is not None:
+        require_interval(run.target.state)
     evaluated = run.execute(executor)
     metrics = pretrained_metrics(
         run.config,
@@ -81,7 +89,7 @@ def _write_figures(
                 metrics["delta_f_umbrella_kT"],
                 metrics["delta_f_umbrella_stderr_kT"],
             ),
-            state=run.target.state_phi,
+            state=require_interval(run.target.state),
         )
         save_figure(profile, run.folder.path / "figures" / "free_energy_profile.png")
     if md_energies_kT is not None:

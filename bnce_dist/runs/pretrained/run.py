@@ -129,7 +129,7 @@ class PretrainedRun:
     ) -> dict[str, np.ndarray]:
         """Return the rows of some samples and their exact log densities."""
         rows = rows_for_exact(
-            self.target.in_state(held_out["phi"]),
+            self.target.state.contains(held_out["phi"], held_out["psi"]),
             held_out["valid"],
             self.config.evaluate.num_exact,
         )

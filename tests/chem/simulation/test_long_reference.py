@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from bnce_dist.chem.simulation.long_reference import FOLDER, LongReference, find_long_reference
+from bnce_dist.chem.state import POSITIVE_PHI, State
+from bnce_dist.core.condition import Interval, Not
 from bnce_dist.core.errors import InputError
 
 CONTENT = {
@@ -17,7 +19,7 @@ CONTENT = {
     "stderr_kT": 0.02,
     "source": "benchmarks/results/reference_test.json",
 }
-SYSTEM = ("abc", ["a.xml", "b.xml"], 300.0, (0.0, 2.0))
+SYSTEM = ("abc", ["a.xml", "b.xml"], 300.0, POSITIVE_PHI)
 
 
 @pytest.fixture
@@ -33,7 +35,16 @@ def test_finds_the_reference_of_the_system(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "value"), [(0, "xyz"), (1, ["b.xml", "a.xml"]), (2, 310.0), (3, (0.0, 1.0))]
+    ("position", "value"),
+    [
+        (0, "xyz"),
+        (1, ["b.xml", "a.xml"]),
+        (2, 310.0),
+        (3, State.from_interval(0.0, 1.0)),
+        # The same numbers of another torsion, and more than an interval.
+        (3, State(Interval("psi", 0.0, 2.0), frozenset({"phi"}), "psi")),
+        (3, State(Not(Interval("phi", 0.0, 2.0)), frozenset({"phi"}), "not phi")),
+    ],
 )
 def test_another_system_has_none(folder: Path, position: int, value: object) -> None:
     system = list(SYSTEM)
@@ -44,7 +55,7 @@ def test_another_system_has_none(folder: Path, position: int, value: object) -> 
 def test_a_file_of_another_schema_is_refused(folder: Path) -> None:
     (folder / "two.json").write_text(json.dumps(CONTENT | {"extra": 1}))
     with pytest.raises(InputError, match=r"two\.json"):
-        find_long_reference("none", [], 0.0, (0.0, 0.0), folder=folder)
+        find_long_reference("none", [], 0.0, POSITIVE_PHI, folder=folder)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.name)

@@ -21,6 +21,8 @@ from bnce_dist.chem.simulation.reference import (
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import WindowFrames
+from bnce_dist.chem.state import State
+from bnce_dist.core.condition import parse_condition
 from bnce_dist.core.errors import InputError
 
 WINDOWS = ReferenceConfig(
@@ -66,7 +68,7 @@ def simulate(seed: int, depths: np.ndarray, flattening: FlatteningBias | None = 
 
 
 def estimate(*runs: WindowFrames, **options) -> ReferenceFreeEnergy:
-    return estimate_reference(runs, state_phi=STATE, **options)
+    return estimate_reference(runs, state=State.from_interval(*STATE), **options)
 
 
 @functools.cache
@@ -83,6 +85,20 @@ def test_equilibrated_runs_give_the_free_energy_of_quadrature_and_converge():
     np.testing.assert_allclose(
         reference.block_delta_f_kT, exact, atol=4.5 * reference.stderr_kT * np.sqrt(10)
     )
+
+
+def test_a_state_of_both_torsions_has_the_free_energy_of_quadrature():
+    cell = 2 * np.pi / CELLS
+    text = f"phi in [{-30 * cell}, {38 * cell}] and not psi in [{25 * cell}, {-35 * cell}]"
+    inside = (-30 * cell < PHI) & (38 * cell > PHI) & (-35 * cell < PSI) & (25 * cell > PSI)
+    weights = np.exp(-landscape(0.5))
+    exact = np.log(weights[~inside].sum() / weights[inside].sum())
+    state = State(parse_condition(text), frozenset({"phi"}), text)
+    runs = [simulate(seed, np.full(200, 0.5)) for seed in (0, 1)]
+    reference = estimate_reference(runs, state=state)
+    assert reference.stderr_kT < 0.1
+    assert reference.delta_f_kT == pytest.approx(exact, abs=3 * reference.stderr_kT)
+    assert abs(reference.delta_f_kT - delta_f(landscape(0.5))) > 5 * reference.stderr_kT
 
 
 def test_weighted_frames_have_the_distribution_of_quadrature():

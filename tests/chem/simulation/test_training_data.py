@@ -16,13 +16,13 @@ from bnce_dist.chem.simulation.training_data import (
     make_training_data,
     permute_equivalent_hydrogens,
 )
+from bnce_dist.chem.state import POSITIVE_PHI
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 
 CONFIG = DatasetConfig(
     num_chains=40, num_tasks=1, frames_per_chain=4, frame_interval_ps=0.1, equilibration_ps=0.2
 )
-STATE = (0.0, 2.0)
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def make(seed: int = 0):
     molecule, force_field = alanine_dipeptide()
     log_weights = np.array([-5.0, -6.0, -1.0, -1.5])
     return make_training_data(
-        force_field, molecule, umbrella_frames(), log_weights, CONFIG, STATE, seed
+        force_field, molecule, umbrella_frames(), log_weights, CONFIG, POSITIVE_PHI, seed
     )
 
 
@@ -77,9 +77,9 @@ def test_starts_follow_the_weights_within_the_state_and_within_the_rest():
     phi = random.uniform(-3, 3, 50)
     log_weights = random.normal(size=50) - 100
     config = DatasetConfig(num_chains=80_000, num_tasks=2, state_fraction=0.3)
-    drawn = draw_start_frames(phi, log_weights, config, STATE, generator(0)).numpy()
-    assert len(drawn) == 40_000
     in_state = (phi > 0) & (phi < 2)
+    drawn = draw_start_frames(in_state, log_weights, config, generator(0)).numpy()
+    assert len(drawn) == 40_000
     assert in_state[drawn].mean() == pytest.approx(0.3)
     for member, share in ((in_state, 0.3), (~in_state, 0.7)):
         weights = np.where(member, np.exp(log_weights + 100), 0)
@@ -91,9 +91,9 @@ def test_starts_follow_the_weights_within_the_state_and_within_the_rest():
 
 def test_no_start_on_one_side_is_refused():
     with pytest.raises(InputError, match="one side empty"):
-        draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), CONFIG, STATE, generator(0))
+        draw_start_frames(np.zeros(2, dtype=bool), np.zeros(2), CONFIG, generator(0))
     outside = DatasetConfig(num_chains=4, num_tasks=1, state_fraction=0.01)
-    drawn = draw_start_frames(np.array([-1.0, -2.0]), np.zeros(2), outside, STATE, generator(0))
+    drawn = draw_start_frames(np.zeros(2, dtype=bool), np.zeros(2), outside, generator(0))
     assert len(drawn) == 4
 
 

@@ -13,6 +13,7 @@ from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.reference import ReferenceFreeEnergy
 from bnce_dist.chem.simulation.trajectory import estimate_from_trajectory, read_trajectory
+from bnce_dist.chem.state import State
 from bnce_dist.chem.trajectory_file import write_trajectory
 from bnce_dist.core.errors import InputError
 
@@ -174,7 +175,7 @@ def estimate(
 ) -> ReferenceFreeEnergy:
     return estimate_from_trajectory(
         phi, phi, np.zeros(len(phi)) if log_weights is None else log_weights,
-        state_phi=STATE, num_blocks=blocks, max_stderr_kT=0.3,
+        state=State.from_interval(*STATE), num_blocks=blocks, max_stderr_kT=0.3,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import i0, modstruve
 from typer.testing import CliRunner, Result
 
+from bnce_dist.chem.state import State
 from bnce_dist.cli.evaluate_pretrained import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.target import Target
@@ -74,6 +75,7 @@ def test_weights_undo_a_known_bias() -> None:
     phi = rng.vonmises(0.0, 1.0, 20_000)
     arrays = {
         "phi": phi,
+        "psi": np.zeros(len(phi)),
         "reduced_potential": np.cos(phi) + 3.0,
         "log_density": np.cos(phi),
         "intact": np.ones(len(phi), dtype=bool),
@@ -87,7 +89,7 @@ def test_weights_undo_a_known_bias() -> None:
     arrays["intact"][:100] = arrays["valid"][:100] = False
     arrays["reduced_potential"][:103] = np.inf
     config = PretrainedConfig()
-    target = Target(None, None, (0.0, math.pi / 2))  # type: ignore[arg-type]
+    target = Target(None, None, State.from_interval(0.0, math.pi / 2))  # type: ignore[arg-type]
     far = rng.vonmises(math.pi, 1.0, 50_000)
     metrics = pretrained_metrics(
         config, target, arrays, md_energies_kT=np.cos(far) + 13.0, md_offset_kT=10.0
@@ -104,7 +106,7 @@ def test_weights_undo_a_known_bias() -> None:
     assert metrics["log_density_overfit_kT"] == pytest.approx(0.5, abs=0.02)
 
     # The learned density turns wrong; exact ones of a few samples, most of them in the state, help.
-    rows = rows_for_exact(target.in_state(phi), arrays["valid"], 3000)
+    rows = rows_for_exact(target.state.contains(phi, phi), arrays["valid"], 3000)
     assert arrays["valid"][rows].all()
     arrays |= {"exact_row": rows, "log_density_exact": arrays["log_density"][rows]}
     arrays["log_density"] = 2.0 * np.cos(phi) + 1.0

@@ -1,0 +1,115 @@
+"""States of a finished run: its own free energy among them, files, and what is refused."""
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bnce_dist.cli.states import app
+from bnce_dist.core.states import REST
+from bnce_dist.data.atomic import read_json
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.runs.profile import REFERENCE, REWEIGHTED
+from bnce_dist.runs.states import states
+
+LEFT, RIGHT = "not phi in [0, 2]", "phi in [0, 2]"
+
+
+@pytest.fixture(scope="module")
+def even_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run with frames of the reference that all weigh the same."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("even") / "run"))
+    frames = dict(np.load(folder / "simulate" / "reference" / "frames.npz"))
+    frames["potential_log_weights"] = np.zeros_like(frames["potential_log_weights"])
+    np.savez(folder / "simulate" / "reference" / "frames.npz", **frames)
+    return folder
+
+
+def phi_of_frames(run: Path) -> np.ndarray:
+    """Return phi of the recorded positions, with replicas along the first axis."""
+    shards = ShardedDataset.open(run / "simulate" / "umbrella")
+    atoms = np.array([4, 6, 8, 14])
+    c, n, ca, last = np.moveaxis(
+        shards.load(["positions_nm"])["positions_nm"][..., atoms, :], -2, 0
+    )
+    m, k = np.cross(n - c, ca - n), np.cross(ca - n, last - ca)
+    sine = np.linalg.norm(ca - n, axis=-1) * ((n - c) * k).sum(-1)
+    return np.arctan2(sine, (m * k).sum(-1)).reshape(len(shards), -1)
+
+
+def test_the_weight_of_a_state_is_that_of_the_runs_metrics(finished_run: Path) -> None:
+    metrics = read_json(finished_run / "metrics.json")
+    found = states(finished_run, {"left": LEFT}).ensembles[REWEIGHTED]
+    assert found.weights[0] == pytest.approx(1 - metrics["weight_in_state"], rel=1e-6)
+    assert found.evidence["left"].ess == pytest.approx(metrics["ess_exact_outside_state"])
+
+
+def test_the_reference_counts_its_frames(even_run: Path) -> None:
+    found = states(even_run, {"left": LEFT, "right": RIGHT}).ensembles[REFERENCE]
+    phi = phi_of_frames(even_run)
+    inside = (phi > 0) & (phi < 2)
+    assert found.names == ("left", "right")
+    assert found.weights[1] == pytest.approx(inside.mean())
+    share = inside.mean(axis=1)
+    expected = share.std(ddof=1) / math.sqrt(len(share)) / (inside.mean() * (1 - inside.mean()))
+    # To first order in the scatter of the shares.
+    assert found.difference_stderrs_kT[0, 1] == pytest.approx(expected, rel=0.5)
+
+
+def test_the_command_prints_and_writes(even_run: Path, tmp_path: Path) -> None:
+    near = "near=distance(1:O,3:N) in [0, 0.01]"
+    arguments = [str(even_run), f"left={LEFT}", near, "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "near           no number: no sample in it" in result.stdout
+    assert "left - rest: " in result.stdout
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["conditions"] == {"left": LEFT, "near": "distance(1:O,3:N) in [0, 0.01]"}
+    reference = record["ensembles"]["reference"]
+    assert reference["names"] == ["left", REST]
+    assert reference["evidence"]["near"]["fault"] == "no sample in it"
+    covariance = np.array(reference["covariance_kT2"])
+    assert covariance.shape == (2, 2)
+    spread = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    assert reference["difference_stderrs_kT"][0][1] == pytest.approx(math.sqrt(spread))
+    with (tmp_path / "out.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["State"] for row in rows[-3:]] == ["left", "near", REST]
+    assert rows[-2]["Weight"] == ""
+    assert float(rows[-3]["Weight"]) == pytest.approx(reference["weights"][0], rel=1e-3)
+
+
+def test_without_a_path_the_files_lie_in_the_run(even_run: Path) -> None:
+    result = CliRunner().invoke(app, [str(even_run), f"left={LEFT}"])
+    assert result.exit_code == 0, result.output
+    assert (even_run / "states_left.json").exists()
+    assert (even_run / "states_left.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["a=phj in [0, 2]"], "the nearest is phi"),
+        (["a=phi in [0, 2"], "expected ']' at character 13, got the end"),
+        (["a=(phi in [0, 2]"], "at character 15, got the end"),
+        (["phi in [0, 2]"], "expected NAME=CONDITION"),
+        (["a=phi in [0, 2]", "a=psi in [0, 2]"], "every name once"),
+        (["rest=phi in [0, 2]"], "other than rest"),
+        (["a/b=phi in [0, 2]"], "expected letters, digits"),
+        (["a=phi in [0, 2]", "b=phi in [1, 3]"], "samples in both; move their edges"),
+        (["a=angle(2:N,2:CA,2:C) in [2, 1]"], "expected the lower edge first"),
+        (["a=distance(1:O,3:N) in [-1, 1]"], "expected edges of 0 or more [nm]"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(
+    finished_run: Path, arguments: list[str], line: str
+) -> None:
+    result = CliRunner().invoke(app, [str(finished_run), *arguments])
+    assert result.exit_code == 2
+    assert line in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
