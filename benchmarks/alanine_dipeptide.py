@@ -83,6 +83,7 @@ def main(
         "ess_fraction_one_step_min": min(one["ess_fraction_one_step"] for one in metrics),
         "log_density_rmse_max_kT": max(one["log_density_rmse_kT"] for one in metrics),
         "speedup_over_exact_min": min(one["speedup_over_exact"] for one in metrics),
+        "pipeline_seconds_min": min(sum(one["seconds"].values()) for one in metrics),
         "pipeline_seconds_max": max(sum(one["seconds"].values()) for one in metrics),
         "peak_memory_gb_max": max(one["peak_memory_gb"] for one in metrics),
         "runs": [kept(one) for one in metrics],

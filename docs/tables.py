@@ -83,14 +83,16 @@ def alanine_dipeptide() -> str:
         "seed": "{.seed}",
         "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
         "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
-        "energy model alone": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
+        "learned alone": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
+        "without annealing": "{.delta_f_one_step_kT:.2f} +- {.delta_f_one_step_stderr_kT:.2f}",
         "exact alone": "{.delta_f_exact_kT:.2f} +- {.delta_f_exact_stderr_kT:.2f}",
+        "with MD frames": "{.delta_f_bennett_kT:.2f} +- {.delta_f_bennett_stderr_kT:.2f}",
         "ESS fraction": "{.ess_fraction:.2f}",
+        "without annealing (ESS)": "{.ess_fraction_one_step:.2f}",
         "Pareto k": "{.pareto_k:.2f}",
-        "log density RMSE (kT)": "{.log_density_rmse_kT:.2f}",
-        "exact : learned cost": "{.speedup_over_exact:,.0f}",
     }
-    return row_per_path(columns, [f"alanine_dipeptide.runs.{index}" for index in range(3)])
+    runs = range(len(value_of("alanine_dipeptide.runs")))
+    return row_per_path(columns, [f"alanine_dipeptide.runs.{index}" for index in runs])
 
 
 def dipeptides() -> str:
