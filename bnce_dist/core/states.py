@@ -132,8 +132,10 @@ def replica_state_free_energies(
 ) -> StateFreeEnergies:
     r"""Return free energies from the correlated frames of independent simulations.
 
-    The replicates weigh whole simulations. Of :math:`R` of them a Bayesian bootstrap has a variance
-    too small by :math:`(R - 1) / (R + 1)`, which is put right; a single one shows no error.
+    The replicates weigh whole simulations, and the frames in each as if they were independent: a
+    few simulations may agree by chance, but no better than their frames allow. Of :math:`R`
+    simulations a Bayesian bootstrap has a variance too small by :math:`(R - 1) / (R + 1)`, which is
+    put right; a single one shows no error.
 
     Args:
         log_weights: ``(frames,)`` [nats].
@@ -155,9 +157,13 @@ def replica_state_free_energies(
         total, squares = scaled[inside].sum(), np.square(scaled[inside]).sum()
         ess = float(total**2 / squares) if total else 0.0
         evidence = StateEvidence(int(inside.sum()), ess, fault=_fault(int(inside.sum()), ess))
-        mass = np.bincount(row[inside], scaled[inside], minlength=len(names))
+        mass, spread = (
+            np.bincount(row[inside], part, minlength=len(names))
+            for part in (scaled[inside], np.square(scaled[inside]))
+        )
+        sums = copies * _gamma_sums(mass, spread, num_bootstrap, rng)
         with np.errstate(divide="ignore"):
-            return _Part(float(np.log(total)), np.log(copies @ mass), evidence)
+            return _Part(float(np.log(total)), np.log(sums.sum(axis=1)), evidence)
 
     parts = {name: weigh(inside) for name, inside in states.items()}
     rest = weigh(_others(parts, states, len(weights)))
@@ -193,6 +199,17 @@ def _require_disjoint(states: Mapping[str, BoolArray], num_samples: int) -> None
                     got=f"{num_shared} of {num_samples} samples in both",
                     remedy="move their edges, or take one out of the other with 'and not'",
                 )
+
+
+def _gamma_sums(
+    mass: FloatArray, squares: FloatArray, size: int, rng: np.random.Generator
+) -> FloatArray:
+    """Return sums of weights times exponential numbers, by the gamma of their mean and variance."""
+    sums = np.zeros((size, len(mass)))
+    some = mass > 0
+    shape = mass[some] ** 2 / squares[some]
+    sums[:, some] = rng.gamma(shape, mass[some] / shape, (size, len(shape)))
+    return sums
 
 
 def _others(
