@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 SHOWN = {
-    "bnce_dist.chem.geometry": {"dihedral"},
+    "bnce_dist.chem.geometry": {"bend", "dihedral"},
     "bnce_dist.chem.molecule": {"Molecule.from_sequence"},
     "bnce_dist.config.load": {"with_values"},
     "bnce_dist.core.divergence": {"sample_with_log_density"},
