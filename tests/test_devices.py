@@ -77,6 +77,21 @@ class OneDevice(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Crossings(TorchDispatchMode):
+    """Counts copies from the CPU to ``meta``: each would make the host wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            sources = {x.device.type for x in tree_leaves(args) if isinstance(x, Tensor)}
+            self.count += result.device == META and "cpu" in sources
+        return result
+
+
 @pytest.fixture(autouse=True)
 def _one_device() -> Iterator[None]:
     with OneDevice():
@@ -247,6 +262,15 @@ def test_langevin_dynamics(target: Target, positions: Tensor) -> None:
     velocities = dynamics.thermal_velocities(starts, generator(0))
     ends = dynamics.unchecked_run(starts, velocities, 2, generator(0))
     assert all((end.device, end.dtype) == (META, torch.float32) for end in ends)
+
+
+def test_masses_go_to_the_device_once(target: Target, positions: Tensor) -> None:
+    dynamics = dynamics_of(target.to(META).dynamics(BATCH, compiled=False))
+    with Crossings() as crossings:
+        velocities = dynamics.thermal_velocities(positions.float(), generator(0))
+        for _ in range(2):
+            dynamics.unchecked_run(positions.float(), velocities, 1, generator(0))
+    assert crossings.count == 1
 
 
 def test_an_interval_of_umbrella_sampling_with_its_exchanges(target: Target) -> None:

@@ -1,4 +1,10 @@
-"""Molecules: what is bonded to what, which way round, and a relaxed structure."""
+"""Molecules: what is bonded to what, which way round, and a relaxed structure.
+
+OpenMM and what needs it are imported where a molecule is built or drawn up for it: one from a file
+of its state needs neither.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -7,21 +13,21 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import networkx as nx
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from openmm import app
 
-from bnce_dist.chem.elements import COVALENT_RADIUS_NM
+from bnce_dist.chem.elements import COVALENT_RADIUS_NM, MASS_DALTON
 from bnce_dist.chem.geometry import signed_volume
 from bnce_dist.chem.graph import find_rotatable_torsions, formal_charges, stereocentres
-from bnce_dist.chem.initial_structure import build_positions, minimise
-from bnce_dist.chem.pdb_file import match_atoms, read_residues
 from bnce_dist.chem.templates import D_RESIDUES, Template, chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
+
+if TYPE_CHECKING:
+    from openmm import app
 
 Quadruple = tuple[int, int, int, int]
 
@@ -80,6 +86,8 @@ class Molecule:
             >>> molecule.num_atoms, molecule.residue_names
             (22, ('ACE', 'ALA', 'NME'))
         """
+        from bnce_dist.chem.initial_structure import build_positions
+
         name = sequence.strip().upper()
         graph = cls._from_templates(name, chain_templates(parse_sequence(name)))
         positions = build_positions(graph.topology, graph.chirality_centres, graph.omegas)
@@ -95,6 +103,9 @@ class Molecule:
         Raises: InputError: the file is unreadable, a residue is unknown, misses atoms, or has
             stereocentres that belong to no amino acid's mirror image.
         """
+        from bnce_dist.chem.initial_structure import minimise
+        from bnce_dist.chem.pdb_file import match_atoms, read_residues
+
         residues = read_residues(path)
         names = tuple(residue.name for residue in residues)
         positions = torch.from_numpy(match_atoms(residues, chain_templates(names)))
@@ -194,11 +205,13 @@ class Molecule:
     @property
     def masses_dalton(self) -> NDArray[np.float64]:
         """Atomic masses, ``(atoms,)`` [Da]."""
-        return np.array([app.Element.getBySymbol(symbol).mass._value for symbol in self.elements])
+        return np.array([MASS_DALTON[symbol] for symbol in self.elements])
 
     @property
     def topology(self) -> app.Topology:
         """The molecule as an OpenMM topology."""
+        from openmm import app
+
         topology = app.Topology()
         chain = topology.addChain()
         residues = [topology.addResidue(name, chain) for name in self.residue_names]

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from openmm import app
-
 from bnce_dist.core.errors import InputError
 
-_TEMPLATE_FILE = Path(app.__file__).parent / "data" / "amber14" / "protein.ff14SB.xml"
 _ONE_LETTER = {
     "A": "ALA", "C": "CYS", "D": "ASP", "E": "GLU", "F": "PHE", "G": "GLY", "H": "HIE",
     "I": "ILE", "K": "LYS", "L": "LEU", "M": "MET", "N": "ASN", "P": "PRO", "Q": "GLN",
@@ -112,7 +109,10 @@ def _bad_chain(names: Sequence[str], expected: str, got: str) -> InputError:
 
 @functools.cache
 def _template_file() -> tuple[dict[str, ET.Element], dict[str, str]]:
-    root = ET.parse(_TEMPLATE_FILE).getroot()
+    from openmm import app
+
+    folder = Path(app.__file__).parent / "data" / "amber14"
+    root = ET.parse(folder / "protein.ff14SB.xml").getroot()
     residues = {entry.attrib["name"]: entry for entry in root.iterfind("Residues/Residue")}
     types = {entry.attrib["name"]: entry.attrib for entry in root.iterfind("AtomTypes/Type")}
     return residues, {name: attributes["element"] for name, attributes in types.items()}

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,12 +17,12 @@ from openmm import app, unit
 
 from bnce_dist.chem.initial_structure import minimise_in
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.force_field import ImplicitSolvent
 from bnce_dist.chem.validation import has_the_bonds_of, require_molecules
 from bnce_dist.core.errors import InputError, as_input_error
 
 logger = logging.getLogger(__name__)
 
-ImplicitSolvent = Literal["HCT", "OBC1", "OBC2", "GBn", "GBn2"]
 _EXPECTED = {
     "target.topology": "a prmtop, psf, top or System XML, whole and with all parameters",
     "target.coordinates": "a structure, whole",

@@ -148,7 +148,7 @@ def replica_state_free_energies(
     """
     weights = np.asarray(log_weights, dtype=np.float64)
     _require_disjoint(states, len(weights))
-    scaled = np.exp(weights - weights.max())
+    scaled: FloatArray = np.exp(weights - weights.max())
     names, row = np.unique(replica, return_inverse=True)
     rng = np.random.default_rng(seed)
     copies = rng.standard_exponential((num_bootstrap, len(names)))
@@ -157,10 +157,8 @@ def replica_state_free_energies(
         total, squares = scaled[inside].sum(), np.square(scaled[inside]).sum()
         ess = float(total**2 / squares) if total else 0.0
         evidence = StateEvidence(int(inside.sum()), ess, fault=_fault(int(inside.sum()), ess))
-        mass, spread = (
-            np.bincount(row[inside], part, minlength=len(names))
-            for part in (scaled[inside], np.square(scaled[inside]))
-        )
+        mass = np.bincount(row[inside], scaled[inside], len(names)).astype(np.float64)
+        spread = np.bincount(row[inside], scaled[inside] ** 2, len(names)).astype(np.float64)
         sums = copies * _gamma_sums(mass, spread, num_bootstrap, rng)
         with np.errstate(divide="ignore"):
             return _Part(float(np.log(total)), np.log(sums.sum(axis=1)), evidence)

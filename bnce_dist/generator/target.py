@@ -15,16 +15,10 @@ from torch import Tensor
 from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.order_parameters import find_companion, find_torsion
-from bnce_dist.chem.potentials.force_field import ForceField, build_system
+from bnce_dist.chem.potentials.force_field import ForceField, ImplicitSolvent, build_system
 from bnce_dist.chem.potentials.xtb import XTBPotential
 from bnce_dist.chem.simulation.long_reference import LongReference, find_long_reference
 from bnce_dist.chem.state import State
-from bnce_dist.chem.topology_file import (
-    ImplicitSolvent,
-    read_molecule,
-    system_from_xml,
-    system_to_xml,
-)
 from bnce_dist.config.section import Angle, Names, Place, Places, Positive, Section, Strings
 from bnce_dist.core.errors import InputError
 
@@ -137,6 +131,8 @@ class Target:
             molecule cannot be in, or cannot leave.
         """
         if config.topology is not None:
+            from bnce_dist.chem.topology_file import read_molecule, system_to_xml
+
             molecule, system = read_molecule(
                 Path(config.topology),
                 Path(str(config.coordinates)),
@@ -163,6 +159,8 @@ class Target:
 
         Raises: InputError: as for `from_config`.
         """
+        from bnce_dist.chem.topology_file import system_from_xml
+
         molecule = Molecule.from_state(state["molecule"])
         system = system_from_xml(state["system_xml"])
         force_field = ForceField.from_system(system, config.temperature_kelvin)

@@ -53,7 +53,10 @@ def _draw_block(
     device = next(objective.parameters()).device
     # Numbers that are drawn on a GPU need not cross over to it; nor does anything wait for them.
     source = device if device.type == "cuda" else torch.device("cpu")
-    x_data = torch.from_numpy(data[_draw_rows(len(data), settings, step, block)]).to(device)
+    x_data = torch.from_numpy(data[_draw_rows(len(data), settings, step, block)])
+    if device.type == "cuda":  # A copy from other memory would wait for all work of the device.
+        x_data = x_data.pin_memory()
+    x_data = x_data.to(device, non_blocking=True)
     drawn = objective.draw(
         x_data,
         generator(settings.seed, "draw", step, block, device=source),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from openmm import app
 
+from bnce_dist.chem.elements import COVALENT_RADIUS_NM, MASS_DALTON
 from bnce_dist.chem.geometry import dihedral, signed_volume
 from bnce_dist.chem.graph import stereocentres
 from bnce_dist.chem.molecule import Molecule
@@ -479,3 +480,9 @@ def test_topologies_that_are_no_single_molecule_are_refused(alanine: Molecule) -
     without_bonds = dataclasses.replace(alanine, bonds=alanine.bonds[1:]).topology
     with pytest.raises(InputError, match="got 22 atoms in 2 pieces"):
         Molecule.from_topology("torn", without_bonds, alanine.positions_nm)
+
+
+def test_masses_are_openmms():
+    assert MASS_DALTON.keys() == COVALENT_RADIUS_NM.keys()
+    for symbol, mass in MASS_DALTON.items():
+        assert mass == app.Element.getBySymbol(symbol).mass._value

@@ -1,8 +1,11 @@
 """A molecular mechanics force field evaluated for many conformations at once.
 
 OpenMM decides the parameters; this module evaluates the same function as batched tensor
-algebra with analytic forces, one order of magnitude faster than a loop over conformations.
+algebra with analytic forces, one order of magnitude faster than a loop over conformations. OpenMM
+is imported where parameters are read: tables that were read before need it no more.
 """
+
+from __future__ import annotations
 
 import copy
 import functools
@@ -11,21 +14,24 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Literal, Self
 from xml.etree import ElementTree
 
-import openmm
 import torch
-from openmm import app
 from torch import Tensor, nn
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.bonded import PairVectors
-from bnce_dist.chem.potentials.system_parser import bonded_terms, pair_terms, require_supported
 from bnce_dist.core.errors import InputError
+
+if TYPE_CHECKING:
+    import openmm
+    from openmm import app
 
 BOLTZMANN_KJ_MOL_KELVIN = 0.00831446261815324
 DEFAULT_FORCE_FIELD = ("amber14-all.xml", "implicit/obc1.xml")
+ImplicitSolvent = Literal["HCT", "OBC1", "OBC2", "GBn", "GBn2"]
+"""What OpenMM can add to a prmtop or a psf."""
 # Closer atoms count as this far apart, so that clashes give huge but finite energies; the
 # analytic force keeps pushing them apart.
 _MIN_DISTANCE_NM = 0.01
@@ -45,6 +51,8 @@ def build_system(
 
     Raises: InputError: a file is unknown or has no parameters for the molecule.
     """
+    from openmm import app
+
     try:
         return _load_force_field(tuple(force_field)).createSystem(
             molecule.topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False
@@ -61,6 +69,8 @@ def build_system(
 
 @functools.cache
 def _load_force_field(files: tuple[str, ...]) -> app.ForceField:
+    from openmm import app
+
     for file in files:
         _require_no_scripts(Path(file))
     return app.ForceField(*files)
@@ -141,6 +151,12 @@ class ForceField(nn.Module):
         Raises: InputError: the temperature is not positive, or the System has a force that
             is not evaluated here.
         """
+        from bnce_dist.chem.potentials.system_parser import (
+            bonded_terms,
+            pair_terms,
+            require_supported,
+        )
+
         temperature_kelvin = require_temperature(temperature_kelvin)
         require_supported(system)
         pair_vectors, pairwise = pair_terms(system)

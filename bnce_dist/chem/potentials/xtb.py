@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from openmm import app
 from torch import Tensor
 
 from bnce_dist.chem.molecule import Molecule
@@ -35,6 +34,7 @@ class XTBPotential:
 
     def __init__(self, molecule: Molecule, temperature_kelvin: float) -> None:
         try:
+            from openmm import app
             from tblite.interface import Calculator
         except (ImportError, OSError) as error:  # absent, or without its library
             raise InputError(

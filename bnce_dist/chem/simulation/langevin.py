@@ -100,7 +100,7 @@ class Langevin:
 
     def thermal_velocities(self, positions_nm: Tensor, generator: torch.Generator) -> Tensor:
         """Draw Maxwell-Boltzmann velocities of the positions' shape and type [nm/ps]."""
-        thermal_speed = self._thermal_speed().to(positions_nm)
+        thermal_speed = self._thermal_speed(positions_nm)
         return thermal_speed * _normal_like(positions_nm, generator)
 
     def run(
@@ -138,8 +138,8 @@ class Langevin:
         """
         step_ps = self.settings.timestep_fs * 1e-3
         memory = math.exp(-self.settings.friction_per_ps * step_ps)
-        kick = (0.5 * step_ps / self.masses).to(positions_nm)
-        noise_scale = math.sqrt(1.0 - memory**2) * self._thermal_speed().to(positions_nm)
+        kick = (0.5 * step_ps / self._masses_beside(positions_nm)).to(positions_nm.dtype)
+        noise_scale = math.sqrt(1.0 - memory**2) * self._thermal_speed(positions_nm)
 
         positions, velocities = positions_nm.clone(), velocities.clone()
         forces = self.forces(positions)
@@ -152,8 +152,14 @@ class Langevin:
             velocities.addcmul_(kick, forces)
         return positions, velocities
 
-    def _thermal_speed(self) -> Tensor:
-        return torch.sqrt(BOLTZMANN_KJ_MOL_KELVIN * self.settings.temperature_kelvin / self.masses)
+    def _masses_beside(self, positions_nm: Tensor) -> Tensor:
+        """Return the masses where the positions are: moved there once, since a copy waits."""
+        self.masses = self.masses.to(positions_nm.device)
+        return self.masses
+
+    def _thermal_speed(self, positions_nm: Tensor) -> Tensor:
+        kt_kj_mol = BOLTZMANN_KJ_MOL_KELVIN * self.settings.temperature_kelvin
+        return torch.sqrt(kt_kj_mol / self._masses_beside(positions_nm)).to(positions_nm.dtype)
 
 
 @torch.no_grad()

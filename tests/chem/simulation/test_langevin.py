@@ -84,7 +84,7 @@ def test_a_run_that_explodes_says_so():
 
 def dynamics_without_noise(dynamics: Langevin) -> Langevin:
     dynamics.masses = dynamics.masses.clone()
-    dynamics._thermal_speed = lambda: torch.zeros_like(dynamics.masses)
+    dynamics._thermal_speed = lambda like: torch.zeros_like(dynamics.masses).to(like)
     return dynamics
 
 
