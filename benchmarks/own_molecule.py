@@ -59,7 +59,7 @@ def main(
     butane = finished(output, "butane", *butane_settings(output / "butane_files"))
     files = finished(output, "own_trajectory", *trajectory_settings(output / "files", run))
     numbers = {
-        "butane": {**kept(butane), "truth_kT": quadrature()},
+        "butane": {**kept(butane), "delta_f_truth_kT": quadrature()},
         "own_trajectory": {
             **kept(files),
             "delta_f_reference_kT": files["delta_f_reference_kT"],
