@@ -227,7 +227,7 @@ def speed() -> str:
         ("served model, one request of 100 conformations, median",
          "{serving.latency_ms.median:.0f} ms", "serving"),
         ("the same, of 100 requests at once: answered",
-         "{serving.concurrent_answered}, in {serving.concurrent_total_s:.0f} s", "serving"),
+         "{serving.concurrent_answered}, in {serving.concurrent_total_s:.1f} s", "serving"),
         ("a training on two workers goes on after one was killed (s)",
          "{faults.worker.recovered_after_seconds:.0f}", "faults"),
         ("the same after the death of a node, with a spare one (s)",

@@ -16,15 +16,18 @@ Job = Callable[..., Result]
 
 
 CLUSTERS = "tests/distributed/"
-RANKS = ("tests/distributed/test_parallel.py", "tests/pipeline/test_ray_job.py")
-"""Of what starts clusters or ranks that train together, half of the time for each process."""
+OTHERS = (
+    *("tests/distributed/test_parallel.py", "tests/distributed/test_tune.py"),
+    "tests/pipeline/test_ray_job.py",
+)
+"""What starts clusters, too, or ranks that train together, but goes to the other process."""
 
 
 def _scope(nodeid: str) -> str:
     """Return what goes to one process as a whole: a file, but of what starts clusters one half."""
     file = nodeid.split("::", 1)[0]
-    if file in RANKS:
-        return "ranks"
+    if file in OTHERS:
+        return "other clusters"
     return "clusters" if file.startswith(CLUSTERS) else file
 
 
@@ -41,8 +44,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FewClus
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the clusters and the ranks, which last longest."""
-    first = ["clusters", "ranks"]
+    """Begin with the clusters, which last longest."""
+    first = ["clusters", "other clusters"]
     scopes = {item.nodeid: _scope(item.nodeid) for item in items}
     items.sort(key=lambda item: (*first, scopes[item.nodeid]).index(scopes[item.nodeid]))
 

@@ -22,7 +22,7 @@ def shown() -> list[list[str]]:
     section = PAGE.read_text().partition(HEADING)[2].partition("\n## ")[0]
     blocks = re.findall(r"^```\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[2:] for line in lines]
+    return [shlex.split(line)[2:] for line in lines if line.startswith("bnce train ")]
 
 
 @pytest.fixture(scope="module")
