@@ -15,39 +15,29 @@ SMOKE = Path(__file__).parents[1] / "jobs" / "configs" / "smoke.yaml"
 Job = Callable[..., Result]
 
 
-CLUSTERS = "tests/distributed/"
-OTHERS = (
-    *("tests/distributed/test_parallel.py", "tests/distributed/test_tune.py"),
-    "tests/pipeline/test_ray_job.py",
-)
-"""What starts clusters, too, or ranks that train together, but goes to the other process."""
+CLUSTERS = ("tests/distributed/", "tests/pipeline/test_ray_job.py")
+"""Where tests start Ray clusters or ranks that train together."""
 
 
-def _scope(nodeid: str) -> str:
-    """Return what goes to one process as a whole: a file, but of what starts clusters one half."""
-    file = nodeid.split("::", 1)[0]
-    if file in OTHERS:
-        return "other clusters"
-    return "clusters" if file.startswith(CLUSTERS) else file
+def _file(nodeid: str) -> str:
+    return nodeid.split("::", 1)[0]
 
 
-class FewClustersAtATime(LoadScopeScheduling):
-    """Deals the suite to processes file by file, but what starts clusters in two halves."""
+class OneClusterAtATime(LoadScopeScheduling):
+    """Deals the suite to processes file by file, but what starts clusters to one of them."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return _scope(nodeid)
+        return "clusters" if _file(nodeid).startswith(CLUSTERS) else _file(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FewClustersAtATime:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneClusterAtATime:
     """Make a run of several processes (``make test``) use the scheduler above."""
-    return FewClustersAtATime(config, log)
+    return OneClusterAtATime(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the clusters, which last longest."""
-    first = ["clusters", "other clusters"]
-    scopes = {item.nodeid: _scope(item.nodeid) for item in items}
-    items.sort(key=lambda item: (*first, scopes[item.nodeid]).index(scopes[item.nodeid]))
+    items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
 
 
 @pytest.fixture(scope="session")

@@ -129,6 +129,12 @@ def fit(
                 _follow(trainer, relay, display, partial(_look, waiting, num_workers))
             except ray.train.WorkerGroupError as error:
                 raise _failure(error, task, max_failures) from error
+            except ray.train.ControllerError as error:
+                # A worker that dies while the leader talks to it is the leader's failure to Ray.
+                if isinstance(error.controller_failure, DEATHS):
+                    when = "while its group was set up"
+                    raise _death(error.controller_failure, task, when) from error
+                raise
             _keep_last(folder)
             for record in load_checkpoint(path)["history"]:
                 display.show(record)  # if the relay lost it
@@ -285,12 +291,14 @@ def _failure(error: ray.train.WorkerGroupError, task: TrainingTask, max_failures
     # Of a worker that does not answer, Ray Train tells what it heard instead.
     causes = [getattr(failure, "health_check_failure", failure) for failure in failures]
     died = next((cause for cause in causes if isinstance(cause, DEATHS)), None)
-    if died is None:
-        return error
+    return error if died is None else _death(died, task, f"after {max_failures} restarts")
+
+
+def _death(died: BaseException, task: TrainingTask, when: str) -> InputError:
     return InputError(
         f"training of the {task.metadata.stage}",
         expected="workers that live",
-        got=f"one that died, after {max_failures} restarts: {reason_of_death(died)}",
+        got=f"one that died, {when}: {reason_of_death(died)}",
         remedy="free memory on the nodes, or look at Ray's logs; the same command goes on from "
         "the last checkpoint",
     )
@@ -327,10 +335,14 @@ def _follow(
     try:
         result = future.result()
     except ray.train.ControllerError as error:
-        if not isinstance(error.controller_failure, OSError):
-            raise
-        folder = trainer.run_config.storage_path
-        raise not_writable(folder, error.controller_failure) from None
+        # The leader lives on, and with it the cores that it reserved.
+        leader = ray.get(relay.leader.remote())
+        if leader is not None:
+            ray.kill(leader)
+        if isinstance(error.controller_failure, OSError):
+            folder = trainer.run_config.storage_path
+            raise not_writable(folder, error.controller_failure) from None
+        raise
     if result.return_value is not None:
         raise result.return_value
 

@@ -146,7 +146,8 @@ def test_a_worker_that_always_dies_is_one_line(
     two_cpus: None, slow_task: TrainingTask, tmp_path: Path
 ) -> None:
     task = dataclasses.replace(slow_task, build_objective=build_deadly)
-    with pytest.raises(InputError, match="after 0 restarts: ") as caught:
+    # Ray Train may meet the death while it still sets the group up.
+    with pytest.raises(InputError, match=r"(after 0 restarts|group was set up): ") as caught:
         fit(task, tmp_path / "run", num_workers=1, max_failures=0)
     assert str(caught.value).startswith("training of the energy: expected workers that live")
 
