@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import ray.train
 import torch
 from ray import cloudpickle
+from ray.exceptions import RayActorError
+from ray.train.torch import TorchTrainer
 from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
@@ -150,6 +153,17 @@ def test_a_worker_that_always_dies_is_one_line(
     with pytest.raises(InputError, match=r"(after 0 restarts|group was set up): ") as caught:
         fit(task, tmp_path / "run", num_workers=1, max_failures=0)
     assert str(caught.value).startswith("training of the energy: expected workers that live")
+
+
+def test_a_death_that_ray_meets_while_it_sets_the_group_up_is_one_line(
+    two_cpus: None, task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: TorchTrainer) -> None:
+        raise ray.train.ControllerError(RayActorError())
+
+    monkeypatch.setattr(TorchTrainer, "fit", fails)
+    with pytest.raises(InputError, match="one that died, while its group was set up: "):
+        fit(task, tmp_path / "run", num_workers=1)
 
 
 class Diverging(nn.Module):
