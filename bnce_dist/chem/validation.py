@@ -136,14 +136,17 @@ def relabel_hydrogens(molecule: Molecule, positions_nm: Tensor) -> Tensor:
 
     Returns: Positions of the same shape; nothing else is changed.
     """
-    reference = torch.from_numpy(molecule.positions_nm)
+    groups = torch.tensor(exchangeable_hydrogens(molecule)).reshape(-1, 4)
+    both = groups[:, 2:]
+
+    def is_positive(positions: Tensor) -> Tensor:
+        return signed_volume(positions[..., groups, :], range(4)) > 0
+
+    native = is_positive(torch.from_numpy(molecule.positions_nm)).to(positions_nm.device)
+    wrong = (is_positive(positions_nm) != native)[..., None, None]
+    hydrogens = positions_nm[:, both]
     relabelled = positions_nm.clone()
-    for quadruple in exchangeable_hydrogens(molecule):
-        _, _, first, last = quadruple
-        native = signed_volume(reference, quadruple) > 0
-        wrong = (signed_volume(positions_nm, quadruple) > 0) != native
-        relabelled[wrong, first] = positions_nm[wrong, last]
-        relabelled[wrong, last] = positions_nm[wrong, first]
+    relabelled[:, both] = torch.where(wrong, hydrogens.flip(2), hydrogens)
     return relabelled
 
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import typer
 
+from bnce_dist.core.allocator import keep_freed_memory
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
 
@@ -46,6 +47,7 @@ def place(text: str | Path) -> Path:
 
 def begin_work() -> None:
     """Let SIGTERM interrupt like Ctrl-C; show what this package logs, and nobody else's chatter."""
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, _interrupt)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))

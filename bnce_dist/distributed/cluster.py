@@ -1,6 +1,7 @@
 """The Ray cluster this process works with: the one it belongs to, or one of its own."""
 
 import contextlib
+import logging
 import os
 import platform
 import signal
@@ -25,6 +26,8 @@ from bnce_dist.core.device import without_gpu
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.address import cluster_address, refused, require_answer
 from bnce_dist.pipeline.cluster import ONE_CORE, WorkerResources
+
+logger = logging.getLogger(__name__)
 
 SURVIVES = {"max_restarts": -1, "max_task_retries": -1}
 """Options of an actor that is started again when it dies, with the calls it had not finished."""
@@ -62,7 +65,7 @@ def ensure_ray(num_cpus: int | None = None, *, dashboard: bool = False) -> None:
     address = cluster_address(os.environ.get("RAY_ADDRESS"))
     try:
         if address is None:
-            _init(address="local", num_cpus=num_cpus, include_dashboard=dashboard, **quiet)
+            _start(num_cpus=num_cpus, include_dashboard=dashboard, **quiet)
         else:
             require_answer(address)
             _init(address=address, **quiet)
@@ -107,6 +110,18 @@ def _not_joined(address: str, error: Exception) -> InputError:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _start(**options: Any) -> None:
+    """Start a cluster here: Ray gives its parts half a minute, a busy machine may need it twice."""
+    try:
+        _init(address="local", **options)
+    except Exception as error:  # Ray has no type for it.
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        logger.info("Ray did not start within half a minute: trying once more")
+        _init(address="local", **options)
 
 
 def _init(**options: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 
+from bnce_dist.core.allocator import keep_freed_memory
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import (
     DatasetMetadata,
@@ -46,6 +47,7 @@ class ShardActor:
     """
 
     def __init__(self) -> None:
+        keep_freed_memory()
         self._worker: ShardWorker | None = None
         self._dataset: str | None = None
 

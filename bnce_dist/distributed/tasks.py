@@ -8,6 +8,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from bnce_dist.core.allocator import keep_freed_memory
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.cluster import ANYWHERE, SURVIVES, one_line_errors, owned_devices
 from bnce_dist.distributed.waiting import Waiting, WaitingRelay, heard_by, say
@@ -80,6 +81,7 @@ def _outcome(reference: ray.ObjectRef) -> Any:
 
 @ray.remote(**ANYWHERE)
 def _call(function: Callable[[Item], Output], item: Item, index: int, relay: ActorHandle) -> Output:
+    keep_freed_memory()
     relay.begin.remote(index)
     with heard_by(relay.say.remote), owned_devices():
         return function(item)

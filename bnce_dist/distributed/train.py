@@ -23,6 +23,7 @@ from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util import placement_group_table
 
+from bnce_dist.core.allocator import keep_freed_memory
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import not_writable
 from bnce_dist.distributed.cluster import (
@@ -150,6 +151,7 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
 
     Returns: Why training could not go on, if so; the first rank's counts.
     """
+    keep_freed_memory()
     task: TrainingTask = config["task"]
     parallelism: Parallelism = config["parallelism"]
     relay: ActorHandle = config["relay"]

@@ -176,11 +176,8 @@ class BoltzmannGenerator:
         Returns: ``(batch,)`` [nats].
         Raises: InputError: another number of atoms, not finite, not in nm, or a singular geometry.
         """
-        positions = self._checked(positions_nm).to(self.device)
-        log_density = self.density.log_density(positions).cpu().numpy()
-        return log_density + log_num_images(self.molecule, self.density.coordinates)
+        return self._log_density(self._checked(positions_nm))
 
-    @torch.no_grad()
     def reduced_potential(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
         """Return the target's potential energy in units of kT.
 
@@ -190,8 +187,7 @@ class BoltzmannGenerator:
         Returns: ``(batch,)`` [kT].
         Raises: InputError: as for `log_density`.
         """
-        positions = self._checked(positions_nm).to(self.device)
-        return self.target.force_field.reduced_potential(positions).cpu().numpy()
+        return self._reduced_potential(self._checked(positions_nm))
 
     def evaluate(self, positions_nm: ArrayLike | Tensor) -> Ensemble:
         """Return conformations with the weights that samples of the emulator would have.
@@ -205,7 +201,7 @@ class BoltzmannGenerator:
         Raises: InputError: as for `log_density`.
         """
         positions = self._checked(positions_nm)
-        log_density, potential = self.log_density(positions), self.reduced_potential(positions)
+        log_density, potential = self._log_density(positions), self._reduced_potential(positions)
         possible = has_native_chirality(self.molecule, positions)
         possible &= self.density.coordinates.in_basin(positions).cpu()
         weights = molecule_log_weights(potential, log_density, possible.numpy())
@@ -395,6 +391,15 @@ class BoltzmannGenerator:
         positions = torch.as_tensor(positions_nm, dtype=torch.float64).detach().cpu()
         require_molecules(self.molecule, positions)
         return relabel_hydrogens(self.molecule, positions)
+
+    def _log_density(self, positions: Tensor) -> FloatArray:
+        log_density = self.density.log_density(positions.to(self.device)).cpu().numpy()
+        return log_density + log_num_images(self.molecule, self.density.coordinates)
+
+    @torch.no_grad()
+    def _reduced_potential(self, positions: Tensor) -> FloatArray:
+        on_device = positions.to(self.device)
+        return self.target.force_field.reduced_potential(on_device).cpu().numpy()
 
 
 def _weighted(evaluated: Mapping[str, Tensor]) -> dict[str, FloatArray]:

@@ -17,6 +17,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import Array
 
+from bnce_dist.core.allocator import keep_freed_memory
 from bnce_dist.core.device import DEVICE_VARIABLE, device_from_name
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
@@ -148,6 +149,7 @@ def serve(
 
     from bnce_dist.tracking.server import application
 
+    keep_freed_memory()
     device_from_name(device)
     # MLflow hands on to the loader of a model only what was saved with it.
     os.environ[DEVICE_VARIABLE] = device

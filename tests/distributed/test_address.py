@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed import address as addresses
 from bnce_dist.distributed.address import cluster_address, require_answer
+from bnce_dist.distributed.cluster import ensure_ray
 
 
 @pytest.mark.parametrize(
@@ -144,3 +146,32 @@ def test_a_temporary_folder_that_ray_cannot_use(folder: str, part: str, tmp_path
     (line,) = ended.stdout.splitlines()
     assert part in line
     assert "RAY_TMPDIR" in line
+
+
+BUSY = "The current node timed out during startup. This could happen because ..."
+
+
+@pytest.mark.parametrize(
+    ("failures", "tries", "refusal"),
+    [
+        ([BUSY], 2, ""),
+        ([BUSY, BUSY], 2, "timed out during startup.*try again if the machine was busy"),
+        (["no room left"], 1, "no room left"),
+    ],
+)
+def test_a_busy_machine_gets_a_second_try(
+    failures: list[str], tries: int, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def start(**options: object) -> None:
+        tried.append(options["address"])
+        if len(tried) <= len(failures):
+            raise Exception(failures[len(tried) - 1])
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", start)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(InputError, match=refusal) if refusal else nullcontext():
+        ensure_ray()
+    assert tried == ["local"] * tries
