@@ -72,10 +72,11 @@ def main(
         address = f"http://127.0.0.1:{port}"
         try:
             _wait_for(f"{address}/health", server)
-            seconds = [_seconds(address, body) for _ in range(rounds + 3)][3:]
+            seconds = [_seconds(address, body, conformations) for _ in range(rounds + 3)][3:]
             before, started = _cpu_seconds(server), time.perf_counter()
             with ThreadPoolExecutor(concurrent) as threads:
-                answered = list(threads.map(lambda _: _seconds(address, body), range(concurrent)))
+                send = partial(_seconds, address, body)
+                answered = list(threads.map(send, [conformations] * concurrent))
             elapsed = time.perf_counter() - started
             cpu_seconds = _cpu_seconds(server) - before
             too_large = [_status_of_too_large(port) for _ in range(NUM_TOO_LARGE)]
@@ -117,7 +118,8 @@ def sustained_load(
     started, process = time.monotonic(), psutil.Process(server.pid)
     memory: list[tuple[int, float]] = []
     with ThreadPoolExecutor(clients) as threads:
-        send = partial(_send_until, over, port, body, pause_seconds)
+        num_expected = len(json.loads(body)["inputs"])
+        send = partial(_send_until, over, port, body, num_expected, pause_seconds)
         sending = [threads.submit(send, times) for times in answered]
         while (left := started + seconds - time.monotonic()) > 0:
             if wait(sending, min(SAMPLE_SECONDS, left), FIRST_COMPLETED).done:
@@ -141,10 +143,14 @@ def sustained_load(
 
 
 def _send_until(
-    over: threading.Event, port: int, body: bytes, pause_seconds: float, times: list[float]
+    over: threading.Event,
+    port: int,
+    body: bytes,
+    num_expected: int,
+    pause_seconds: float,
+    times: list[float],
 ) -> None:
     """Send requests over one connection and note how long each took [s]."""
-    num_expected = len(json.loads(body)["inputs"])
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as connection:
         while not over.is_set():
             started = time.perf_counter()
@@ -178,14 +184,14 @@ def _status_of_too_large(port: int) -> int:
         return connection.getresponse().status
 
 
-def _seconds(address: str, body: bytes) -> float:
+def _seconds(address: str, body: bytes, num_expected: int) -> float:
     """Send one request, check that its answer is whole, and return how long it took."""
     request = urllib.request.Request(f"{address}/invocations", body, HEADERS)
     started = time.perf_counter()
     with urllib.request.urlopen(request, timeout=300) as answer:
         weights = json.load(answer)["predictions"]["log_weight"]
     elapsed = time.perf_counter() - started
-    if len(weights) != len(json.loads(body)["inputs"]):
+    if len(weights) != num_expected:
         raise RuntimeError("an answer is incomplete")
     return elapsed
 
