@@ -114,6 +114,8 @@ def _reason(error: Exception) -> str:
 
 def _start(**options: Any) -> None:
     """Start a cluster here: Ray gives its parts half a minute, a busy machine may need it twice."""
+    # Nobody tells this machine that it is going to be taken away; to listen takes a process.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     try:
         _init(address="local", **options)
     except Exception as error:  # Ray has no type for it.

@@ -20,7 +20,6 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.util import placement_group_table
 
 from bnce_dist.core.allocator import keep_freed_memory
@@ -34,6 +33,7 @@ from bnce_dist.distributed.cluster import (
     require_workers,
 )
 from bnce_dist.distributed.parallel import parallelise
+from bnce_dist.distributed.relay import Introduction, RecordRelay
 from bnce_dist.distributed.waiting import Waiting
 from bnce_dist.pipeline.cluster import (
     DATA_PARALLEL,
@@ -193,40 +193,6 @@ class NotSaved(Exception):
         self.reason = reason
 
 
-class RecordRelay:
-    """Carries to the driver what it cannot see: the loss history, who has begun, and who leads."""
-
-    def __init__(self) -> None:
-        self._records: list[Record] = []
-        self._ranks: set[int] = set()
-        self._leader: ActorHandle | None = None
-
-    def begin(self, rank: int) -> None:
-        """Note that a rank has a process."""
-        self._ranks.add(rank)
-
-    def begun(self) -> int:
-        """Return how many ranks have had a process."""
-        return len(self._ranks)
-
-    def lead(self, leader: ActorHandle) -> None:
-        """Take note of the actor that leads the group."""
-        self._leader = leader
-
-    def leader(self) -> ActorHandle | None:
-        """Return the group's leader, if it has begun."""
-        return self._leader
-
-    def put(self, record: Record) -> None:
-        """Take a record in."""
-        self._records.append(record)
-
-    def take(self) -> list[Record]:
-        """Return the records that came in since the last call."""
-        records, self._records = self._records, []
-        return records
-
-
 def _require_batch(
     task: TrainingTask, num_workers: int, parallelism: Parallelism, *, elastic: bool
 ) -> None:
@@ -256,24 +222,13 @@ def _scaling_config(
     )
 
 
-class _Introduction(ControllerCallback):
-    """Tells the driver who leads the group: Ray itself would tell a handler of Ctrl-C alone."""
-
-    def __init__(self, relay: ActorHandle) -> None:
-        self._relay = relay
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """Called in the leader's process."""
-        self._relay.lead.remote(ray.get_runtime_context().current_actor)
-
-
 def _run_config(run_folder: Path, max_failures: int, relay: ActorHandle) -> ray.train.RunConfig:
     return ray.train.RunConfig(
         name=run_folder.name,
         storage_path=str(run_folder.parent),
         failure_config=ray.train.FailureConfig(max_failures=max_failures),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
-        callbacks=[_Introduction(relay)],
+        callbacks=[Introduction(relay)],
     )
 
 

@@ -72,9 +72,9 @@ def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:
     kind, num_circular = training["objective"], training["num_circular"]
     data_path = folder / training.get("data", f"z{num_circular}.npy")
     settings = TrainSettings(
-        num_steps=50,
+        num_steps=30,
         warmup_steps=10,
-        checkpoint_interval=10,
+        checkpoint_interval=6,
         report_interval=1,
         seed=5,
         **{"global_batch_size": 64} | training.get("settings", {}),

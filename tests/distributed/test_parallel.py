@@ -78,7 +78,7 @@ ACCUMULATED = [
 # Parts of 16, 16, 16 and 15 samples.
 UNEVEN = [("energy_circular", row) for _, row in ACCUMULATED[:3]] + [("energy_circular", "ddp")]
 MANY_RANKS = ("ddp", "sharded", "zero2", "zero3")
-# Ten steps each; the weights travel through files alone.
+# Six steps each; the weights travel through files alone.
 CHAINS = {
     "energy_circular": ("ddp", "single", "zero2", "sharded", "zero1"),
     "flow_circular": ("single", "zero3", "accumulated", "sharded", "zero3"),
@@ -113,20 +113,20 @@ def trainings() -> list[dict[str, Any]]:
 
     rows = [training(model, "single", "single") for model in MODELS]
     rows += [training(model, strategy, strategy) for model, strategy in PARITY]
-    rows += [training(model, strategy, strategy, stop=20) for model, strategy in ACCUMULATED]
+    rows += [training(model, strategy, strategy, stop=12) for model, strategy in ACCUMULATED]
     for model, chain in CHAINS.items():
         for link, strategy in enumerate(chain):
-            resume = f"{model}-chain{link - 1}_{10 * link}" if link else None
-            stop = 10 * (link + 1)
+            resume = f"{model}-chain{link - 1}_{6 * link}" if link else None
+            stop = 6 * (link + 1)
             rows.append(training(model, strategy, f"chain{link}", resume=resume, stop=stop))
     for model, strategy in SAME_WORLD:
-        resume = f"{model}-{strategy}_40"
+        resume = f"{model}-{strategy}_24"
         rows.append(training(model, strategy, f"{strategy}-resumed", resume=resume))
-    uneven = {"settings": {"global_batch_size": 63}, "stop": 10}
+    uneven = {"settings": {"global_batch_size": 63}, "stop": 6}
     for model, strategy in [("energy_circular", "single"), *UNEVEN]:
         rows.append(training(model, strategy, f"{strategy}-uneven", **uneven))
     for strategy in ("single", *MANY_RANKS):
-        bf16 = {"settings": {"precision": "bf16"}, "stop": 10}
+        bf16 = {"settings": {"precision": "bf16"}, "stop": 6}
         rows.append(training("flow_circular", strategy, f"{strategy}-bf16", **bf16))
         rows.append(training("flow_circular", strategy, f"{strategy}-nan", data="nan.npy"))
     if needs_deepspeed.args[0]:
@@ -179,39 +179,39 @@ def assert_same_training(got: dict[str, Any], expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("model", "strategy"), with_marks(PARITY))
 def test_two_ranks_train_what_one_process_trains(folder: Path, model: str, strategy: str) -> None:
-    got = load_checkpoint(folder / f"{model}-{strategy}_50.pt")
-    expected = load_checkpoint(folder / f"{model}-single_50.pt")
+    got = load_checkpoint(folder / f"{model}-{strategy}_30.pt")
+    expected = load_checkpoint(folder / f"{model}-single_30.pt")
     assert_same_training(got, expected)
-    start = load_checkpoint(folder / f"{model}-single_10.pt")["model"]
+    start = load_checkpoint(folder / f"{model}-single_6.pt")["model"]
     assert relative_difference(start, expected["model"]) > 1e-3, "parity of what does not move"
 
 
 @pytest.mark.parametrize(("model", "strategy"), with_marks(ACCUMULATED))
 def test_parts_of_a_batch_add_up(folder: Path, model: str, strategy: str) -> None:
-    got = load_checkpoint(folder / f"{model}-{strategy}_20.pt")
-    assert_same_training(got, load_checkpoint(folder / f"{model}-single_20.pt"))
+    got = load_checkpoint(folder / f"{model}-{strategy}_12.pt")
+    assert_same_training(got, load_checkpoint(folder / f"{model}-single_12.pt"))
 
 
 @pytest.mark.parametrize(("model", "strategy"), with_marks(UNEVEN))
 def test_the_number_of_ranks_need_not_divide_the_batch(
     folder: Path, model: str, strategy: str
 ) -> None:
-    got = load_checkpoint(folder / f"{model}-{strategy}-uneven_10.pt")
-    assert_same_training(got, load_checkpoint(folder / f"{model}-single-uneven_10.pt"))
-    even = load_checkpoint(folder / f"{model}-single_10.pt")
+    got = load_checkpoint(folder / f"{model}-{strategy}-uneven_6.pt")
+    assert_same_training(got, load_checkpoint(folder / f"{model}-single-uneven_6.pt"))
+    even = load_checkpoint(folder / f"{model}-single_6.pt")
     assert relative_difference(even["model"], got["model"]) > 1e-4, "the last sample counts"
 
 
 @pytest.mark.parametrize("model", [pytest.param(m, marks=needs_deepspeed) for m in CHAINS])
 def test_checkpoints_move_between_strategies_and_numbers_of_ranks(folder: Path, model: str) -> None:
-    got = load_checkpoint(folder / f"{model}-chain4_50.pt")
-    assert_same_training(got, load_checkpoint(folder / f"{model}-single_50.pt"))
+    got = load_checkpoint(folder / f"{model}-chain4_30.pt")
+    assert_same_training(got, load_checkpoint(folder / f"{model}-single_30.pt"))
 
 
 @pytest.mark.parametrize(("model", "strategy"), with_marks(SAME_WORLD))
 def test_resuming_changes_no_bit(folder: Path, model: str, strategy: str) -> None:
     resumed, whole = (
-        load_checkpoint(folder / f"{model}-{strategy}{suffix}_50.pt") for suffix in ("-resumed", "")
+        load_checkpoint(folder / f"{model}-{strategy}{suffix}_30.pt") for suffix in ("-resumed", "")
     )
     assert losses(resumed) == losses(whole)
     for weights in ("model", "ema"):
@@ -224,7 +224,7 @@ def test_resuming_changes_no_bit(folder: Path, model: str, strategy: str) -> Non
 @pytest.mark.parametrize("strategy", with_marks([(name,) for name in MANY_RANKS]))
 def test_mixed_precision_is_the_same_everywhere(folder: Path, strategy: str) -> None:
     got, expected, exact = (
-        load_checkpoint(folder / f"flow_circular-{label}_10.pt")["model"]
+        load_checkpoint(folder / f"flow_circular-{label}_6.pt")["model"]
         for label in (f"{strategy}-bf16", "single-bf16", "single")
     )
     error = relative_difference(expected, exact)
