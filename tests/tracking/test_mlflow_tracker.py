@@ -242,8 +242,12 @@ def test_flush_wants_a_tracked_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_dies_and_returns_has_every_metric_once(
-    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(mlflow_tracker, "FIRST_PAUSE_SECONDS", 1.0)
     tracker = MlflowTracker(tmp_path / "adp")
     tracker.start_run("adp", {"seed": 1})
     figure = tmp_path / "adp" / "losses.png"
