@@ -41,6 +41,18 @@ class FreeEnergyDifference:
     rest: SideWeights
     largest_variance_share: float
 
+    def interval_reaching(self, shift_kT: float) -> tuple[float, float]:
+        """Return the interval with an error of known sign and size beside the others [kT].
+
+        Args:
+            shift_kT: What would be added to the value if that error were put right [kT].
+        """
+        low, high = self.interval_kT
+        return (
+            self.value_kT - math.hypot(self.value_kT - low, min(shift_kT, 0.0)),
+            self.value_kT + math.hypot(high - self.value_kT, max(shift_kT, 0.0)),
+        )
+
 
 def delta_f(
     log_weights: ArrayLike,

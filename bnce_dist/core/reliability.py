@@ -8,25 +8,6 @@ from scipy.special import logsumexp
 
 from bnce_dist.core.errors import InputError
 
-MAX_PARETO_K = 0.7
-
-
-def pareto_k_limit(num_weights: int) -> float:
-    r"""Return the tail shape up to which a mean of so many weights can be believed.
-
-    .. math:: \min(1 - 1 / \log_{10} n,\ 0.7)
-
-    Few samples do not show a heavy tail, so fewer are asked for a lighter one.
-
-    Args:
-        num_weights: ``n``; up to ten give 0 at most.
-
-    Source: Vehtari et al. (2024), section 3.2.3.
-    """
-    if num_weights <= 10:
-        return 0.0
-    return min(1 - 1 / math.log10(num_weights), MAX_PARETO_K)
-
 
 def forward_ess_fraction(log_weights: ArrayLike, frame_weights: ArrayLike) -> float:
     r"""Return how well an emulator covers samples of the target itself.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.special import logsumexp
 
 FloatArray = NDArray[np.float64]
@@ -13,6 +14,8 @@ _MIN_EXCEEDANCES = 5
 # A mean over a tail of shape 1 is infinite; a posterior that reaches it says no more than "large".
 _MAX_SHAPE = 0.95
 _HIDDEN_QUANTILE = 0.95
+# Of the shape, for each scale of the grid.
+_NUM_QUANTILES = 9
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Tail:
     Args:
         shape: Its ``k``; moments above ``1 / k`` are infinite.
         hidden_kT: How much larger the log of the weights' sum may be than the sample shows: the
-            90 % quantile, over the posterior of the fit, of the log of the sum with the tail's
-            fitted in place of its sampled mean; not negative [kT].
+            95 % quantile, over the posterior of scale and shape, of the log of the sum with the
+            tail's fitted in place of its sampled mean; not negative [kT].
     """
 
     shape: float
@@ -60,11 +63,13 @@ def fit_tail(log_weights: FloatArray, multiplicity: FloatArray | None = None) ->
         return None
     x, mass = exceedances[positive][::-1], counts[:size][positive][::-1]
     posterior, theta, shapes = _posterior(x, mass)
+    # Of the tails that the fit allows, each with the same share of its grid point's probability.
+    mean_excess = _mean_excess(theta[:, None], shapes[:, None] * _relative_shapes(mass)).ravel()
+    probability = np.repeat(posterior / _NUM_QUANTILES, _NUM_QUANTILES)
     total = float(counts @ weights)
-    mean_excess = _mean_excess(theta, shapes)
     gain = np.log1p(np.maximum(mass.sum() * mean_excess - mass @ x, 0.0) / total)
     order = np.argsort(gain)
-    upper = int(np.searchsorted(np.cumsum(posterior[order]), _HIDDEN_QUANTILE))
+    upper = int(np.searchsorted(np.cumsum(probability[order]), _HIDDEN_QUANTILE))
     return Tail(_shape(x, mass, posterior, theta), float(gain[order[min(upper, len(gain) - 1)]]))
 
 
@@ -100,6 +105,18 @@ def _shape(x: FloatArray, counts: FloatArray, posterior: FloatArray, theta: Floa
     num_samples = _effective(counts)
     k = np.log1p(-(posterior * theta).sum() * x) @ counts / counts.sum()
     return float((num_samples * k + 10 * 0.5) / (num_samples + 10))
+
+
+def _relative_shapes(counts: FloatArray) -> FloatArray:
+    r"""Return quantiles of the shape over its likeliest value, which is the grid's.
+
+    Given :math:`\theta`, the likelihood of ``n`` exceedances is :math:`k^{-n} e^{-n \hat k / k}`:
+    :math:`n \hat k / k` has a gamma distribution.
+    """
+    ranks = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
+    num_samples = _effective(counts)
+    relative: FloatArray = num_samples / stats.gamma.ppf(ranks, num_samples)
+    return relative
 
 
 def _mean_excess(theta: FloatArray, shapes: FloatArray) -> FloatArray:

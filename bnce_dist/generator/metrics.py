@@ -119,10 +119,12 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         num_bootstrap=config.num_bootstrap,
         seed=seed_from(seed, "bootstrap"),
     )
+    fold_shift = _fold_shift(samples)
     return {
         "delta_f_kT": result.value_kT,
         "delta_f_stderr_kT": result.stderr_kT,
-        "delta_f_interval_kT": list(result.interval_kT),
+        "delta_f_interval_kT": list(result.interval_reaching(fold_shift or 0.0)),
+        "delta_f_fold_shift_kT": fold_shift,
         # By the energy model alone; its error bar knows nothing of the model's own error.
         "delta_f_learned_kT": learned.value_kT,
         "delta_f_learned_stderr_kT": learned.stderr_kT,
@@ -141,7 +143,6 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "num_exact_top": int(np.isfinite(samples.log_density_exact[samples.num_random :]).sum()),
         **_exact_metrics(samples, config, seed),
         **_density_metrics(samples),
-        **_fold_metrics(samples),
     }
 
 
@@ -292,6 +293,7 @@ def evidence(result: FreeEnergyDifference) -> dict[str, Any]:
             f"num_exact_{name}": side.num_exact,
             f"ess_exact_{name}": side.ess,
             f"pareto_k_{name}": side.pareto_k,
+            f"hidden_{name}_kT": side.hidden_kT,
             f"correction_{name}_kT": side.correction_kT,
             f"correction_{name}_stderr_kT": side.correction_stderr_kT,
         }
@@ -394,15 +396,14 @@ def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[
     }
 
 
-def _fold_metrics(samples: Samples) -> dict[str, float]:
-    """Return what folds of the sampler do to the result, by the samples drawn at random."""
+def _fold_shift(samples: Samples) -> float | None:
+    """Return what folds of the sampler do to the result, by the samples drawn at random [kT]."""
     if samples.inverted is None:
-        return {}
+        return None
     count = slice(samples.num_random)
-    shift = shift_by_folds(
+    return shift_by_folds(
         samples.log_weights_exact[count], samples.in_state[count], samples.inverted[count]
     )
-    return {"delta_f_fold_shift_kT": shift}
 
 
 def _density_metrics(samples: Samples) -> dict[str, Any]:

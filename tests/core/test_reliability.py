@@ -7,14 +7,7 @@ import pytest
 from scipy import stats
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.reliability import deviation, forward_ess_fraction, pareto_k_limit
-
-
-def test_the_limit_of_the_tail_grows_with_the_number_of_weights():
-    assert pareto_k_limit(100) == pytest.approx(0.5)
-    assert pareto_k_limit(1000) == pytest.approx(2 / 3)
-    assert pareto_k_limit(10_000) == 0.7
-    assert pareto_k_limit(5) == 0.0
+from bnce_dist.core.reliability import deviation, forward_ess_fraction
 
 
 @pytest.mark.parametrize("sd", [0.0, 0.5, 1.0])
