@@ -100,6 +100,7 @@ def dipeptides() -> str:
     reference = "{.delta_f_reference_run_kT:.2f} +- {.delta_f_reference_run_stderr_kT:.2f}"
     columns = {
         "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
         "reference (kT)": reference,
         "learned alone (kT)": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
         "published MD (kT)": "{.published_md_delta_f_kT:.2f}",
