@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from bnce_dist.chem.coordinates import ZMatrix
+from bnce_dist.chem.coordinates.straight import require_bent
 from bnce_dist.chem.feature_sets import (
     DIPEPTIDE,
     FEATURE_SETS,
@@ -193,11 +194,14 @@ def space_of(molecule: Molecule, *, is_cartesian: bool, features: FeatureSet = D
         is_cartesian: Whether its coordinates are Cartesian, else internal.
         features: What tells atoms apart in Cartesian coordinates.
 
-    Raises: InputError: Cartesian, and a molecule that has no such features.
+    Raises: InputError: Cartesian, and a molecule that has no such features; internal, and one with
+        a group on a straight line.
     """
     if is_cartesian:
         return Space.of_atoms(features.of_molecule(molecule).tolist())
-    num_circular = sum(ZMatrix.from_graph(molecule.elements, molecule.bonds).circular)
+    zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds)
+    require_bent(molecule, zmatrix)
+    num_circular = sum(zmatrix.circular)
     return Space(3 * molecule.num_atoms - 6 - num_circular, num_circular)
 
 
