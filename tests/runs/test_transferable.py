@@ -12,10 +12,12 @@ from typer.testing import CliRunner, Result
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
+from bnce_dist.cli.evaluate import evaluation_record
 from bnce_dist.cli.train import app
 from bnce_dist.core.mean_free import to_mean_free, zero_sum_basis
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.pipeline.config import Config
@@ -174,6 +176,9 @@ def test_a_length_that_was_not_in_training_is_asked_about_and_named(
     assert f"{name}_zero_shot: {said}" in (tmp_path / "run" / "fleet.md").read_text()
     assert said in (tmp_path / "run" / f"{name}_zero_shot" / "report.html").read_text()
     assert "trained_lengths" not in fine_tuned_metrics
+    file = tmp_path / "run" / f"{name}_zero_shot" / "generator.pt"
+    fresh = evaluation_record(BoltzmannGenerator.load(file), 150, seed=5)
+    assert fresh["verdict"]["reasons"][-1].endswith(" of 150 samples are effective.")
 
 
 @pytest.mark.parametrize(
