@@ -1,7 +1,5 @@
 """What tells the atoms of any peptide apart, in the same way for chains of every length."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -16,22 +14,24 @@ _ELEMENTS = ("H", "C", "N", "O", "S")
 # Of caps; and the oxygens of an acid's side chain, of which only one has the proton.
 _CLASSES = (*ATOM_CLASSES, "CH3", "HH3", "HN", "OD1", "OD2", "OE1", "OE2")
 _PROTONATED = ("ASH", "GLH")
-_WAVELENGTHS = (4, 16, 64)
+# Residues; so that the chains of training lists have places of the order of one.
+_UNIT_OF_PLACE = 4
 
-NUM_PEPTIDE_FEATURES = 2 + 4 * len(_WAVELENGTHS) + len(_TYPES) + 1 + len(_ELEMENTS) + len(_CLASSES)
+NUM_PEPTIDE_FEATURES = 4 + len(_TYPES) + 1 + len(_ELEMENTS) + len(_CLASSES)
 
 
 def peptide_features(molecule: Molecule) -> Tensor:
     """Return features of the atoms of a peptide with or without caps.
 
-    A residue inside a chain has the same ones whatever the length, but for its place: waves of 4,
-    16 and 64 residues from either end, of which no two places in a chain have the same.
+    A residue inside a chain has the same ones whatever the length, but for its place: the residues
+    before and after it, in units of four. Plain numbers go on smoothly beyond the longest chain in
+    training, where waves repeat.
 
     Args:
         molecule: A chain of amino acids and caps.
 
-    Returns: ``(atoms, 110)``: whether the residue is the first and the last of the chain, caps
-        included (2), its place (12), its type (29) and whether it is D; the element (5), and the
+    Returns: ``(atoms, 100)``: whether the residue is the first and the last of the chain, caps
+        included (2), its place (2), its type (29) and whether it is D; the element (5), and the
         class of the atom's name (61).
     Raises: InputError: a residue or an atom that no peptide has.
     """
@@ -57,15 +57,11 @@ def peptide_features(molecule: Molecule) -> Tensor:
 
 
 def _ends_and_places(num_residues: int) -> Tensor:
-    """Return the first features of each residue, ``(residues, 2 + 4 wavelengths)``."""
-    from_start = torch.arange(num_residues, dtype=torch.float64)
-    from_end = from_start.flip(0)
-    columns = [(from_start == 0).double(), (from_end == 0).double()]
-    for place in (from_start, from_end):
-        for wavelength in _WAVELENGTHS:
-            angle = 2 * math.pi * place / wavelength
-            columns += [angle.sin(), angle.cos()]
-    return torch.stack(columns, dim=1).float()
+    """Return the first features of each residue, ``(residues, 4)``."""
+    before = torch.arange(num_residues)
+    after = before.flip(0)
+    columns = [before == 0, after == 0, before / _UNIT_OF_PLACE, after / _UNIT_OF_PLACE]
+    return torch.stack([column.float() for column in columns], dim=1)
 
 
 def _class(name: str, residue: str) -> str:

@@ -32,7 +32,7 @@ SEQUENCES = [
     "ACE-CYX-ALA-CYX-NH2",
     "A" * 64,
 ]
-PLACES = slice(2, 14)
+PLACES = slice(2, 4)
 
 
 def graph(sequence: str) -> Molecule:
@@ -77,13 +77,11 @@ def test_a_residue_inside_a_chain_has_the_same_features_but_for_its_place(sequen
     assert torch.equal(shortest, inside)
 
 
-def test_places_are_waves_from_either_end() -> None:
-    """A quarter of the shortest wave after one residue; the last residue is none from the end."""
-    places = rows(graph("AAAAA"), 1)[0, PLACES]
-    assert places[:2].tolist() == pytest.approx([1, 0], abs=1e-6)
-    last = rows(graph("AAAAA"), 4)[0]
+def test_places_are_the_numbers_of_residues_before_and_after_in_units_of_four() -> None:
+    assert rows(graph("AAAAAA"), 1)[0, PLACES].tolist() == [0.25, 1.0]
+    last = rows(graph("ACE-ALA-NME"), 2)[0]
     assert last[:2].tolist() == [0, 1]
-    assert last[PLACES][6:].tolist() == [0, 1] * 3
+    assert last[PLACES].tolist() == [0.5, 0]
 
 
 def test_a_mirror_image_is_told_from_its_parent() -> None:
