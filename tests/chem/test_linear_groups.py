@@ -19,6 +19,11 @@ from bnce_dist.chem.templates import RESIDUES
 from bnce_dist.cli.train import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.architectures import space_of
+from bnce_dist.generator.target import TargetConfig
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.executor import LocalExecutor
+from bnce_dist.runs.sweep.jobs import TrainJob
+from bnce_dist.tracking.tracker import Tracker
 from tests.chem.own_force_field import Springs, with_tail
 
 NITRILE = with_tail(5, "N", [0.116])
@@ -81,6 +86,21 @@ def test_a_straight_group_is_refused_before_any_work(
     assert "choose a molecule without nitriles, alkynes" in line
 
 
+def test_a_sweep_refuses_it_before_what_its_trials_share(tmp_path: Path) -> None:
+    files = NITRILE.write(tmp_path, "own")
+    target = TargetConfig(
+        topology=str(files.topology),
+        coordinates=str(files.coordinates),
+        torsions=("C1-C2-C3-C4",),
+    )
+    shared = tmp_path / "shared"
+    with pytest.raises(InputError, match="got 180 degrees of N15-C5-C4"):
+        TrainJob().prepare(
+            Config(target=target), ["energy.width"], shared, LocalExecutor(), Tracker()
+        )
+    assert not shared.exists()
+
+
 @pytest.mark.parametrize(
     "springs",
     [with_tail(2, "N", [0.116]), with_tail(2, "CH", [0.12, 0.106])],
@@ -102,8 +122,9 @@ def test_frames_of_a_nitrile_come_so_near_the_line_that_they_have_no_coordinates
 
 
 def test_no_amino_acid_is_nearly_straight() -> None:
-    for residue in RESIDUES:
-        molecule = Molecule.from_sequence(f"ACE-{residue}-NME")
+    """The relaxed structure of ET is strained: its carboxylate is bent to 161 degrees."""
+    for sequence in (*(f"ACE-{residue}-NME" for residue in RESIDUES), "ET"):
+        molecule = Molecule.from_sequence(sequence)
         assert space_of(molecule, is_cartesian=False).dim == 3 * molecule.num_atoms - 6
 
 
