@@ -73,6 +73,7 @@ def assert_refused(result: Result, *parts: str) -> None:
         ("cluster.zero_stage=4", ["cluster.zero_stage", "3"]),
         ("energy.global_batch_size=large", ["energy.global_batch_size", "integer"]),
         ("target.pdb=absent.pdb", ["absent.pdb"]),
+        ("target.pdb=absent.cif", ["absent.cif", "a readable mmCIF file"]),
         ("num_workers", ["key=value"]),
     ],
 )

@@ -37,12 +37,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pdb(folder / "butane.pdb", butane)
     with (folder / "peptide.pdb").open("w") as stream:
         app.PDBFile.writeFile(peptide.topology, peptide.positions_nm * 10, stream, keepIds=True)
+    with (folder / "peptide.cif").open("w") as stream:
+        app.PDBxFile.writeFile(peptide.topology, peptide.positions_nm * 10, stream, keepIds=True)
     return folder
 
 
 def test_every_kind_of_input_is_shown() -> None:
     commands = "\n".join(" ".join(arguments) for arguments in shown())
-    for part in ("sequence=", "pdb=", ".prmtop", ".psf", ".top", ".xml", "trajectory="):
+    for part in ("sequence=", "pdb=", ".cif", ".prmtop", ".psf", ".top", ".xml", "trajectory="):
         assert part in commands
 
 

@@ -95,20 +95,21 @@ class Molecule:
 
     @classmethod
     def from_pdb(cls, path: str | Path) -> Self:
-        """Read a peptide from a PDB file and minimise it; the atoms take the force field's order.
+        """Read a peptide from a file and minimise it; the atoms take the force field's order.
 
         Args:
-            path: A file with one chain of known residues, complete with hydrogens.
+            path: A PDB or mmCIF (``.cif``) file with one chain of known residues, complete with
+                hydrogens.
 
         Raises: InputError: the file is unreadable, a residue is unknown, misses atoms, or has
             stereocentres that belong to no amino acid's mirror image.
         """
         from bnce_dist.chem.initial_structure import minimise
-        from bnce_dist.chem.pdb_file import match_atoms, read_residues
+        from bnce_dist.chem.pdb_file import file_label, match_atoms, read_residues
 
         residues = read_residues(path)
         names = tuple(residue.name for residue in residues)
-        positions = torch.from_numpy(match_atoms(residues, chain_templates(names)))
+        positions = torch.from_numpy(match_atoms(residues, chain_templates(names), path))
         # Whether a residue is D shows in its first stereocentre, at CA.
         as_l = cls._from_templates("-".join(names), chain_templates(names))
         mirrored = {
@@ -124,7 +125,7 @@ class Molecule:
             if signed_volume(positions, centre) <= 0:
                 label = residues[graph.residue_index[centre[0]]].label
                 raise InputError(
-                    f"PDB file {path}",
+                    file_label(path),
                     expected="amino acids, or mirror images that have a name (DAL, DAR ...)",
                     got=f"{label} with {graph.atom_names[centre[0]]} of the other hand",
                     remedy="correct the structure",

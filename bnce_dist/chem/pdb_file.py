@@ -1,14 +1,16 @@
-"""Reading one peptide chain, with all its atoms, from a PDB file."""
+"""Reading one peptide chain, with all its atoms, from a PDB or mmCIF file."""
 
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from openmm import app
+from openmm.app.internal.pdbx.reader.PdbxReader import PdbxReader
 
 from bnce_dist.chem.templates import C_CAP, N_CAP, Template
 from bnce_dist.core.errors import InputError
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 # OpenMM's reader gives atoms their PDB names; the force field's templates keep Amber's.
 _METHYL = {"H1": "HH31", "H2": "HH32", "H3": "HH33"}
 _AMBER_NAMES = {N_CAP: _METHYL, C_CAP: {"C": "CH3", **_METHYL}}
+# What says which residue an atom of an mmCIF file is of.
+_RESIDUE = ("comp_id", "seq_id")
 # What the hydrogens that are there, among these, make of a residue.
 _BY_HYDROGENS: dict[str, dict[frozenset[str], str]] = {
     "HIS": {
@@ -54,14 +58,15 @@ class PDBResidue:
 
 
 def read_residues(path: str | Path) -> list[PDBResidue]:
-    """Read the residues of the first model of a PDB file.
+    """Read the residues of the first model of a PDB file, or of an mmCIF file (``.cif``).
 
     Raises: InputError: the file cannot be read, or holds more than one chain.
     """
     path = local_path(path)
     try:
-        pdb = app.PDBFile(str(path))
+        pdb = (app.PDBxFile if _is_mmcif(path) else app.PDBFile)(str(path))
         positions = pdb.getPositions(asNumpy=True)._value
+        alternates = (_alternates_of_mmcif if _is_mmcif(path) else _alternates_of_pdb)(path)
     except FileNotFoundError as error:
         raise _unreadable(path, "nothing") from error
     except Exception as error:  # The reader raises whatever its parser meets.
@@ -69,17 +74,31 @@ def read_residues(path: str | Path) -> list[PDBResidue]:
     num_chains = pdb.topology.getNumChains()
     if num_chains != 1:
         raise InputError(
-            f"PDB file {path}", expected="one chain", got=f"{num_chains} chains",
+            file_label(path), expected="one chain", got=f"{num_chains} chains",
             remedy="keep one peptide and remove water, ions and ligands",
         )  # fmt: skip
-    _name_alternates(path)
+    if alternates:
+        logger.warning(
+            "%s: alternate locations of %s; the first is read",
+            file_label(path), ", ".join(alternates),
+        )  # fmt: skip
     return [_read_residue(residue, positions) for residue in pdb.topology.residues()]
 
 
+def file_label(path: str | Path) -> str:
+    """Return what to call a structure file in a message."""
+    return f"{'mmCIF' if _is_mmcif(path) else 'PDB'} file {path}"
+
+
 def match_atoms(
-    residues: Sequence[PDBResidue], templates: Sequence[Template]
+    residues: Sequence[PDBResidue], templates: Sequence[Template], path: str | Path
 ) -> NDArray[np.float64]:
     """Return the positions in the order of the templates, ``(atoms, 3)`` [nm].
+
+    Args:
+        residues: As found in the file.
+        templates: Of the same residues.
+        path: Of the file.
 
     Raises: InputError: a residue misses atoms of its template or has others, or a position
         is not a number.
@@ -91,7 +110,7 @@ def match_atoms(
     ]
     if problems:
         raise InputError(
-            "PDB file", expected="every atom of every residue, hydrogens included",
+            file_label(path), expected="every atom of every residue, hydrogens included",
             got="; ".join(problems), remedy="complete the structure, e.g. with PDBFixer",
         )  # fmt: skip
     return np.array(
@@ -103,15 +122,29 @@ def match_atoms(
     )
 
 
-def _name_alternates(path: Path) -> None:
-    """Say which residues have alternate locations, of which the reader takes the first."""
+def _is_mmcif(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in (".cif", ".mmcif")
+
+
+def _alternates_of_pdb(path: Path) -> dict[str, None]:
+    """Return the residues with alternate locations, of which the reader takes the first."""
     lines = path.read_text(errors="replace").splitlines()
     atoms = (line for line in lines if line.startswith(("ATOM", "HETATM")))
-    found = dict.fromkeys(f"{a[17:20].strip()} {a[22:26].strip()}" for a in atoms if a[16:17] > " ")
-    if found:
-        logger.warning(
-            "PDB file %s: alternate locations of %s; the first is read", path, ", ".join(found)
-        )
+    return dict.fromkeys(f"{a[17:20].strip()} {a[22:26].strip()}" for a in atoms if a[16:17] > " ")
+
+
+def _alternates_of_mmcif(path: Path) -> dict[str, None]:
+    """Return the same of an mmCIF file."""
+    blocks: list[Any] = []
+    with path.open() as stream:
+        PdbxReader(stream).read(blocks)
+    atoms = blocks[0].getObj("atom_site")
+    rows = [dict(zip(atoms.getAttributeList(), row, strict=True)) for row in atoms.getRowList()]
+    return dict.fromkeys(
+        " ".join(str(row.get(f"auth_{what}", row.get(f"label_{what}"))) for what in _RESIDUE)
+        for row in rows
+        if row.get("label_alt_id", ".") not in (".", "?")
+    )
 
 
 def _read_residue(residue: app.topology.Residue, positions: NDArray[np.float64]) -> PDBResidue:
@@ -137,5 +170,7 @@ def _differences(residue: PDBResidue, template: Template) -> Iterator[str]:
 
 def _unreadable(path: str | Path, got: str) -> InputError:
     return InputError(
-        f"PDB file {path}", expected="a readable PDB file", got=got, remedy="check the path",
+        file_label(path),
+        expected=f"a readable {'mmCIF' if _is_mmcif(path) else 'PDB'} file",
+        got=got, remedy="check the path",
     )  # fmt: skip

@@ -13,8 +13,12 @@ _ONE_LETTER = {
     "I": "ILE", "K": "LYS", "L": "LEU", "M": "MET", "N": "ASN", "P": "PRO", "Q": "GLN",
     "R": "ARG", "S": "SER", "T": "THR", "V": "VAL", "W": "TRP", "Y": "TYR",
 }  # fmt: skip
-_ALIASES = {"HIS": "HIE"}
+_ALIASES = {"HIS": "HIE", "NHE": "NH2"}
 N_CAP, C_CAP = "ACE", "NME"
+AMIDE = "NH2"
+CAPS = (N_CAP, C_CAP, AMIDE)
+"""Ends without a charge; the amide's name is that of the Protein Data Bank."""
+_AMBER_TEMPLATES = {AMIDE: "NHE"}
 RESIDUES = tuple(sorted([*_ONE_LETTER.values(), "HID", "HIP"]))
 VARIANTS = ("ASH", "CYX", "GLH", "LYN")
 """Protonated ASP and GLU, neutral LYS, and CYS in a disulfide bond, as Amber names them."""
@@ -51,6 +55,8 @@ def parse_sequence(sequence: str) -> tuple[str, ...]:
         sequence: Three-letter names joined by hyphens (``"ACE-ALA-NME"``, ``"ALA-CYS"``) or
             one-letter codes of an uncapped chain (``"AC"``). Histidine is HIE unless given as
             HID or HIP; D residues have the names of the Protein Data Bank (``"DAL"``).
+
+    Returns: The names of the residues, known or not.
     """
     text = sequence.strip().upper()
     tokens = text.split("-") if "-" in text else [_ONE_LETTER.get(code, code) for code in text]
@@ -72,12 +78,11 @@ def chain_templates(names: Sequence[str]) -> list[Template]:
     templates = []
     for index, name in enumerate(names):
         _require_known(name, names)
-        if (name == N_CAP and index != 0) or (name == C_CAP and index != last):
-            expected = f"{N_CAP} only first and {C_CAP} only last"
+        if (name == N_CAP and index != 0) or (name in CAPS[1:] and index != last):
+            expected = f"{N_CAP} only first, {C_CAP} and {AMIDE} only last"
             raise _bad_chain(names, expected, f"{name} as residue {index + 1}")
-        is_cap = name in (N_CAP, C_CAP)
-        prefix = "" if is_cap else {0: "N", last: "C"}.get(index, "")
-        template = prefix + D_RESIDUES.get(name, name)
+        prefix = "" if name in CAPS else {0: "N", last: "C"}.get(index, "")
+        template = prefix + (D_RESIDUES | _AMBER_TEMPLATES).get(name, name)
         if template not in _template_file()[0]:
             raise _bad_chain(names, f"{name} inside the chain or beside a cap", "it at the end")
         templates.append(_load_template(template, name))
@@ -85,7 +90,7 @@ def chain_templates(names: Sequence[str]) -> list[Template]:
 
 
 def _require_known(name: str, names: Sequence[str]) -> None:
-    common = (*RESIDUES, *VARIANTS, N_CAP, C_CAP)
+    common = (*RESIDUES, *VARIANTS, *CAPS)
     valid = (*common, *D_RESIDUES)
     if name not in valid:
         near = max(valid, key=lambda other: _likeness(name, other))

@@ -29,7 +29,11 @@ from bnce_dist.runs.fleet.members import Outcome, members_of
 from bnce_dist.runs.fleet.run import prepare_fleet, run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
 from bnce_dist.runs.molecule import prepare, run_molecule
-from bnce_dist.runs.transferable.run import prepare_transferable, run_transferable
+from bnce_dist.runs.transferable.run import (
+    check_molecules,
+    prepare_transferable,
+    run_transferable,
+)
 
 DEFAULT_NAME = "alanine_dipeptide"
 
@@ -101,7 +105,10 @@ def train(
         if transferable:
             _require_whole_fleet(molecules, stage)
         if dry_run and molecules:
-            for member in members_of(molecules, resolved, path):
+            members = members_of(molecules, resolved, path)
+            if transferable:
+                check_molecules(resolved, [member.name for member in members])
+            for member in members:
                 _print_plan(member.config, member.folder, is_cartesian=transferable)
         elif dry_run:
             _print_plan(resolved, RunFolder(path))
@@ -186,7 +193,8 @@ def _require_whole_fleet(molecules: str | None, stage: str) -> None:
 def _print_plan(config: Config, folder: RunFolder, *, is_cartesian: bool = False) -> None:
     typer.echo(to_yaml(config))
     target = Target.from_config(config.target)
-    space = space_of(target.molecule, is_cartesian=is_cartesian)
+    features = config.transferable.feature_set
+    space = space_of(target.molecule, is_cartesian=is_cartesian, features=features)
     for line in Plan.of(config, target, space).lines():
         typer.echo(f"# {line}")
     typer.echo(f"# output: {folder.path}")

@@ -8,7 +8,14 @@ import torch
 from pydantic import Field, field_validator, model_validator
 
 from bnce_dist.chem.coordinates import ZMatrix
-from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.chem.coordinates.straight import require_bent
+from bnce_dist.chem.feature_sets import (
+    DIPEPTIDE,
+    FEATURE_SETS,
+    FeatureSet,
+    FeatureSetName,
+    feature_set_for,
+)
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.config.section import Count, Interpolant, Names, NonNegative, Positive
 from bnce_dist.core.couplings import COUPLINGS
@@ -53,11 +60,16 @@ class EmulatorConfig(TrainingConfig):
 class TransferableConfig(TrainingConfig):
     """One flow for many molecules (--transferable), in Cartesian coordinates, trained on others."""
 
+    left_out_unset = frozenset({"features"})
+
     training_molecules: Names = (
         "AR", "RN", "ND", "DC", "CQ", "QE", "EG", "GH", "HI", "IL",
         "LK", "KM", "MF", "FV", "PT", "ST", "TW", "WY", "YS", "VA",
     )  # fmt: skip
-    """Dipeptides that the field learns from; none of those it is asked about."""
+    """Peptides that the field learns from, of any lengths; none of those it is asked about."""
+    features: FeatureSetName | None = None
+    """What tells atoms apart: `dipeptide`, the published features of two amino acids without caps,
+    or `peptide`, those of any; unset is the first if all `training_molecules` are such."""
     num_steps: Count = 100_000
     """Optimiser steps."""
     global_batch_size: Count = 256
@@ -78,6 +90,13 @@ class TransferableConfig(TrainingConfig):
     """Midpoint steps of the sampler."""
     ode_time_exponent: Positive = 1.0
     """Above 1 the sampler's steps shorten towards the data."""
+
+    @property
+    def feature_set(self) -> FeatureSet:
+        """What tells the atoms of all molecules apart."""
+        if self.features is not None:
+            return FEATURE_SETS[self.features]
+        return feature_set_for(self.training_molecules)
 
 
 class FineTuningConfig(TrainingConfig):
@@ -167,18 +186,22 @@ _TIME_WARP = 2.0
 _MAX_DISTANCE, _STEP_SIZE = 8.0, 5.0
 
 
-def space_of(molecule: Molecule, *, is_cartesian: bool) -> Space:
+def space_of(molecule: Molecule, *, is_cartesian: bool, features: FeatureSet = DIPEPTIDE) -> Space:
     """Return the space that a molecule's models live in.
 
     Args:
         molecule: The molecule.
         is_cartesian: Whether its coordinates are Cartesian, else internal.
+        features: What tells atoms apart in Cartesian coordinates.
 
-    Raises: InputError: Cartesian, and not a dipeptide.
+    Raises: InputError: Cartesian, and a molecule that has no such features; internal, and one with
+        a group on a straight line.
     """
     if is_cartesian:
-        return Space.of_atoms(dipeptide_features(molecule).tolist())
-    num_circular = sum(ZMatrix.from_graph(molecule.elements, molecule.bonds).circular)
+        return Space.of_atoms(features.of_molecule(molecule).tolist())
+    zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds)
+    require_bent(molecule, zmatrix)
+    num_circular = sum(zmatrix.circular)
     return Space(3 * molecule.num_atoms - 6 - num_circular, num_circular)
 
 

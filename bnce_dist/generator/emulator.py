@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates, from_state
-from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.chem.feature_sets import feature_set_of_width
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.divergence import jacobian, reverse_jacobian, sample_with_log_density
 from bnce_dist.core.errors import InputError
@@ -56,16 +56,17 @@ class Emulator(ModelFile):
         return super().space
 
     def of_molecule(self, molecule: Molecule) -> "Emulator":
-        """Return the same field for another dipeptide.
+        """Return the same field for another molecule that has features of the same kind.
 
-        Raises: InputError: not a dipeptide, or an emulator in coordinates of one molecule.
+        Raises: InputError: it has none, or an emulator in coordinates of one molecule.
         """
         field, scale_nm = self.cartesian_field()
+        features = feature_set_of_width(field.num_node_features)
         return replace(
             self,
             molecule_identity=molecule.identity,
             coordinates=CenteredCartesian(molecule.num_atoms, scale_nm),
-            velocity_field=MeanFreeVelocity(field, dipeptide_features(molecule)),
+            velocity_field=MeanFreeVelocity(field, features.of_molecule(molecule)),
         )
 
     def cartesian_field(self) -> tuple[GVPVectorField, float]:

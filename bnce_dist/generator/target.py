@@ -35,7 +35,7 @@ class TargetConfig(Section):
     sequence: str | None = "ACE-ALA-NME"
     """Residues: three-letter names joined by dashes, or one-letter codes."""
     pdb: Place | None = None
-    """Path of a PDB file, instead of a sequence."""
+    """Path of a PDB or mmCIF (.cif) file of a peptide, instead of a sequence."""
     force_field: Names = ("amber14-all.xml", "implicit/obc1.xml")
     """OpenMM force-field files; not used with `topology`, which has its own parameters."""
     topology: Place | None = None
@@ -127,8 +127,8 @@ class Target:
     def from_config(cls, config: TargetConfig) -> "Target":
         """Build what the configuration names.
 
-        Raises: InputError: unknown sequence or force field, unusable PDB file, or a state that the
-            molecule cannot be in, or cannot leave.
+        Raises: InputError: unknown sequence or force field, unusable structure file, or a state
+            that the molecule cannot be in, or cannot leave.
         """
         if config.topology is not None:
             from bnce_dist.chem.topology_file import read_molecule, system_to_xml

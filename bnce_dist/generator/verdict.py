@@ -1,7 +1,7 @@
 """Can an estimate be trusted? A judgement of its weights in plain words."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bnce_dist.core.reliability import deviation
@@ -48,6 +48,10 @@ class Verdict:
             "reasons": list(self.reasons),
             "advice": list(self.advice),
         }
+
+    def with_notes(self, notes: Sequence[str]) -> "Verdict":
+        """Return the same judgement with sentences that judge nothing after its reasons."""
+        return replace(self, reasons=(*self.reasons, *notes))
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.lengths import length_notes, unseen_length
 from bnce_dist.generator.metrics import (
     annealing_metrics,
     baseline_distance,
@@ -179,6 +180,8 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         "delta_f_reference_run_reason": in_run["reason"],
     }
     verdict = judge(metrics) if samples.has_weight else nothing_left(len(samples.valid))
+    metrics |= unseen_length(evaluation.folder.stage("train_emulator"))
+    verdict = verdict.with_notes(length_notes(metrics))
     metrics |= {"reliable": verdict.reliable, "verdict": verdict.as_record()}
     return metrics | _temperatures(evaluation, config)
 

@@ -84,7 +84,8 @@ def prepare(
     if not resume:
         folder.require_same_run(config)
     target = Target.from_config(config.target)
-    space = space_of(target.molecule, is_cartesian=kind.is_cartesian)
+    features = config.transferable.feature_set
+    space = space_of(target.molecule, is_cartesian=kind.is_cartesian, features=features)
     plan = Plan.of(config, target, space)
     folder.require_space(plan.storage_bytes)
     return PreparedRun(config, folder, kind, target, plan)

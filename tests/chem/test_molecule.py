@@ -105,6 +105,7 @@ def test_alanine_dipeptide_has_ambers_order(alanine: Molecule) -> None:
     [
         ("ACE-ALA-NME", 22, 10, 0),
         ("ACE-ALA-GLY-NME", 29, 14, 0),
+        ("ACE-LYS-NH2", 31, 13, 1),
         ("AC", 24, 12, 0),
         ("ET", 32, 17, -1),
         ("KS", 36, 16, 1),
@@ -205,7 +206,7 @@ def test_the_state_survives_a_file_without_code(sequence: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "sequence", ["ACE-ALA-NME", "ET", "HN", "DTH-DIL", "CYX-CYX", "ACE-ASH-NME"]
+    "sequence", ["ACE-ALA-NME", "ET", "HN", "DTH-DIL", "CYX-CYX", "ACE-ASH-NME", "ACE-ALA-NH2"]
 )
 def test_pdb_round_trip(sequence: str, tmp_path: Path) -> None:
     molecule = build(sequence)
@@ -362,7 +363,8 @@ def test_pdb_of_something_else(alanine: Molecule, tmp_path: Path) -> None:
         ("ACE-ALX-NME", "got 'ALX'; did you mean ALA\\?"),
         ("ACE-HSE-NME", "got 'HSE'; did you mean HI"),
         ("AZ", "got 'Z'"),
-        ("ALA-ACE", "expected ACE only first and NME only last, got ACE as residue 2"),
+        ("ALA-ACE", "expected ACE only first, NME and NH2 only last, got ACE as residue 2"),
+        ("ACE-NH2-ALA", "NME and NH2 only last, got NH2 as residue 2"),
         ("A", "expected at least two residues, got 1"),
         ("", "expected at least two residues, got 0"),
         ("ACE--NME", "got ''"),
@@ -382,7 +384,10 @@ def test_caps_alone_have_no_torsion_to_bias() -> None:
 
 @pytest.mark.parametrize(
     "sequence",
-    ["ACE-ALA-NME", "ET", "KS", "GD", "RE", "HID-HIP", "WN", "ACE-ASH-LYN-NME", "CYX-GLH-CYX"],
+    [
+        *("ACE-ALA-NME", "ACE-ALA-NH2", "ET", "KS", "GD", "RE", "HID-HIP", "WN"),
+        *("ACE-ASH-LYN-NME", "CYX-GLH-CYX"),
+    ],
 )
 def test_formal_charges_add_up_to_those_of_the_force_field(sequence: str) -> None:
     graph = peptide(sequence)

@@ -12,10 +12,12 @@ from typer.testing import CliRunner, Result
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
+from bnce_dist.cli.evaluate import evaluation_record
 from bnce_dist.cli.train import app
 from bnce_dist.core.mean_free import to_mean_free, zero_sum_basis
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.pipeline.config import Config
@@ -24,6 +26,7 @@ from bnce_dist.pipeline.plan import Plan
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "transferable_smoke.yaml"
 BANDWIDTH_NM = 0.002
 RUNS = ("GA_zero_shot", "GA_fine_tuned")
+MIXED = "transferable.training_molecules=[GA,ACE-GLY-NME]"
 
 
 def run_job(*arguments: str | Path) -> Result:
@@ -38,13 +41,13 @@ class KernelFlow:
     everything after it has molecules to work on, half of them of the wrong chirality.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, run: str = RUNS[0]) -> None:
+        self.folder, self.run = folder, run
 
     @cache  # noqa: B019
     def centres(self) -> tuple[Tensor, float]:
         """Return the frames in model space, ``(frames, dim)``, and the kernel's width there."""
-        run = self.folder / RUNS[0]
+        run = self.folder / self.run
         positions = ShardedDataset.open(run / "simulate" / "umbrella").load()["positions_nm"]
         emulator = Emulator.load(run / "train_emulator" / "emulator.pt")
         _, scale_nm = emulator.cartesian_field()
@@ -140,12 +143,55 @@ def test_the_field_is_trained_on_the_teachers_and_then_on_its_own_molecules(fini
     assert not validation.mirrored.any()
 
 
+@pytest.mark.slow
+def test_a_length_that_was_not_in_training_is_asked_about_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Capped and uncapped teachers of two and three residues; the fourth is new to their field."""
+    name = "ACE-ALA-GLY-NME"
+    flow = KernelFlow(tmp_path / "run", f"{name}_zero_shot")
+    monkeypatch.setattr(MeanFreeVelocity, "forward", lambda _, z, t: flow.velocity(z, t))
+    result = run_job(
+        "--output", tmp_path, "--name", "run", "--molecules", name, MIXED, "evaluate.num_exact=20"
+    )
+    assert result.exit_code == 0, result.output
+
+    field = Emulator.load(tmp_path / "run" / "field" / "train_emulator" / "emulator.pt")
+    bound, fine_tuned = (
+        Emulator.load(tmp_path / "run" / f"{name}_{kind}" / "train_emulator" / "emulator.pt")
+        for kind in ("zero_shot", "fine_tuned")
+    )
+    weights, same = (one.cartesian_field()[0].state_dict() for one in (field, bound))
+    assert all(torch.equal(weights[key], same[key]) for key in weights)
+    assert fine_tuned.space == bound.space != field.space
+
+    metrics = read_json(tmp_path / "run" / "fleet.json")["molecules"]
+    zero_shot, fine_tuned_metrics = metrics[f"{name}_zero_shot"], metrics[f"{name}_fine_tuned"]
+    effective = zero_shot["ess_fraction"] * zero_shot["ess_num_samples"]
+    said = (
+        "The field learned from chains of 2 and 3 residues, caps included, none of 4: "
+        f"{effective:.1f} of 200 samples are effective."
+    )
+    assert zero_shot["verdict"]["reasons"][-1] == said
+    assert f"{name}_zero_shot: {said}" in (tmp_path / "run" / "fleet.md").read_text()
+    assert said in (tmp_path / "run" / f"{name}_zero_shot" / "report.html").read_text()
+    assert "trained_lengths" not in fine_tuned_metrics
+    file = tmp_path / "run" / f"{name}_zero_shot" / "generator.pt"
+    fresh = evaluation_record(BoltzmannGenerator.load(file), 150, seed=5)
+    assert fresh["verdict"]["reasons"][-1].endswith(" of 150 samples are effective.")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--molecules", "GA,ALA-GLY"], "got ALA-GLY, also in transferable.training_molecules"),
         (["--molecules", "XAL-GLY"], "residues among"),
         (["--molecules", "ACE-ALA-NME"], "expected an uncapped dipeptide"),
+        (["--molecules", "GGG"], "or train a field with transferable.features=peptide"),
+        (["--molecules", "AC"], "the training molecules (ALA, GLY), got CYS; add a molecule that"),
+        (["--molecules", "AG,ACE-GLY-NH2", MIXED], "(ACE, ALA, GLY, NME), got NH2"),
+        (["--molecules", "DAL-GLY", MIXED], "got DAL; add a molecule that has them"),
+        (["--molecules", "ALA-GLY-GLY,ACE-GLY-NME", MIXED], "got ACE-GLY-NME, also in"),
         (["--molecules", "GA", "transferable.training_molecules=[GG,XAL-GLY]"], "residues among"),
         (["--molecules", "GA", "energy.architecture=late_fusion"], "set energy.architecture=dist"),
         (["--molecules", "GA", "--stage", "generate"], "got --stage generate"),
@@ -157,6 +203,19 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, arguments: list[str], me
     assert result.exit_code == 2
     assert message in result.stderr
     assert not list(tmp_path.rglob("artifact.json"))
+
+
+def test_a_dry_run_refuses_the_same(tmp_path: Path) -> None:
+    result = run_job("--output", tmp_path, "--molecules", "AC", "--dry-run")
+    assert result.exit_code == 2
+    assert "got CYS" in result.stderr
+
+
+def test_a_list_of_any_peptides_has_features_of_any_peptide(tmp_path: Path) -> None:
+    result = run_job("--output", tmp_path, "--molecules", "GGA,ACE-ALA-NME", MIXED, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "27 atoms, model space of 78 euclidean + 0 circular" in result.stdout
+    assert "22 atoms, model space of 63 euclidean + 0 circular" in result.stdout
 
 
 def test_a_dry_run_names_the_cartesian_model(tmp_path: Path) -> None:

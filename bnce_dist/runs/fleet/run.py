@@ -176,11 +176,11 @@ def _note(finished: Mapping[str, Sequence[str]], stages: Sequence[str]) -> str:
 
 
 def _outcome(name: str, result: dict[str, Any] | Exception | None, variant: str) -> Outcome:
-    """Return what became of a member; one without an estimate failed, for the verdict's reason."""
+    """Return what became of a member; one without an estimate failed, for the verdict's reasons."""
     if isinstance(result, Exception):
         return Outcome(name, error=_one_line(result), variant=variant)
     if result is not None and result["delta_f_kT"] is None:
-        return Outcome(name, error=result["verdict"]["reasons"][0], variant=variant)
+        return Outcome(name, error=" ".join(result["verdict"]["reasons"]), variant=variant)
     return Outcome(name, metrics=result, variant=variant)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bnce_dist.generator.lengths import length_notes
 from bnce_dist.generator.verdict import Verdict
 from bnce_dist.runs.fleet.members import Outcome
 
@@ -71,12 +72,14 @@ def fleet_record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def fleet_table(outcomes: Sequence[Outcome]) -> str:
-    """Return the result as a Markdown table with lines of means and the failures below it."""
+    """Return the result as a Markdown table with means, notes and failures below it."""
     rows = [_COLUMNS, tuple("---" for _ in _COLUMNS)]
     rows += [_row(o, o.metrics) for o in outcomes if o.metrics is not None]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     for variant, runs in _finished(outcomes).items():
         lines += ["", (f"{variant}: " if variant else "") + _means(_summary(runs))]
+    notes = [f"{o.name}: {note}" for o in outcomes for note in length_notes(o.metrics or {})]
+    lines += ["", *notes] if notes else []
     lines += [f"{o.name}: FAILED: {o.error}" for o in outcomes if o.error]
     return "\n".join(lines)
 

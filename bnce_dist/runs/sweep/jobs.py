@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bnce_dist.data.atomic import write_json
-from bnce_dist.generator.architectures import EnergyConfig
+from bnce_dist.generator.architectures import EnergyConfig, space_of
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
@@ -122,6 +122,7 @@ class TrainJob(Job):
         """Run the stages that come before the first one with differing settings."""
         if stages := shared_stages(keys):
             target = Target.from_config(config.target)
+            space_of(target.molecule, is_cartesian=False)  # Refuses what has no such space.
             Pipeline(config, target, RunFolder(folder), executor, tracker).run(stages[-1])
 
     def run(self, config: Config, shared: Path, folder: Path, executor: Executor) -> dict[str, Any]:

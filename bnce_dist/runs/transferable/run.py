@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bnce_dist.chem.features import dipeptide_features
+from bnce_dist.chem.feature_sets import FeatureSet
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.architectures import require_architecture
@@ -123,12 +123,15 @@ def check_molecules(config: Config, molecules: Sequence[str]) -> None:
         config: Of the run.
         molecules: Sequences of those that are asked about.
 
-    Raises: InputError: no dipeptide of known L residues, one that is in both lists, or an energy
-        model in internal coordinates.
+    Raises: InputError: a molecule that has none of the field's features, one that is in both lists
+        or has a residue that no training molecule has, or an energy model in internal coordinates.
     """
     require_architecture(config.energy, is_cartesian=True)
-    taught = {_identity(name) for name in config.transferable.training_molecules}
-    both = [name for name in molecules if _identity(name) in taught]
+    features = config.transferable.feature_set
+    taught = _with_features(config.transferable.training_molecules, features)
+    asked = _with_features(molecules, features)
+    identities = {molecule.identity for molecule in taught.values()}
+    both = [name for name, molecule in asked.items() if molecule.identity in identities]
     if both:
         raise InputError(
             "--molecules with --transferable",
@@ -136,6 +139,15 @@ def check_molecules(config: Config, molecules: Sequence[str]) -> None:
             got=f"{', '.join(both)}, also in transferable.training_molecules",
             remedy="take them out of one of the two lists",
         )
+    known = features.residue_types(taught.values())
+    for name, molecule in asked.items():
+        if new := features.residue_types([molecule]) - known:
+            raise InputError(
+                f"{name} of --molecules with --transferable",
+                expected=f"residues of the training molecules ({', '.join(sorted(known))})",
+                got=", ".join(sorted(new)),
+                remedy="add a molecule that has them to transferable.training_molecules",
+            )
 
 
 def training_members(config: Config, folder: Path) -> list[Member]:
@@ -235,7 +247,8 @@ def _of_variant(config: Config, variant: str) -> Config:
     return config.model_copy(update={"seed": seed})
 
 
-def _identity(sequence: str) -> str:
-    molecule = Molecule.from_sequence(sequence)
-    dipeptide_features(molecule)  # Refuses what is no dipeptide.
-    return molecule.identity
+def _with_features(sequences: Sequence[str], features: FeatureSet) -> dict[str, Molecule]:
+    molecules = {sequence: Molecule.from_sequence(sequence) for sequence in sequences}
+    for molecule in molecules.values():
+        features.of_molecule(molecule)  # Refuses what has none.
+    return molecules

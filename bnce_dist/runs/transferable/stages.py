@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bnce_dist.chem.coordinates import CenteredCartesian
-from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching, pack_conformations
@@ -24,6 +23,7 @@ from bnce_dist.generator.architectures import (
     molecular_matching,
 )
 from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.lengths import leave_unseen_length
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.pipeline.results import HeldOut
 from bnce_dist.pipeline.stages.context import StageContext
@@ -42,7 +42,7 @@ def train_field(context: StageContext) -> None:
         for folder, molecule in zip(context.inputs.values(), molecules, strict=True)
     ]
     scale_nm = common_scale(positions)
-    features = [dipeptide_features(molecule) for molecule in molecules]
+    features = [config.feature_set.of_molecule(molecule) for molecule in molecules]
     field = build_field(config, features[0].shape[1])
     fit_model(
         context,
@@ -65,7 +65,12 @@ def train_field(context: StageContext) -> None:
 
 
 def bind_field(context: StageContext) -> None:
-    """Leave ``emulator.pt`` of a molecule that the field has never seen, and how it was trained."""
+    """Leave ``emulator.pt`` of a molecule that the field has never seen, and how it was trained.
+
+    What follows says so where it has not seen a chain of that length either.
+    """
+    taught = context.config.transferable.training_molecules
+    leave_unseen_length(context.folder, context.target.molecule, taught)
     field = context.inputs["field"]
     emulator = Emulator.load(field / "emulator.pt").of_molecule(context.target.molecule)
     emulator.save(context.folder / "emulator.pt")
@@ -84,7 +89,7 @@ def fine_tune(context: StageContext) -> None:
     path = context.inputs["zero_shot_emulator"] / "emulator.pt"
     emulator = Emulator.load(path, molecule_identity=context.target.molecule.identity)
     field, scale_nm = emulator.cartesian_field()
-    features = dipeptide_features(context.target.molecule).tolist()
+    features = config.transferable.feature_set.of_molecule(context.target.molecule).tolist()
     fit_model(
         context,
         "emulator",
