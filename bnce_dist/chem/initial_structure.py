@@ -26,6 +26,8 @@ _NUM_ATTEMPTS = 50
 # A tetrahedral C(N)(C)(C) centre spans 0.0026 nm^3; below this the restraint pushes.
 _TARGET_VOLUME_NM3 = 0.0025
 _MAX_BOND_STRAIN_NM = 0.015
+# A hydrogen that is caught between two oxygens bends their angle by 50 degrees.
+_MAX_ANGLE_STRAIN = math.radians(30)
 _BONDED = (openmm.HarmonicBondForce, openmm.HarmonicAngleForce, openmm.PeriodicTorsionForce)
 
 
@@ -122,7 +124,12 @@ def _is_sound(
     positions = torch.from_numpy(positions_nm)
     left_handed = all(signed_volume(positions, centre) > 0 for centre in chirality_centres)
     trans = all(dihedral(positions, omega).abs() > 0.75 * math.pi for omega in omegas)
-    return left_handed and trans and _bond_strain_nm(system, positions_nm) < _MAX_BOND_STRAIN_NM
+    return (
+        left_handed
+        and trans
+        and _bond_strain_nm(system, positions_nm) < _MAX_BOND_STRAIN_NM
+        and _angle_strain(system, positions_nm) < _MAX_ANGLE_STRAIN
+    )
 
 
 def _bond_strain_nm(system: openmm.System, positions_nm: Positions) -> float:
@@ -132,4 +139,16 @@ def _bond_strain_nm(system: openmm.System, positions_nm: Positions) -> float:
     for index in range(bonds.getNumBonds()):
         i, j, length, _ = bonds.getBondParameters(index)
         strains.append(abs(np.linalg.norm(positions_nm[i] - positions_nm[j]) - length._value))
+    return max(strains)
+
+
+def _angle_strain(system: openmm.System, positions_nm: Positions) -> float:
+    """Return the largest deviation of an angle from its equilibrium [rad]."""
+    angles = next(f for f in system.getForces() if isinstance(f, openmm.HarmonicAngleForce))
+    strains = [0.0]
+    for index in range(angles.getNumAngles()):
+        i, j, k, equilibrium, _ = angles.getAngleParameters(index)
+        one, other = positions_nm[i] - positions_nm[j], positions_nm[k] - positions_nm[j]
+        angle = math.atan2(float(np.linalg.norm(np.cross(one, other))), float(one @ other))
+        strains.append(abs(angle - equilibrium._value))
     return max(strains)
