@@ -1,7 +1,6 @@
 """One function makes a plain single-device objective train on many ranks."""
 
 import contextlib
-import math
 import os
 from typing import cast
 
@@ -97,7 +96,5 @@ class Sharded(SingleDevice):
         # Every rank has read the checkpoint, so nothing needs to be sent.
         return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
 
-    def _clip(self) -> float:
-        limit = self.settings.gradient_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(self.weights.values(), limit)
-        return float(cast(DTensor, norm).full_tensor())
+    def _clip(self) -> Tensor:
+        return cast(DTensor, super()._clip()).full_tensor()
