@@ -32,6 +32,7 @@ from bnce_dist.distributed.cluster import (
     reason_of_death,
     require_workers,
 )
+from bnce_dist.distributed.memory import keep_freed_memory
 from bnce_dist.distributed.parallel import parallelise
 from bnce_dist.distributed.waiting import Waiting
 from bnce_dist.pipeline.cluster import (
@@ -156,6 +157,7 @@ def train_worker(config: dict[str, Any]) -> InputError | None:
     context = ray.train.get_context()
     rank = context.get_world_rank()
     relay.begin.remote(rank)
+    keep_freed_memory()
 
     def report(record: Record) -> None:
         if rank == 0:
