@@ -1,8 +1,8 @@
 """Memory that a step frees and the next one asks for again stays with the process.
 
 Ray Train trains in a thread. The heaps from which glibc's malloc serves threads are given back to
-the system as soon as they are empty, so that every step gets its memory anew, page by page. Measured
-with steps of 50 ms: a thousand page faults in each, 4 % of its processor time.
+the system as soon as they are empty, so that every step gets its memory anew, page by page.
+Measured with steps of 50 ms: a thousand page faults in each, 4 % of its processor time.
 """
 
 import ctypes
