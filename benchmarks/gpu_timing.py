@@ -70,7 +70,6 @@ class Work:
         unit: What a rate counts per second.
         outputs: Names of what a run returns, for the check.
         units: How many units one sample, or chain, is in one run.
-        waits_never: Whether a run could be on ``meta``; what waits is not counted.
         flop: Of a unit; counted on ``meta`` by default, which sees products of matrices alone.
             Without any, no limit is stated.
         more_flop: Of a unit, added to what is counted.
@@ -87,7 +86,6 @@ class Work:
     unit: str
     outputs: tuple[str, ...]
     units: int = 1
-    waits_never: bool = True
     flop: float | None = None
     more_flop: float = 0.0
     bytes_eager: float | None = None
@@ -166,7 +164,7 @@ class Bench:
             "seconds_in_all": prepared,
             "cpu": cpu,
             "ratio": rate / cpu,
-            "host_copies_per_call": counter.host_copies if work.waits_never else None,
+            "host_copies_per_call": counter.host_copies,
             **{f"seconds_for_{number}": number / rate for number in work.extrapolate},
             "check": self._check(work, case.precision),
         }
@@ -193,8 +191,7 @@ class Bench:
 
     def _counted(self, work: Work, size: int) -> "Counter":
         if (work.name, size) not in self._counters:
-            counter = counted(work, size) if work.waits_never else Counter()
-            self._counters[work.name, size] = counter
+            self._counters[work.name, size] = counted(work, size)
         return self._counters[work.name, size]
 
     def _cpu_rate(self, work: Work) -> float:

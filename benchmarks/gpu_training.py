@@ -219,7 +219,7 @@ def _optimizer(weights: Sequence[Tensor], device: torch.device) -> torch.optim.O
 def _loop(inputs: Inputs) -> Work:
     """Return a step as the training loop takes it, averages and checks included.
 
-    It draws nothing, and waits for the device where the loop does.
+    It draws nothing.
     """
     path = inputs.emulator.path
     space = Space(path.num_euclidean, path.num_circular)
@@ -241,7 +241,6 @@ def _loop(inputs: Inputs) -> Work:
         make,
         "samples",
         ("loss",),
-        waits_never=False,
         goal=GOAL,
         cpu_size=512,
         check_size=256,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import adam
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -54,8 +55,9 @@ from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.runs.pretrained.field import PretrainedSampler
+from bnce_dist.training import optimizer
 from bnce_dist.training.draws import draw_batch
-from bnce_dist.training.loop import split_batch
+from bnce_dist.training.loop import split_batch, take_step
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState
 from bnce_dist.training.strategy import SingleDevice
@@ -320,23 +322,43 @@ OBJECTIVES = {
 }
 
 
+@pytest.fixture
+def fused_on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have trainings on no device take what they take on a GPU."""
+    monkeypatch.setattr(optimizer, "FUSED_ON", {"meta"})
+    monkeypatch.setattr(adam, "_device_dtype_check_for_fused", lambda weight: None)
+
+
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_a_step_of_training(name: str, molecule: Molecule) -> None:
+def test_a_step_of_training(fused_on_meta: None, name: str, molecule: Molecule) -> None:
+    """Two of them, as in the loop; none waits, and only what is drawn comes from the host."""
     objective = OBJECTIVES[name](molecule)
     path = getattr(objective, "path", None)
     num_columns = path.dim if path else 1 + 3 * molecule.num_atoms
     data = np.zeros((BATCH, num_columns), np.float32)
     settings = TrainSettings(num_steps=1000)
     state = TrainState(SingleDevice(objective.to(META), settings))
+    assert [made.defaults["fused"] for made in state.strategy.optimizers] == [True]
+    for step in range(2):
+        batch = draw_batch(objective, data, settings, step, slice(None))
+        with Crossings() as crossings:
+            losses = take_step(state, split_batch(batch, objective.shared, 2), settings)
+        assert {loss.device for loss in losses.values()} == {META}
+        assert crossings.count == 0
+    assert state.strategy.gradients.stopped.device == META
+    with pytest.raises(RuntimeError, match="item"):  # only where a record is due
+        state.strategy.gradients.require_finite(state.step, settings)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_of_an_optimizer_that_is_not_fused(name: str, molecule: Molecule) -> None:
+    settings = TrainSettings(num_steps=1000, optimizer=name)
+    objective = flow_matching(molecule).to(META)
+    state = TrainState(SingleDevice(objective, settings))
+    data = np.zeros((BATCH, objective.path.dim), np.float32)
     batch = draw_batch(objective, data, settings, 0, slice(None))
-    for fraction, part in split_batch(batch, objective.shared, 2):
-        losses = state.strategy.accumulate(part, fraction=fraction, is_last=True)
-        assert losses["loss"].device == META
-    nn.utils.clip_grad_norm_(state.strategy.weights.values(), 1.0)
-    for optimizer in state.strategy.optimizers:
-        optimizer.step()
-    state.update_average()
-    assert all(weight.grad.device == META for weight in state.strategy.weights.values())
+    take_step(state, split_batch(batch, objective.shared, 1), settings)
+    assert state.step == 1
 
 
 def test_a_generator_and_a_served_model_refuse_a_device_that_is_not_there(

@@ -42,8 +42,8 @@ from bnce_dist.pipeline.cluster import (
     WorkerResources,
 )
 from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from bnce_dist.training.divergence import TrainingDiverged
 from bnce_dist.training.loop import (
-    TrainingDiverged,
     per_rank_batch_size,
     require_samples_for_all,
     train,

@@ -39,6 +39,10 @@ class PartitionedOptimizer(SingleDevice):
         zero_stage: 1 spreads the optimiser state, 2 the gradients too.
     """
 
+    # DeepSpeed gives the optimiser flat weights and states of its own, here with counts of steps
+    # on the CPU.
+    may_fuse = False
+
     def __init__(self, objective: nn.Module, settings: TrainSettings, zero_stage: int) -> None:
         super().__init__(objective, settings)
         (optimizer,) = self.optimizers
@@ -54,11 +58,16 @@ class PartitionedOptimizer(SingleDevice):
         self._engine.set_gradient_accumulation_boundary(is_last)
         return super().accumulate(batch, fraction=fraction, is_last=is_last)
 
-    def step(self, learning_rate: float) -> float:
-        """Clip the gradient and let the optimiser move the weights; see ``SingleDevice``."""
+    def step(self, learning_rate: float) -> None:
+        """Clip the gradient, let the optimiser move the weights and note the norm.
+
+        DeepSpeed does all of it in one call, in which it may wait, and moves the weights whatever
+        the norm is. Those of a bad step are never saved.
+        """
         set_learning_rate(self.optimizers, learning_rate)
         self._engine.step()
-        return float(self._engine.get_global_grad_norm())
+        # A number or, on the device, a tensor.
+        self.gradients.note(torch.as_tensor(self._engine.get_global_grad_norm()).reshape(()))
 
     def optimizer_state(self) -> OptimizerState:
         """Return the whole state of the optimiser."""

@@ -7,7 +7,6 @@ saving. Parts of different sizes count by their size, so that N need not divide 
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,16 +17,13 @@ import torch.distributed
 from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.training.divergence import require_finite
 from bnce_dist.training.draws import draw_batch
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState
 from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import Record
-
-
-class TrainingDiverged(InputError):
-    """The loss or its gradient is not finite; training again would end the same way."""
 
 
 def train(
@@ -66,7 +62,8 @@ def train(
     Raises:
         InputError: there are more parts than samples in a batch, or ``validate`` returns a name
             that the record has already.
-        TrainingDiverged: the loss or its gradient is not finite; nothing is saved from then on.
+        TrainingDiverged: the loss or its gradient is not finite, which is looked at where a record
+            or a checkpoint is due; nothing was saved from that step on.
     """
     batch_size = min(settings.global_batch_size, len(data))
     require_samples_for_all(batch_size, world_size * accumulation_steps)
@@ -84,8 +81,10 @@ def train(
         meter.add(take_step(state, parts, settings, share))
         checkpoint_due = _is_due(state.step, settings.checkpoint_interval, settings)
         if checkpoint_due or _is_due(state.step, settings.report_interval, settings):
+            # The only place where the host waits for the device; before anything is saved.
+            state.strategy.gradients.require_finite(state.step, settings)
             record = meter.record(state.step, learning_rate(state.step - 1, settings))
-            _require_finite(record["loss"], state.step, settings)
+            require_finite(record["loss"], state.step, settings)
             if checkpoint_due and validation is not None:
                 record = _joined(record, validation.of(state, rank))
             state.history.append(record)
@@ -159,15 +158,13 @@ def take_step(
     settings: TrainSettings,
     share: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Do one optimiser step and return the detached loss and its parts.
+    """Do one optimiser step and return the detached loss and its parts; nothing is waited for.
 
     Args:
         state: Of the training.
         parts: The rank's samples, as ``split_batch`` returns them.
         settings: How to train.
         share: The rank's weight in the mean over ranks; 1 on average.
-
-    Raises: TrainingDiverged: the gradient is not finite; the weights are left as they were.
     """
     losses: dict[str, Tensor] = {}
     for number, (fraction, part) in enumerate(parts, start=1):
@@ -175,9 +172,7 @@ def take_step(
         is_last = number == len(parts)
         means = state.strategy.accumulate(part, fraction=weight, is_last=is_last)
         losses = {name: losses.get(name, 0) + weight * mean for name, mean in means.items()}
-    norm = state.strategy.step(learning_rate(state.step, settings))
-    # The gradient is the mean over ranks, so all of them stop at the same step.
-    _require_finite(norm, state.step + 1, settings)
+    state.strategy.step(learning_rate(state.step, settings))
     state.update_average()
     state.step += 1
     return losses
@@ -231,11 +226,12 @@ class LossMeter:
             torch.distributed.all_reduce(means)
             means /= self._world_size
             torch.distributed.all_reduce(cpu_seconds)
+        values = means.tolist()  # Waits for the steps, whose time is taken only then.
         rate = len(steps) * self._global_batch_size / (time.perf_counter() - self._started)
         self._reset()
         return {
             "step": step,
-            **dict(zip(names, means.tolist(), strict=True)),
+            **dict(zip(names, values, strict=True)),
             "learning_rate": learning_rate,
             "samples_per_second": rate,
             "cpu_seconds": cpu_seconds.item(),
@@ -260,16 +256,3 @@ def _joined(record: Record, validation: dict[str, float]) -> Record:
 
 def _is_due(step: int, interval: int, settings: TrainSettings) -> bool:
     return step % interval == 0 or step == settings.num_steps
-
-
-def _require_finite(value: float, step: int, settings: TrainSettings) -> None:
-    if math.isfinite(value):
-        return
-    last_good = (step - 1) // settings.checkpoint_interval * settings.checkpoint_interval
-    raise TrainingDiverged(
-        f"training at step {step}",
-        expected="a finite loss and gradient",
-        got=value,
-        remedy="lower learning_rate or gradient_clip, or check the data; "
-        + (f"the checkpoint of step {last_good} is intact" if last_good else "nothing was saved"),
-    )

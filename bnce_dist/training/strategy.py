@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bnce_dist.training.optimizer import build_optimizers, set_learning_rate
+from bnce_dist.training.divergence import GradientWatch
+from bnce_dist.training.optimizer import build_optimizers, set_learning_rate, step_unless
 from bnce_dist.training.settings import TrainSettings
 
 OptimizerState = dict[str, dict[str, Tensor]]
@@ -26,6 +28,8 @@ class SingleDevice:
         settings: How it is trained.
     """
 
+    may_fuse: ClassVar[bool] = True
+
     def __init__(self, objective: nn.Module, settings: TrainSettings) -> None:
         self.objective = objective
         self.settings = settings
@@ -33,7 +37,8 @@ class SingleDevice:
         self.weights = {n: p for n, p in objective.named_parameters() if p.requires_grad}
         # Frozen weights and buffers, which stay whole in here even where a strategy cuts them up.
         self.constants = {n: v for n, v in objective.state_dict().items() if n not in self.weights}
-        self.optimizers = build_optimizers(objective, settings)
+        self.optimizers = build_optimizers(objective, settings, may_fuse=self.may_fuse)
+        self.gradients = GradientWatch(next(objective.parameters()).device)
 
     def accumulate(
         self, batch: dict[str, Tensor], *, fraction: float, is_last: bool
@@ -52,18 +57,13 @@ class SingleDevice:
         self._backward(losses["loss"] * fraction)
         return {name: value.detach() for name, value in losses.items()}
 
-    def step(self, learning_rate: float) -> float:
-        """Clip the gradient and let the optimisers move the weights.
-
-        Returns: The norm of the gradient over all ranks; not finite if nothing was moved.
-        """
-        norm = self._clip()
+    def step(self, learning_rate: float) -> None:
+        """Clip the gradient, note its norm and let the optimisers move the weights."""
+        self.gradients.note(self._clip())
         set_learning_rate(self.optimizers, learning_rate)
         for optimizer in self.optimizers:
-            if math.isfinite(norm):
-                optimizer.step()
+            step_unless(self.gradients.stopped, optimizer)
             optimizer.zero_grad()
-        return norm
 
     def shards(self) -> dict[str, Tensor]:
         """Return this rank's part of every weight: the memory itself, not a copy."""
@@ -119,7 +119,7 @@ class SingleDevice:
     def _backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def _clip(self) -> float:
-        """Limit the norm of the gradient and return what it was."""
+    def _clip(self) -> Tensor:
+        """Limit the norm of the gradient over all ranks and return what it was."""
         limit = self.settings.gradient_clip or math.inf
-        return float(nn.utils.clip_grad_norm_(self.weights.values(), limit))
+        return nn.utils.clip_grad_norm_(self.weights.values(), limit)

@@ -491,3 +491,18 @@ def test_masses_are_openmms():
     assert MASS_DALTON.keys() == COVALENT_RADIUS_NM.keys()
     for symbol, mass in MASS_DALTON.items():
         assert mass == app.Element.getBySymbol(symbol).mass._value
+
+
+def test_no_hydrogen_is_caught_between_the_oxygens_of_a_start_structure() -> None:
+    """In the first structure that the bonds alone allow, it holds GLU's oxygens at 78 degrees."""
+    molecule = Molecule.from_sequence("ET")
+    place = {
+        name: position
+        for name, index, position in zip(
+            molecule.atom_names, molecule.residue_index, molecule.positions_nm, strict=True
+        )
+        if index == 0
+    }
+    one, other = place["OE1"] - place["CD"], place["OE2"] - place["CD"]
+    cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+    assert math.degrees(math.acos(cosine)) == pytest.approx(126, abs=10)

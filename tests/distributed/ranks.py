@@ -75,9 +75,8 @@ def make_task(folder: Path, training: dict[str, Any]) -> TrainingTask:
         num_steps=30,
         warmup_steps=10,
         checkpoint_interval=6,
-        report_interval=1,
         seed=5,
-        **{"global_batch_size": 64} | training.get("settings", {}),
+        **{"global_batch_size": 64, "report_interval": 1} | training.get("settings", {}),
     )
     return TrainingTask(
         lambda: build_objective(kind, num_circular),

@@ -45,16 +45,22 @@ class DenoisingScoreMatching(nn.Module):
 
 
 class Diverging(DenoisingScoreMatching):
-    """Has no finite loss at one step."""
+    """Has no finite loss at one step, or only no finite gradient."""
 
-    def __init__(self, dim: int, at_step: int) -> None:
+    def __init__(self, dim: int, at_step: int, what: str = "loss") -> None:
         super().__init__(dim)
-        self.steps_left = at_step
+        self.steps_left, self.what = at_step, what
 
     def forward(self, x_data: Tensor, x_noise: Tensor, scale: Tensor) -> dict[str, Tensor]:
         self.steps_left -= 1
         losses = super().forward(x_data, x_noise, scale)
-        return losses | {"loss": losses["loss"] * (1.0 if self.steps_left else math.nan)}
+        if self.steps_left:
+            return losses
+        loss = losses["loss"]
+        # The slope of a root at zero is infinite, and infinity times zero is not a number.
+        return losses | {
+            "loss": loss * math.nan if self.what == "loss" else loss + (0 * loss).sqrt()
+        }
 
 
 @pytest.fixture

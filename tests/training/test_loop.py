@@ -140,14 +140,22 @@ def test_training_comes_close_to_the_exact_score(task: TrainingTask) -> None:
         assert exact - 0.1 < mean_loss(weights) < exact + 0.3 < without_model
 
 
+@pytest.mark.parametrize("what", ["loss", "gradient"])
 @pytest.mark.parametrize(
-    ("at_step", "saved"), [(3, "nothing was saved"), (24, "step 12 is"), (30, "step 24 is")]
+    ("at_step", "saved"),
+    [(3, "nothing was saved"), (24, "step 12 is"), (26, "step 24 is"), (36, "step 24 is")],
 )
-def test_a_loss_that_is_not_finite_stops_before_anything_is_spoilt(
-    task: TrainingTask, tmp_path: Path, diverging: type[nn.Module], at_step: int, saved: str
+def test_a_step_that_is_not_finite_is_named_and_nothing_is_spoilt(
+    task: TrainingTask,
+    tmp_path: Path,
+    diverging: type[nn.Module],
+    at_step: int,
+    saved: str,
+    what: str,
 ) -> None:
+    """Looked at when a record or checkpoint is due: every 5 and every 12 steps."""
     whole = local.fit(task, tmp_path / "whole").history
-    task = dataclasses.replace(task, build_objective=partial(diverging, 3, at_step))
+    task = dataclasses.replace(task, build_objective=partial(diverging, 3, at_step, what))
     with pytest.raises(InputError, match=f"at step {at_step}: .*finite.*nan.*{saved}"):
         local.fit(task, tmp_path)
     if at_step > 12:
