@@ -29,7 +29,8 @@ from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
-from bnce_dist.generator.boltzmann_generator import FOLDER, BoltzmannGenerator
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.shipped import FOLDER
 from bnce_dist.pipeline.config import Config
 from bnce_dist.runs.pretrained.metrics import load_umbrella
 from bnce_dist.tracking.pyfunc import write_served_models

@@ -9,7 +9,7 @@ import time
 from record import publish
 
 from bnce_dist.cli.evaluate import evaluation_record
-from bnce_dist.generator.boltzmann_generator import FOLDER, load_shipped
+from bnce_dist.generator.shipped import FOLDER, load_shipped
 
 SEQUENCE, NUM_SAMPLES, SEEDS = "ACE-ALA-NME", 10_000, (0, 1, 2)
 

@@ -28,7 +28,7 @@ from record import publish
 from bnce_dist.data.array_file import write_rows
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.generator.boltzmann_generator import load_shipped
+from bnce_dist.generator.shipped import load_shipped
 from bnce_dist.pipeline.provenance import memory_bytes
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
 

@@ -7,7 +7,8 @@ import typer
 
 from bnce_dist.core.device import DEVICE_VARIABLE
 from bnce_dist.core.errors import InputError
-from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator, load_shipped
+from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.shipped import load_shipped
 from bnce_dist.generator.target import Target
 
 Sequence = Annotated[

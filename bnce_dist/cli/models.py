@@ -8,7 +8,7 @@ import typer
 
 from bnce_dist.cli.common import errors_as_one_line
 from bnce_dist.core.errors import InputError
-from bnce_dist.generator.boltzmann_generator import shipped_sequences
+from bnce_dist.generator.shipped import shipped_sequences
 from bnce_dist.tracking.models import RegisteredModel, list_models
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

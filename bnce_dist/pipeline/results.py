@@ -12,16 +12,15 @@ from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.frame_metrics import bennett_metrics, unseen_metrics
 from bnce_dist.generator.lengths import length_notes, unseen_length
 from bnce_dist.generator.metrics import (
     annealing_metrics,
     baseline_distance,
-    bennett_metrics,
     distances_to_reference,
     evaluation_metrics,
     metrics_without_weights,
     one_step_metrics,
-    unseen_metrics,
 )
 from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target

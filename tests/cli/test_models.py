@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from bnce_dist.cli.main import app
 from bnce_dist.data.atomic import read_json
-from bnce_dist.generator.boltzmann_generator import FOLDER
+from bnce_dist.generator.shipped import FOLDER
 from bnce_dist.tracking.models import MODEL_FILE, register
 from bnce_dist.tracking.tracker import Quality
 

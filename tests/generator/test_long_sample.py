@@ -12,9 +12,10 @@ import pytest
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data import room
-from bnce_dist.generator.boltzmann_generator import BATCH, BoltzmannGenerator, load_shipped
+from bnce_dist.generator.boltzmann_generator import BATCH, BoltzmannGenerator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.long_sample import WrittenSamples, parts_folder, sample_into_file
+from bnce_dist.generator.shipped import load_shipped
 
 NUM_SAMPLES = 2500
 

@@ -12,6 +12,7 @@ import pytest
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import select_for_exact
+from bnce_dist.generator.frame_metrics import unseen_metrics
 from bnce_dist.generator.metrics import (
     EvaluateConfig,
     baseline_distance,
@@ -19,7 +20,6 @@ from bnce_dist.generator.metrics import (
     evaluation_metrics,
     metrics_without_weights,
     one_step_metrics,
-    unseen_metrics,
 )
 from bnce_dist.generator.samples import Samples
 

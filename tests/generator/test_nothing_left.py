@@ -12,8 +12,9 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.cli.main import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator import evaluation
-from bnce_dist.generator.boltzmann_generator import BATCH, load_shipped
+from bnce_dist.generator.boltzmann_generator import BATCH
 from bnce_dist.generator.long_sample import sample_into_file
+from bnce_dist.generator.shipped import load_shipped
 
 
 @pytest.fixture(autouse=True)
