@@ -172,6 +172,7 @@ def test_a_busy_machine_gets_a_second_try(
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("ray.init", start)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)  # The cluster of other tests stays.
     with pytest.raises(InputError, match=refusal) if refusal else nullcontext():
         ensure_ray()
     assert tried == ["local"] * tries
