@@ -102,14 +102,21 @@ class Molecule:
                 hydrogens.
 
         Raises: InputError: the file is unreadable, a residue is unknown, misses atoms, or has
-            stereocentres that belong to no amino acid's mirror image.
+            stereocentres that belong to no amino acid's mirror image, or residues are not bonded
+            to the next.
         """
         from bnce_dist.chem.initial_structure import minimise
-        from bnce_dist.chem.pdb_file import file_label, match_atoms, read_residues
+        from bnce_dist.chem.pdb_file import (
+            file_label,
+            match_atoms,
+            read_residues,
+            require_peptide_bonds,
+        )
 
         residues = read_residues(path)
         names = tuple(residue.name for residue in residues)
         positions = torch.from_numpy(match_atoms(residues, chain_templates(names), path))
+        require_peptide_bonds(residues, path)
         # Whether a residue is D shows in its first stereocentre, at CA.
         as_l = cls._from_templates("-".join(names), chain_templates(names))
         mirrored = {

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 # OpenMM's reader gives atoms their PDB names; the force field's templates keep Amber's.
 _METHYL = {"H1": "HH31", "H2": "HH32", "H3": "HH33"}
 _AMBER_NAMES = {N_CAP: _METHYL, C_CAP: {"C": "CH3", **_METHYL}}
+# A bond has 0.133 nm; files of crude models have longer ones.
+_LONGEST_PEPTIDE_BOND_NM = 0.2
 # What says which residue an atom of an mmCIF file is of.
 _RESIDUE = ("comp_id", "seq_id")
 # What the hydrogens that are there, among these, make of a residue.
@@ -120,6 +123,26 @@ def match_atoms(
             for name in template.atom_names
         ]
     )
+
+
+def require_peptide_bonds(residues: Sequence[PDBResidue], path: str | Path) -> None:
+    """Refuse residues that follow each other without a bond: one between them is missing.
+
+    Args:
+        residues: Complete ones.
+        path: Of the file.
+
+    Raises: InputError: they are too far apart.
+    """
+    for one, following in pairwise(residues):
+        distance = np.linalg.norm(one.positions_nm["C"] - following.positions_nm["N"])
+        if distance > _LONGEST_PEPTIDE_BOND_NM:
+            raise InputError(
+                file_label(path),
+                expected="a chain without gaps",
+                got=f"{distance:.2f} nm from C of {one.label} to N of {following.label}",
+                remedy="add what is missing between them, or keep one of the parts",
+            )
 
 
 def _is_mmcif(path: str | Path) -> bool:

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 FloatArray = NDArray[np.float64]
 
 _MIN_EXCEEDANCES = 5
-# A mean over a tail of shape 1 is infinite; a posterior that reaches it says no more than "large".
+# A mean over a tail of shape 1 is infinite; of a posterior that reaches it, 20 scales are counted.
 _MAX_SHAPE = 0.95
 _HIDDEN_QUANTILE = 0.95
 # Of the shape, for each scale of the grid.
@@ -111,7 +111,7 @@ def _relative_shapes(counts: FloatArray) -> FloatArray:
     r"""Return quantiles of the shape over its likeliest value, which is the grid's.
 
     Given :math:`\theta`, the likelihood of ``n`` exceedances is :math:`k^{-n} e^{-n \hat k / k}`:
-    :math:`n \hat k / k` has a gamma distribution.
+    :math:`n \hat k / k` has a gamma distribution, by a prior of :math:`1 / k`.
     """
     ranks = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
     num_samples = _effective(counts)

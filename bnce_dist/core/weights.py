@@ -126,7 +126,7 @@ class Weights:
 
     @cached_property
     def pareto_k(self) -> float:
-        """Shape of the weights' tail; above 0.7 means are unreliable at any sample size.
+        """Shape of the weights' tail; from 1 on they have no mean, above 0.7 means converge slowly.
 
         The largest ``min(n / 5, 3 sqrt(n))`` weights are fitted by a generalised Pareto
         distribution. Weights whose largest values are all equal have no tail and give 0.

@@ -95,7 +95,7 @@ class Ensemble:
 
     @property
     def pareto_k(self) -> float:
-        """Shape of the weights' tail; above 0.7 means are unreliable at any sample size."""
+        """Shape of the weights' tail; from 1 on they have no mean."""
         return self.weights.pareto_k
 
     @cached_property

@@ -131,12 +131,13 @@ def nothing_left(num_samples: int) -> Verdict:
 def _tails(metrics: Mapping[str, Any]) -> list[_Check]:
     checks = []
     for name, where in _SIDES.items():
-        shape, hidden = metrics[f"pareto_k_{name}"], metrics.get(f"hidden_{name}_kT", 0.0)
+        shape, hidden = metrics[f"pareto_k_{name}"], metrics.get(f"hidden_{name}_kT")
+        may_hide = f" and may hide {hidden:.2f} kT" if hidden is not None else ""
         checks.append(
             _Check(
                 shape < MAX_PARETO_K,
-                f"The tail of the weights {where} has a Pareto k of {shape:.2f} and may hide "
-                f"{hidden:.2f} kT",
+                f"The tail of the weights {where} has a Pareto k of {shape:.2f}"
+                + (may_hide if shape < MAX_PARETO_K else ""),
                 f"not below {MAX_PARETO_K:.0f}: they may have no mean",
                 "Train the emulator longer or make it wider (emulator.num_steps, emulator.width)",
             )

@@ -30,6 +30,6 @@ def estimate_figure(
     for place, ((_, value, stderr), colour) in enumerate(zip(rows, colours, strict=True)):
         axis.errorbar(value, place, xerr=NORMAL_95 * stderr, fmt="o", color=colour, capsize=3)
     axis.set_yticks(range(len(rows)), [name for name, _, _ in rows])
-    axis.set(xlabel="Δf (kT), bars: 95 % interval", ylim=(len(rows) - 0.5, -0.5))
+    axis.set(xlabel="Δf (kT), bars: 1.96 standard errors", ylim=(len(rows) - 0.5, -0.5))
     axis.tick_params(axis="y", length=0)
     return figure

@@ -38,8 +38,8 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "weights": (
         "Importance weights",
-        "Few samples must not hold most of the weight. A tail of slope beyond k = 0.7 has errors"
-        " that no interval shows.",
+        "Few samples must not hold most of the weight. What a tail may hide is in the interval;"
+        " from k = 1 on it has no mean.",
     ),
     "log_density": (
         "Energy model against exact likelihood",

@@ -47,6 +47,9 @@ def temperature_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     )
     axis.set(xlabel="Temperature (K)", ylabel="State against the rest (kJ/mol)")
     figure.legend(
-        loc="outside right upper", title="95 % intervals", title_fontsize=8.5, alignment="left"
+        loc="outside right upper",
+        title="1.96 std. errors",
+        title_fontsize=8.5,
+        alignment="left",
     )
     return figure

@@ -144,3 +144,12 @@ def test_pdb_of_something_else(alanine: Molecule, tmp_path: Path) -> None:
         Molecule.from_pdb(broken)
     with pytest.raises(InputError, match=r"absent\.pdb: expected a readable PDB file, got nothing"):
         Molecule.from_pdb(tmp_path / "absent.pdb")
+
+
+def test_a_gap_in_the_chain_is_refused(tmp_path: Path) -> None:
+    molecule = build("ACE-ALA-GLY-SER-NME")
+    lines = write_pdb(tmp_path / "whole.pdb", molecule).read_text().splitlines()
+    gap = tmp_path / "gap.pdb"
+    gap.write_text("\n".join(line for line in lines if line[17:20] != "GLY") + "\n")
+    with pytest.raises(InputError, match=r"without gaps, got 0\.\d+ nm from C of ALA 2 to"):
+        Molecule.from_pdb(gap)

@@ -86,3 +86,9 @@ def test_a_reference_that_has_not_converged_does_not_condemn() -> None:
 
 def test_wide_scatter_of_the_learned_density_does_no_harm_where_the_correction_is_known() -> None:
     assert judge(GOOD | {"log_density_error_sd_kT": 1.3}).reliable
+
+
+def test_a_tail_without_a_mean_hides_nobody_knows_what() -> None:
+    (reason,) = judge(GOOD | {"pareto_k_in_state": 1.7, "hidden_in_state_kT": 0.0}).reasons
+    assert "Pareto k of 1.70, not below 1" in reason
+    assert "hide" not in reason

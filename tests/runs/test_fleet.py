@@ -181,3 +181,11 @@ def test_the_job_runs_a_fleet(run_job: Any, finished_run: Path, tmp_path: Path) 
     assert math.isfinite(record["summary"]["energy_w2_mean_kT"])
     assert (tmp_path / "fleet" / "fleet.png").stat().st_size > 10_000
     assert "ACE-ALA-NME" in (tmp_path / "fleet" / "fleet.md").read_text()
+
+
+def test_a_list_of_molecules_is_refused_where_files_say_which_it_is(tmp_path: Path) -> None:
+    files = {"topology": "butane.xml", "coordinates": "butane.pdb", "sequence": None}
+    target = UNTRACKED.target.model_copy(update=files)
+    config = UNTRACKED.model_copy(update={"target": target})
+    with pytest.raises(InputError, match=r"--molecules with target\.topology.*butane\.xml"):
+        members_of("AC,ET", config, tmp_path)

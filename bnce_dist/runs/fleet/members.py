@@ -89,5 +89,12 @@ def _listed(sequences: str) -> list[str]:
 
 
 def _of_molecule(config: Config, sequence: str) -> Config:
+    if config.target.topology is not None:
+        raise InputError(
+            "--molecules with target.topology",
+            expected="molecules that their sequences tell",
+            got=f"the one in {config.target.topology}",
+            remedy="leave target.topology out, or run it without --molecules",
+        )
     target = config.target.model_copy(update={"sequence": sequence, "pdb": None})
     return config.model_copy(update={"target": target})
