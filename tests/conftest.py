@@ -7,6 +7,7 @@ from filelock import FileLock
 from typer.testing import CliRunner, Result
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from bnce_dist.cli.train import app
 
@@ -17,6 +18,9 @@ Job = Callable[..., Result]
 
 CLUSTERS = ("tests/distributed/", "tests/pipeline/test_ray_job.py")
 """Where tests start Ray clusters or ranks that train together."""
+
+CLUSTER_TIMEOUT_SECONDS = 300
+"""The slowest of their tests takes a minute."""
 
 
 def _file(nodeid: str) -> str:
@@ -29,6 +33,16 @@ class OneClusterAtATime(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         return "clusters" if _file(nodeid).startswith(CLUSTERS) else _file(nodeid)
 
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Count the test that ended its process as done, which else would end the next one too."""
+        scopes = self.assigned_work[node].values()
+        pending = ((scope, test) for scope in scopes for test, done in scope.items() if not done)
+        scope, crashed = next(pending, ({}, None))
+        if crashed is not None:
+            scope[crashed] = True
+        super().remove_node(node)
+        return crashed
+
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneClusterAtATime:
     """Make a run of several processes (``make test``) use the scheduler above."""
@@ -36,8 +50,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneClus
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the clusters, which last longest."""
+    """Begin with the clusters, which last longest, and let none of their tests last for ever."""
     items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
+    for item in items:
+        if item.nodeid.startswith(CLUSTERS):
+            # ray.get swallows what the handler of a signal raises: only the end of the process,
+            # and with it of its cluster, ends a test that hangs there.
+            item.add_marker(pytest.mark.timeout(CLUSTER_TIMEOUT_SECONDS, method="thread"))
 
 
 @pytest.fixture(scope="session")
