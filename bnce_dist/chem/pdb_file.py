@@ -66,6 +66,11 @@ def read_residues(path: str | Path) -> list[PDBResidue]:
     Raises: InputError: the file cannot be read, or holds more than one chain.
     """
     path = local_path(path)
+    if path.suffix.lower() == ".gz":
+        raise InputError(
+            f"file {path}", expected="a PDB or mmCIF file", got="a compressed one",
+            remedy=f"unpack it: gunzip {path}",
+        )  # fmt: skip
     try:
         pdb = (app.PDBxFile if _is_mmcif(path) else app.PDBFile)(str(path))
         positions = pdb.getPositions(asNumpy=True)._value

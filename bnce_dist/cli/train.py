@@ -104,7 +104,7 @@ def train(
         _require_stage(stage)
         if transferable:
             _require_whole_fleet(molecules, stage)
-        if dry_run and molecules:
+        if dry_run and molecules is not None:
             members = members_of(molecules, resolved, path)
             if transferable:
                 check_molecules(resolved, [member.name for member in members])
@@ -112,7 +112,7 @@ def train(
                 _print_plan(member.config, member.folder, is_cartesian=transferable)
         elif dry_run:
             _print_plan(resolved, RunFolder(path))
-        elif molecules:
+        elif molecules is not None:
             outcomes = (
                 _run_transferable(resolved, molecules, path, resume)
                 if transferable
@@ -165,7 +165,7 @@ def _default_name(config: Path | None, molecules: str | None, target: TargetConf
     """Return the name of the configuration, else that of the molecule."""
     if config is not None:
         return config.stem
-    if molecules:
+    if molecules is not None:
         return "fleet"
     if file := target.pdb or target.topology:
         return Path(file).stem

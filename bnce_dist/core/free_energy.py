@@ -276,7 +276,7 @@ def _split(
                 f"exact log densities {name}",
                 expected=f"at least {_MIN_EXACT}, or of every sample there",
                 got=f"{num_exact} of {side.sum()} samples",
-                remedy="compute more of them (evaluate.num_exact)",
+                remedy="raise num_exact",
             )
     one, other = (Side.split(weights[s], exact[s], random[s]) for s in (inside, ~inside))
     return one, other

@@ -221,5 +221,5 @@ def _require_weight(side: Side) -> None:
         "exact weights on one side of the state",
         expected="one above zero among the samples that calibrate the others",
         got=f"none among {int(decisive.sum())}",
-        remedy="compute more exact log densities (evaluate.num_exact)",
+        remedy="raise num_exact",
     )

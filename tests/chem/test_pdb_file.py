@@ -1,4 +1,5 @@
 import functools
+import gzip
 import itertools
 import logging
 from pathlib import Path
@@ -142,6 +143,10 @@ def test_pdb_of_something_else(alanine: Molecule, tmp_path: Path) -> None:
     broken.write_text("not a structure\n")
     with pytest.raises(InputError, match=r"broken\.pdb"):
         Molecule.from_pdb(broken)
+    packed = tmp_path / "whole.pdb.gz"
+    packed.write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(InputError, match=r"gunzip .*whole\.pdb\.gz"):
+        Molecule.from_pdb(packed)
     with pytest.raises(InputError, match=r"absent\.pdb: expected a readable PDB file, got nothing"):
         Molecule.from_pdb(tmp_path / "absent.pdb")
 

@@ -19,3 +19,9 @@ def test_the_folder_of_a_run(arguments: tuple[str, ...], folder: str) -> None:
     result = CliRunner().invoke(app, ["train", "--dry-run", *arguments])
     assert result.exit_code == 0, result.output
     assert result.stdout.rstrip().endswith(f"/{folder}")
+
+
+def test_no_molecules_are_not_the_default_one() -> None:
+    result = CliRunner().invoke(app, ["train", "--dry-run", "--molecules", ""])
+    assert result.exit_code != 0
+    assert "--molecules: expected different sequences separated by commas" in result.stderr
