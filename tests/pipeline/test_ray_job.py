@@ -24,7 +24,6 @@ def run(*arguments: str | Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(1800)
 def test_ray_gives_what_one_process_gives(tmp_path: Path, finished_run: Path) -> None:
     run("--output", tmp_path, "--name", "ray", "cluster.num_workers=2")
     checksums = [
