@@ -19,7 +19,7 @@ Job = Callable[..., Result]
 CLUSTERS = ("tests/distributed/", "tests/pipeline/test_ray_job.py")
 """Where tests start Ray clusters or ranks that train together."""
 
-CLUSTER_TIMEOUT_SECONDS = 400
+CLUSTER_TIMEOUT_SECONDS = 600
 """The slowest of their tests takes a minute."""
 
 

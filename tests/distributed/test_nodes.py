@@ -18,7 +18,7 @@ from bnce_dist.training.checkpoint import load_checkpoint
 from bnce_dist.training.loop import train
 from bnce_dist.training.task import TrainingTask
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SCRIPT = Path(__file__).with_name("nodes_that_die.py")
 
