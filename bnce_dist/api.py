@@ -9,12 +9,12 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.config.load import Schema, load_config, with_values
 from bnce_dist.core.places import local_path
 from bnce_dist.data.atomic import read_json
-from bnce_dist.distributed.launch import create_executor, executor_for
+from bnce_dist.distributed.launch import create_executor, executor_for, fleet_with_executor
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
 from bnce_dist.runs.fleet.members import Outcome
-from bnce_dist.runs.fleet.run import prepare_fleet, run_fleet
+from bnce_dist.runs.fleet.run import run_fleet
 from bnce_dist.runs.molecule import prepare, run_molecule
 from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.run import run_tracked
@@ -113,8 +113,8 @@ def train_fleet(
     Raises: InputError: unusable settings or molecules; nothing has been computed then.
     """
     resolved = _resolved(Config, config, settings)
-    fleet = prepare_fleet(resolved, ",".join(molecules), local_path(folder).absolute(), resume=True)
-    return run_fleet(fleet, executor_for(fleet.largest))
+    path = local_path(folder).absolute()
+    return run_fleet(*fleet_with_executor(resolved, ",".join(molecules), path, resume=True))
 
 
 def train_transferable(

@@ -17,7 +17,7 @@ from bnce_dist.cli.common import (
 )
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
-from bnce_dist.distributed.launch import executor_for
+from bnce_dist.distributed.launch import executor_for, fleet_with_executor
 from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target, TargetConfig
@@ -26,7 +26,7 @@ from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.results import summary
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.runs.fleet.members import Outcome, members_of
-from bnce_dist.runs.fleet.run import prepare_fleet, run_fleet
+from bnce_dist.runs.fleet.run import run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
 from bnce_dist.runs.molecule import prepare, run_molecule
 from bnce_dist.runs.transferable.run import (
@@ -141,8 +141,10 @@ def _run_fleet(
 ) -> list[Outcome]:
     """Run many molecules."""
     begin_work()
-    fleet = prepare_fleet(config, sequences, folder, resume=resume)
-    return run_fleet(fleet, executor_for(fleet.largest, last_stage), last_stage=last_stage)
+    fleet, executor = fleet_with_executor(
+        config, sequences, folder, resume=resume, last_stage=last_stage
+    )
+    return run_fleet(fleet, executor, last_stage=last_stage)
 
 
 def _run_transferable(config: Config, sequences: str, folder: Path, resume: bool) -> list[Outcome]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from torch import nn
@@ -16,6 +17,7 @@ from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.pipeline.run import STAGE_NAMES
+from bnce_dist.runs.fleet.run import PreparedFleet, prepare_fleet
 from bnce_dist.runs.molecule import PreparedRun
 from bnce_dist.training.settings import TrainingConfig
 
@@ -73,7 +75,7 @@ def executor_for(run: PreparedRun, last_stage: str = STAGE_NAMES[-1]) -> Executo
     """Return the executor of a run's ``cluster`` section.
 
     Args:
-        run: The run, or of a fleet the one that needs most storage.
+        run: The run, or the largest of several.
         last_stage: Where it stops.
 
     Raises: InputError: the cluster cannot be used, or not for the run's models, or one of its
@@ -81,8 +83,38 @@ def executor_for(run: PreparedRun, last_stage: str = STAGE_NAMES[-1]) -> Executo
     """
     require_trainable(run.config, last_stage, run.plan.space)
     executor = create_executor(run.config.cluster)
+    _require_sound_nodes(run)
+    return executor
+
+
+def fleet_with_executor(
+    config: Config,
+    sequences: str,
+    folder: Path,
+    *,
+    resume: bool = False,
+    last_stage: str = STAGE_NAMES[-1],
+) -> tuple[PreparedFleet, Executor]:
+    """Prepare a fleet on the workers of its ``cluster`` section, which then run it.
+
+    Args:
+        config: Of every member, but for the molecule.
+        sequences: See `prepare_fleet`.
+        folder: Of the fleet.
+        resume: See `prepare_fleet`.
+        last_stage: Where every member stops.
+
+    Raises: InputError: as `prepare_fleet` and `executor_for`.
+    """
+    executor = create_executor(config.cluster)
+    fleet = prepare_fleet(config, sequences, folder, executor, resume=resume)
+    require_trainable(config, last_stage, fleet.largest.plan.space)
+    _require_sound_nodes(fleet.largest)
+    return fleet, executor
+
+
+def _require_sound_nodes(run: PreparedRun) -> None:
     if run.config.cluster.executor == "ray":
         from bnce_dist.distributed.preflight import require_sound_nodes
 
         require_sound_nodes(run.config, run.folder.path.parent, run.plan)
-    return executor

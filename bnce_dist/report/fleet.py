@@ -3,21 +3,59 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from bnce_dist.report.style import MUTED, REFERENCE, REWEIGHTED, styled
 
 HEIGHT_PER_MOLECULE = 0.42
+NUM_LINES = 60
+"""Of more molecules than this, names can no longer be read."""
 
 
-@styled
 def fleet_figure(runs: Mapping[str, Mapping[str, Any]], published: Mapping[str, float]) -> Figure:
-    """Draw one line per molecule: the result with its interval, and what it should be.
+    """Draw results with their intervals, and what they should be.
 
     Args:
         runs: ``metrics.json`` of every finished molecule, by name.
-        published: Free energies known from elsewhere, by name [kT].
+        published: Free energies known from elsewhere, by name [kT]; many molecules go without.
+
+    Returns: One line per molecule; of very many, one point.
     """
+    return line_by_line(runs, published) if len(runs) <= NUM_LINES else against_references(runs)
+
+
+@styled
+def against_references(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draw the result of every molecule over its reference, reliable ones and others apart."""
+    figure = Figure(figsize=(6.4, 6.0))
+    axis = figure.subplots()
+    for reliable, label, colour in ((True, "Reliable", REWEIGHTED), (False, "Not reliable", MUTED)):
+        chosen = [run for run in runs.values() if bool(run["reliable"]) is reliable]
+        values = np.array([run["delta_f_kT"] for run in chosen])
+        bounds = np.array([run["delta_f_interval_kT"] for run in chosen]).reshape(-1, 2)
+        axis.errorbar(
+            [run["delta_f_reference_kT"] for run in chosen],
+            values,
+            xerr=[1.96 * run["delta_f_reference_stderr_kT"] for run in chosen],
+            yerr=np.maximum([values - bounds[:, 0], bounds[:, 1] - values], 0.0),
+            fmt="o", markersize=3, elinewidth=0.5, color=colour, label=f"{label}: {len(chosen)}",
+        )  # fmt: skip
+    low, high = axis.get_xlim()
+    axis.plot([low, high], [low, high], color=REFERENCE, linewidth=1, label="Equal")
+    axis.set(
+        title="Free energy of the state against the rest",
+        xlabel="Reference Δf (kT)",
+        ylabel="Δf with its 95 % interval (kT)",
+        xlim=(low, high),
+    )
+    axis.legend()
+    return figure
+
+
+@styled
+def line_by_line(runs: Mapping[str, Mapping[str, Any]], published: Mapping[str, float]) -> Figure:
+    """Draw one line per molecule."""
     figure = Figure(figsize=(6.4, 1.2 + HEIGHT_PER_MOLECULE * len(runs)))
     axis = figure.subplots()
     names = list(runs)

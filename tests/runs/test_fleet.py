@@ -13,7 +13,7 @@ from bnce_dist.generator.verdict import nothing_left
 from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.runs.fleet.members import Outcome, members_of
-from bnce_dist.runs.fleet.run import prepare_fleet, run_members
+from bnce_dist.runs.fleet.run import _note, prepare_fleet, run_members
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
 from bnce_dist.runs.molecule import PreparedRun
 
@@ -69,13 +69,31 @@ def test_molecules_come_from_a_file(content: str, tmp_path: Path) -> None:
 
 
 def test_a_failing_molecule_does_not_stop_the_others(tmp_path: Path) -> None:
-    fleet = prepare_fleet(UNTRACKED, "AC, ET,GN", tmp_path)
+    fleet = prepare_fleet(UNTRACKED, "AC, ET,GN", tmp_path, LocalExecutor())
     outcomes = run_members(fleet.runs, fake_run, LocalExecutor(), ["simulate"])
     assert [outcome.name for outcome in outcomes] == ["AC", "ET", "GN"]
     assert outcomes[0].metrics == {"delta_f_kT": 1.0, "folder": "AC"}
     assert outcomes[2].metrics == {"delta_f_kT": 1.0, "folder": "GN"}
     assert outcomes[1].metrics is None
     assert outcomes[1].error == "ET: expected luck, got none; try again"
+
+
+def test_all_that_cannot_be_run_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        prepare_fleet(UNTRACKED, "GG,XAL-GLY,ACE-PRO-NME", tmp_path, LocalExecutor())
+    assert str(caught.value).startswith("--molecules: expected molecules that can be run, got 2 of")
+    assert "XAL-GLY (" in str(caught.value)
+    assert "ACE-PRO-NME (" in str(caught.value)
+    with pytest.raises(InputError, match=r"^sequence 'XAL-GLY'"):
+        prepare_fleet(UNTRACKED, "GG,XAL-GLY", tmp_path, LocalExecutor())
+
+
+def test_many_members_are_counted_and_few_are_named() -> None:
+    stages = ["simulate", "evaluate"]
+    few = {"AC": stages, "ET": stages[:1], "GN": []}
+    assert _note(few, stages) == "AC 2/2, ET 1/2, GN 0/2"
+    many = {f"{name}{copy}": done for copy in range(5) for name, done in few.items()}
+    assert _note(many, stages) == "5 of 15 ended, 5 on their way"
 
 
 def test_the_largest_molecules_start_first(tmp_path: Path) -> None:
@@ -85,7 +103,7 @@ def test_the_largest_molecules_start_first(tmp_path: Path) -> None:
         started.append(run.config.target.sequence)
         return {"delta_f_kT": 1.0, "sequence": run.config.target.sequence}
 
-    fleet = prepare_fleet(UNTRACKED, "GG,WW,AA", tmp_path)
+    fleet = prepare_fleet(UNTRACKED, "GG,WW,AA", tmp_path, LocalExecutor())
     assert fleet.largest is fleet.runs["WW"]
     outcomes = run_members(fleet.runs, note, LocalExecutor(), ["simulate"])
     assert started == ["WW", "AA", "GG"]
@@ -100,7 +118,7 @@ def test_a_molecule_without_an_estimate_failed_for_the_reason_of_its_verdict(
     def rejected(run: PreparedRun, executor: Executor) -> dict[str, Any]:
         return {"delta_f_kT": None, "verdict": nothing_left(200).as_record()}
 
-    fleet = prepare_fleet(UNTRACKED, "AC", tmp_path)
+    fleet = prepare_fleet(UNTRACKED, "AC", tmp_path, LocalExecutor())
     (outcome,) = run_members(fleet.runs, rejected, LocalExecutor(), ["simulate"])
     assert outcome.metrics is None
     assert outcome.error.startswith("All 200 samples are broken")

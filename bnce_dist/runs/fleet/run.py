@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import atomic_path, write_json
 from bnce_dist.pipeline.artifact import Artifact
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.run import STAGE_NAMES
-from bnce_dist.runs.fleet.members import Outcome, members_of
+from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.table import PUBLISHED_MD_DELTA_F_KT, fleet_record, fleet_table
 from bnce_dist.runs.molecule import PreparedRun, prepare, run_molecule, tracked, with_common_store
 from bnce_dist.runs.report import write_fleet_page
@@ -21,6 +22,8 @@ from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.progress import Progress
 
 POLL_SECONDS = 2.0
+NUM_NAMED = 12
+"""So many members are named in one line."""
 RunMember = Callable[[PreparedRun, Executor], dict[str, Any] | None]
 """Runs one molecule's pipeline and returns its metrics."""
 
@@ -46,22 +49,52 @@ class PreparedFleet:
 
 
 def prepare_fleet(
-    config: Config, sequences: str, folder: Path, *, resume: bool = False
+    config: Config, sequences: str, folder: Path, executor: Executor, *, resume: bool = False
 ) -> PreparedFleet:
     """Build and check every member before anything expensive.
 
     Args:
         config: Of every member, but for the molecule.
-        sequences: Separated by commas, e.g. ``"AC,ET,GN"``.
+        sequences: Separated by commas, e.g. ``"AC,ET,GN"``, or a file of them.
         folder: Of the fleet; every member gets a folder of its own in it.
+        executor: Its workers build the molecules, which takes seconds each.
         resume: Whether the members' folders may hold runs of another configuration.
 
-    Raises: InputError: as `members_of` and `prepare`.
+    Raises: InputError: as `members_of` and `prepare`; it names every member that cannot be run.
     """
     config = with_common_store(config, folder)
     members = members_of(sequences, config, folder)
-    runs = {m.name: prepare(m.config, m.folder, resume=resume) for m in members}
+    label = "prepare" if len(members) > NUM_NAMED else ""
+    prepared = executor.map_jobs(partial(_prepared, resume=resume), members, label=label)
+    runs, errors = {}, {}
+    for member, result in zip(members, prepared, strict=True):
+        if isinstance(result, PreparedRun):
+            runs[member.name] = result
+        else:
+            errors[member.name] = result
+    if errors:
+        raise _combined(errors, len(members))
     return PreparedFleet(config, folder, runs)
+
+
+def _prepared(member: Member, _: Executor, *, resume: bool) -> PreparedRun:
+    return prepare(member.config, member.folder, resume=resume)
+
+
+def _combined(errors: Mapping[str, Exception], num_members: int) -> Exception:
+    """Return the one error there is, or one that names all members that cannot be run."""
+    others = [error for error in errors.values() if not isinstance(error, InputError)]
+    if others or len(errors) == 1:
+        return [*others, *errors.values()][0]
+    named = [f"{name} ({_one_line(error)})" for name, error in errors.items()][:NUM_NAMED]
+    more = len(errors) - len(named)
+    return InputError(
+        "--molecules",
+        expected="molecules that can be run",
+        got=f"{len(errors)} of {num_members} that cannot: {'; '.join(named)}"
+        + (f"; and {more} more" if more else ""),
+        remedy="correct the list",
+    )
 
 
 def run_fleet(
@@ -172,7 +205,14 @@ def _finished(run: PreparedRun, stages: Sequence[str]) -> list[str]:
 
 
 def _note(finished: Mapping[str, Sequence[str]], stages: Sequence[str]) -> str:
-    return ", ".join(f"{name} {len(done)}/{len(stages)}" for name, done in finished.items())
+    """Return where every member is; of many, how many have ended and how many are at work."""
+    done = [len(names) for names in finished.values()]
+    if len(done) <= NUM_NAMED:
+        return ", ".join(
+            f"{name} {n}/{len(stages)}" for name, n in zip(finished, done, strict=True)
+        )
+    ended = done.count(len(stages))
+    return f"{ended} of {len(done)} ended, {len(done) - ended - done.count(0)} on their way"
 
 
 def _outcome(name: str, result: dict[str, Any] | Exception | None, variant: str) -> Outcome:
