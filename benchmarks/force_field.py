@@ -30,7 +30,7 @@ TEMPERATURE_KELVIN = 300.0
 ROUND_SECONDS = 0.3
 BASELINE, FASTEST = "openmm_cpu_dynamics", "compiled_float32"
 # Beside the default: a Born model of expressions, and maps of the backbone.
-OTHERS = [("amber14-all.xml", "implicit/gbn2.xml"), ("amber19-all.xml",)]
+OTHERS = {"gbn2": ("amber14-all.xml", "implicit/gbn2.xml"), "cmap": ("amber19-all.xml",)}
 Evaluate = Callable[[], object]
 
 
@@ -48,7 +48,7 @@ def main(
         "batch_size": BATCH_SIZE,
         "rounds": rounds,
         **measure(molecule, DEFAULT_FORCE_FIELD, rounds),
-        "others": {"+".join(files): measure(molecule, files, rounds) for files in OTHERS},
+        "others": {name: measure(molecule, files, rounds) for name, files in OTHERS.items()},
     }
     publish("force_field", numbers, ("torch", "openmm"), write=write)
 

@@ -222,6 +222,12 @@ def speed() -> str:
          "{force_field.compiled_float64.median:,.0f}", "force_field"),
         ("the same, ours in 32 bits, not compiled",
          "{force_field.eager_float32.median:,.0f}", "force_field"),
+        ("with GBn2 water: one by one in OpenMM; ours in 64 bits, compiled",
+         "{force_field.others.gbn2.openmm_cpu_loop.median:,.0f}; "
+         "{force_field.others.gbn2.compiled_float64.median:,.0f}", "force_field"),
+        ("with maps of the backbone, no water: one by one in OpenMM; ours in 64 bits, compiled",
+         "{force_field.others.cmap.openmm_cpu_loop.median:,.0f}; "
+         "{force_field.others.cmap.compiled_float64.median:,.0f}", "force_field"),
         ("equivariant network (GVP), training, molecules per CPU-second: edge lists",
          "{gvp.edge_list_training.median:,.0f}", "gvp"),
         ("the same, dense", "{gvp.dense_training.median:,.0f}", "gvp"),
