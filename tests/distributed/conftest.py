@@ -58,7 +58,7 @@ def busy_cluster(two_cpus: None) -> Iterator[ActorHandle]:
 def free_when_said(
     busy_cluster: ActorHandle, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[ModuleType, int], None]:
-    """Has the cores freed as soon as a module has said so many lines."""
+    """Has the cores freed as soon as a module has said so many lines, the last for a minute."""
 
     def free(module: ModuleType, num_lines: int) -> None:
         say, lines = module.say, []
@@ -66,6 +66,8 @@ def free_when_said(
         def say_and_free(line: str) -> None:
             say(line)
             lines.append(line)
+            if len(lines) == num_lines - 1:  # Processes that start have their cores already.
+                monkeypatch.setattr(waiting, "REPEAT_SECONDS", 60.0)
             if len(lines) == num_lines:
                 ray.kill(busy_cluster)
 

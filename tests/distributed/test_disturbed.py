@@ -68,6 +68,11 @@ class Way:
         """Return the processes of all workers so far."""
         return {int(path.name) for path in (self._notes / "pids").iterdir()}
 
+    def checkpoints(self) -> list[int]:
+        """Return the steps of all checkpoints, which are whole, and of which no part lies about."""
+        assert list(self.run.rglob("*.part")) == []
+        return sorted(load_checkpoint(path)["step"] for path in self.run.rglob("checkpoint.pt"))
+
     def close_gate(self) -> None:
         (self._notes / "gate").touch()
 
@@ -124,12 +129,13 @@ def killed_driver(is_on_a_disk: tuple[Path, bool], task: TrainingTask) -> Way:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What ended a call, after which records of which workers."""
+    """What ended a call, after which records of which workers, and the steps of what it left."""
 
     way: Way
     records: list[Record]
     pids: set[int]
     error: BaseException
+    left: list[int]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +148,7 @@ def interrupted(two_cpus: None, killed_driver: Way) -> Fault:
     way, records, before = killed_driver, [], killed_driver.pids()
     with pytest.raises(KeyboardInterrupt) as caught:
         way.go_on(records, interrupt)
-    return Fault(way, records, way.pids() - before, caught.value)
+    return Fault(way, records, way.pids() - before, caught.value, way.checkpoints())
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +169,7 @@ def full_disk(is_on_a_disk: tuple[Path, bool], interrupted: Fault) -> Fault | No
     with pytest.raises(InputError) as caught:
         way.go_on(records, fill)
     filler.unlink()
-    return Fault(way, records, way.pids() - before, caught.value)
+    return Fault(way, records, way.pids() - before, caught.value, way.checkpoints())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,10 +212,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(full_disk: Fault
     message = r"cannot write \S*/run.*No space left on device.*free"
     with pytest.raises(InputError, match=message):
         raise full_disk.error
-    run = full_disk.way.run
-    assert list(run.parent.rglob("*.part")) == []
-    (last,) = run.rglob("checkpoint.pt")
-    assert load_checkpoint(last)["step"] == 30
+    assert full_disk.left == [20, 30]
 
 
 def test_a_killed_worker_ends_its_group_and_another_one_goes_on(

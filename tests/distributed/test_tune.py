@@ -264,7 +264,7 @@ def assert_final_metrics_once(folder: SweepFolder) -> None:
 @pytest.mark.slow
 def test_trials_of_many_workers_take_turns_on_a_small_cluster(sweep_path: Path) -> None:
     arguments = ["num_trials=2", "scheduler=none", "base.cluster={executor: ray, num_workers: 2}"]
-    arguments += ["base.energy.num_steps=60"]
+    arguments += ["base.energy.num_steps=60", "tracking.backend=none"]
     with sweep(sweep_path, *arguments) as driver:
         output, _ = driver.communicate()
     assert driver.returncode == 0, output
