@@ -1,10 +1,12 @@
-"""What carries news from a training group to the driver; its process imports next to nothing."""
+"""What carries news from a training group to the driver; its process imports no torch."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.train.v2._internal.execution.callback import ControllerCallback
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
-
     from bnce_dist.training.task import Record
 
 
@@ -24,11 +26,11 @@ class RecordRelay:
         """Return how many ranks have had a process."""
         return len(self._ranks)
 
-    def lead(self, leader: "ActorHandle") -> None:
+    def lead(self, leader: ActorHandle) -> None:
         """Take note of the actor that leads the group."""
         self._leader = leader
 
-    def leader(self) -> "ActorHandle | None":
+    def leader(self) -> ActorHandle | None:
         """Return the group's leader, if it has begun."""
         return self._leader
 
@@ -40,3 +42,18 @@ class RecordRelay:
         """Return the records that came in since the last call."""
         records, self._records = self._records, []
         return records
+
+
+class Introduction(ControllerCallback):
+    """Tells the driver who leads the group: Ray itself would tell a handler of Ctrl-C alone.
+
+    Args:
+        relay: Actor of a `RecordRelay`.
+    """
+
+    def __init__(self, relay: ActorHandle) -> None:
+        self._relay = relay
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Called in the leader's process."""
+        self._relay.lead.remote(ray.get_runtime_context().current_actor)
