@@ -17,7 +17,10 @@ Job = Callable[..., Result]
 
 
 CLUSTERS = ("tests/distributed/", "tests/pipeline/test_ray_job.py")
-"""Where tests start Ray clusters or ranks that train together."""
+"""Where tests start Ray clusters."""
+
+RANKS = "tests/distributed/test_parallel.py"
+"""Where tests start ranks that train together without Ray."""
 
 CLUSTER_TIMEOUT_SECONDS = 600
 """The slowest of their tests takes a minute."""
@@ -27,11 +30,15 @@ def _file(nodeid: str) -> str:
     return nodeid.split("::", 1)[0]
 
 
+def _starts_clusters(nodeid: str) -> bool:
+    return nodeid.startswith(CLUSTERS) and _file(nodeid) != RANKS
+
+
 class OneClusterAtATime(LoadScopeScheduling):
     """Deals the suite to processes file by file, but what starts clusters to one of them."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "clusters" if _file(nodeid).startswith(CLUSTERS) else _file(nodeid)
+        return "clusters" if _starts_clusters(nodeid) else _file(nodeid)
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Count the test that ended its process as done, which else would end the next one too."""
@@ -51,7 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneClus
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the clusters, which last longest, and let none of their tests last for ever."""
-    items.sort(key=lambda item: not item.nodeid.startswith(CLUSTERS))
+    items.sort(key=lambda item: not _starts_clusters(item.nodeid))
     for item in items:
         if item.nodeid.startswith(CLUSTERS):
             # ray.get swallows what the handler of a signal raises: only the end of the process,

@@ -7,6 +7,7 @@ of its state needs neither.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -86,12 +87,9 @@ class Molecule:
             >>> molecule.num_atoms, molecule.residue_names
             (22, ('ACE', 'ALA', 'NME'))
         """
-        from bnce_dist.chem.initial_structure import build_positions
-
         name = sequence.strip().upper()
         graph = cls._from_templates(name, chain_templates(parse_sequence(name)))
-        positions = build_positions(graph.topology, graph.chirality_centres, graph.omegas)
-        return dataclasses.replace(graph, positions_nm=positions)
+        return dataclasses.replace(graph, positions_nm=_relaxed_positions(graph).copy())
 
     @classmethod
     def from_pdb(cls, path: str | Path) -> Self:
@@ -326,6 +324,14 @@ class Molecule:
         if all(atom in keys for atom in atoms):
             first, second, third, fourth = (keys.index(atom) for atom in atoms)
             yield first, second, third, fourth
+
+
+@functools.lru_cache(maxsize=256)
+def _relaxed_positions(graph: Molecule) -> NDArray[np.float64]:
+    """Return the positions that belong to a graph; a sweep or a fleet asks for them many times."""
+    from bnce_dist.chem.initial_structure import build_positions
+
+    return build_positions(graph.topology, graph.chirality_centres, graph.omegas)
 
 
 def _mirrored(centre: Quadruple) -> Quadruple:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.strata import BoolArray, FloatArray, Side, SideWeights, light_log_ratio
@@ -244,7 +244,7 @@ def with_correction(
     """
     value = estimate.value_kT + correction_kT
     low, high = (
-        math.hypot(end - estimate.value_kT, stats.norm.ppf(0.975) * stderr_kT)
+        math.hypot(end - estimate.value_kT, ndtri(0.975) * stderr_kT)
         for end in estimate.interval_kT
     )
     return replace(
@@ -338,7 +338,7 @@ def _difference(
     stderr = float((in_rest.log_sums - in_state.log_sums).std(ddof=1))
     squares = np.concatenate([np.square(side.influence) for side in (state, rest)])
     freedom = 2 * squares.sum() ** 2 / np.square(squares).sum()
-    reach = float(stats.t.ppf(0.975, freedom)) * stderr
+    reach = float(stdtrit(freedom, 0.975)) * stderr
     state_weights, rest_weights = state.summary(in_state), rest.summary(in_rest)
     low = value - math.hypot(reach, state_weights.hidden_kT)
     high = value + math.hypot(reach, rest_weights.hidden_kT)

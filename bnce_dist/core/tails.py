@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.special import logsumexp
+from scipy.special import gammaincinv, logsumexp
 
 FloatArray = NDArray[np.float64]
 
@@ -115,8 +114,7 @@ def _relative_shapes(counts: FloatArray) -> FloatArray:
     """
     ranks = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
     num_samples = _effective(counts)
-    relative: FloatArray = num_samples / stats.gamma.ppf(ranks, num_samples)
-    return relative
+    return np.asarray(num_samples / gammaincinv(num_samples, ranks), np.float64)
 
 
 def _mean_excess(theta: FloatArray, shapes: FloatArray) -> FloatArray:

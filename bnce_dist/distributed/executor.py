@@ -17,7 +17,6 @@ from bnce_dist.distributed.cluster import (
 )
 from bnce_dist.distributed.pool import ActorPool, map_shards
 from bnce_dist.distributed.tasks import map_to_outcomes
-from bnce_dist.distributed.train import fit
 from bnce_dist.pipeline.cluster import (
     DATA_PARALLEL,
     ONE_CORE,
@@ -112,6 +111,9 @@ class RayExecutor:
         report: Callable[[Record], None] | None = None,
     ) -> TrainingResult:
         """Train with Ray Train, continuing from the last checkpoint in ``folder``."""
+        # Only here, because importing it takes a second in every process that runs a job.
+        from bnce_dist.distributed.train import fit
+
         self.release()
         batch = task.settings.global_batch_size
         parts = self._parallelism.accumulation_steps

@@ -1,31 +1,22 @@
-"""Full disks, a full object store, stragglers; killed processes are in test_pool and test_train."""
+"""Full disks, a full object store, a slow actor; test_disturbed has what happens to trainings."""
 
-import contextlib
-import dataclasses
-import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed
 from ray import cloudpickle
-from torch import nn
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.pool import map_shards
-from bnce_dist.distributed.train import fit
-from bnce_dist.training.checkpoint import load_checkpoint
-from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 pytestmark = pytest.mark.ray
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -35,21 +26,11 @@ NUM_SHARDS = 8
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path, mount_disk: Callable[[Path], bool]) -> Path:
     """A disk of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", folder]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
+    if not mount_disk(tmp_path / "disk"):
         pytest.skip("this user may not mount a file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(folder: Path) -> None:
-    with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as stream:
-        while True:
-            stream.write(bytes(4096))
+    return tmp_path / "disk"
 
 
 class Numbers:
@@ -118,46 +99,6 @@ def test_a_slow_actor_holds_nobody_back(tmp_path: Path) -> None:
     )  # fmt: skip
     by_actor = Counter(path.name.split("-")[1] for path in journal.iterdir())
     assert sorted(by_actor.values()) == [1, NUM_SHARDS - 1]
-
-
-def build_slow_and_trapped(build: Callable[[], nn.Module], trap: Path) -> nn.Module:
-    """One rank is slow; the other fills the disk at step 30 if the trap is set."""
-    objective, calls = build(), itertools.count(1)
-
-    def before_step(*_: object) -> None:
-        if torch.distributed.get_rank() == 1:
-            time.sleep(0.1)
-        elif next(calls) == 30 and trap.exists():
-            trap.unlink()
-            fill(trap.parent)
-
-    objective.register_forward_pre_hook(before_step)
-    return objective
-
-
-@pytest.mark.slow
-def test_a_full_disk_and_a_slow_rank_change_no_training(
-    task: TrainingTask, undisturbed: TrainingResult, disk: Path
-) -> None:
-    trap, folder = disk / "trap", disk / "run"
-    trap.touch()
-    build = partial(build_slow_and_trapped, task.build_objective, trap)
-    slow = dataclasses.replace(task, build_objective=build)
-    with pytest.raises(InputError, match=r"cannot write \S*/run.*No space left on device.*free"):
-        fit(slow, folder, num_workers=2)
-    assert list(disk.rglob("*.part")) == []
-    (last,) = folder.rglob("checkpoint.pt")
-    assert load_checkpoint(last)["step"] == 20
-
-    (disk / "filler").unlink()
-    records: list[Record] = []
-    result = fit(slow, folder, num_workers=2, report=records.append)
-    assert records[0]["step"] == 22
-    expected, got = (load_checkpoint(r.checkpoint_path) for r in (undisturbed, result))
-    for weights in ("model", "ema"):
-        for name, value in expected[weights].items():
-            assert torch.equal(got[weights][name], value), (weights, name)
-    assert [r["loss"] for r in result.history] == [r["loss"] for r in undisturbed.history]
 
 
 # Doubles five arrays of 40 MB and one of 120 MB in an object store of 80 MB.

@@ -14,12 +14,9 @@ import torch
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.molecular_flow_matching import pack_conformations
-from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.distributed.train import fit
 from bnce_dist.pipeline.cluster import Parallelism
-from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.training.checkpoint import load_checkpoint
-from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+from bnce_dist.training.task import TrainingTask
 
 # Ranks wait for each other many times per step: slow where the cores are busy.
 pytestmark = [pytest.mark.slow]
@@ -249,45 +246,9 @@ def test_what_a_strategy_cannot_train_is_refused_by_name(task: TrainingTask) -> 
     Parallelism(strategy="ddp").require_supported(task.create_objective, muon)
 
 
-@needs_deepspeed
-def test_zero_3_is_refused_where_the_loss_holds_a_gradient(
-    two_cpus: None, task: TrainingTask, tmp_path: Path
-) -> None:
-    zero3 = Parallelism(strategy="deepspeed", zero_stage=3)
-    with pytest.raises(InputError, match=r"zero_stage for .*EnergyMatching.*got 3.*sharded"):
-        fit(task, tmp_path, num_workers=2, parallelism=zero3)
-
-
 def test_absent_deepspeed_is_named_with_what_installs_it(
     monkeypatch: pytest.MonkeyPatch, task: TrainingTask
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="make setup-deepspeed"):
         Parallelism(strategy="deepspeed").require_supported(task.create_objective, task.settings)
-
-
-def test_parts_that_do_not_divide_the_batch(
-    two_cpus: None, task: TrainingTask, tmp_path: Path
-) -> None:
-    thirds = Parallelism(accumulation_steps=3)
-    with pytest.raises(InputError, match=r"workers \(2\) times accumulation_steps \(3\), got 64"):
-        fit(task, tmp_path, num_workers=2, parallelism=thirds)
-
-
-@needs_deepspeed
-@pytest.mark.ray
-def test_ray_train_goes_on_where_one_process_stopped(
-    task: TrainingTask, undisturbed: TrainingResult, tmp_path: Path
-) -> None:
-    def stop_at_step_40(record: Record) -> None:
-        if record["step"] >= 40:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        LocalExecutor(accumulation_steps=2).fit(task, tmp_path, report=stop_at_step_40)
-    records: list[Record] = []
-    executor = RayExecutor(2, Parallelism(strategy="deepspeed", zero_stage=2))
-    result = executor.fit(task, tmp_path, report=records.append)
-    assert records[0]["step"] == 42
-    got, expected = (load_checkpoint(r.checkpoint_path) for r in (result, undisturbed))
-    assert_same_training(got, expected)

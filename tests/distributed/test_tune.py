@@ -4,8 +4,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 import ray
 from mlflow.tracking import MlflowClient
 from ray import cloudpickle
-from ray.actor import ActorHandle
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -144,7 +143,7 @@ def test_a_trial_that_can_never_fit_is_refused(two_cpus: None, sweep_path: Path)
 @pytest.mark.ray
 @pytest.mark.slow
 def test_trials_that_wait_for_cores_say_so(
-    busy_cluster: ActorHandle,
+    free_when_said: Callable[..., None],
     sweep_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -152,7 +151,7 @@ def test_trials_that_wait_for_cores_say_so(
     monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
     sweep, base = resolved(sweep_path, "num_trials=2", "scheduler=none", "base.energy.num_steps=20")
     ended: list[TrialResult] = []
-    threading.Timer(8.0, ray.kill, [busy_cluster]).start()
+    free_when_said(waiting, num_lines=1)
     folder = SweepFolder(sweep_path.parent / "sweep")
     run_trials(sweep, base, folder, LocalExecutor, ended.append)
     assert [result.status for result in ended] == ["finished", "finished"]
@@ -265,7 +264,7 @@ def assert_final_metrics_once(folder: SweepFolder) -> None:
 @pytest.mark.slow
 def test_trials_of_many_workers_take_turns_on_a_small_cluster(sweep_path: Path) -> None:
     arguments = ["num_trials=2", "scheduler=none", "base.cluster={executor: ray, num_workers: 2}"]
-    arguments += ["base.energy.num_steps=60"]
+    arguments += ["base.energy.num_steps=60", "tracking.backend=none"]
     with sweep(sweep_path, *arguments) as driver:
         output, _ = driver.communicate()
     assert driver.returncode == 0, output

@@ -3,9 +3,10 @@
 import os
 import re
 import sys
-import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,16 +16,14 @@ from ray.actor import ActorHandle
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata, completed_shard
-from bnce_dist.distributed import pool, waiting
+from bnce_dist.distributed import pool, tasks, waiting
 from bnce_dist.distributed.cluster import one_line_errors
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.pool import map_shards
 from bnce_dist.distributed.tasks import map_to_outcomes
-from bnce_dist.distributed.train import fit
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.training import progress
 from bnce_dist.training.progress import report_part
-from bnce_dist.training.task import TrainingTask
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -46,14 +45,14 @@ class Slow:
 
 
 def test_cores_that_others_hold_are_named_as_what_is_waited_for(
-    busy_cluster: ActorHandle,
+    free_when_said: Callable[..., None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(waiting, "REPEAT_SECONDS", 2.0)
-    threading.Timer(8.0, ray.kill, [busy_cluster]).start()
+    monkeypatch.setattr(waiting, "REPEAT_SECONDS", 1.0)
+    free_when_said(waiting, num_lines=2)
     dataset = map_shards(Slow, 3, tmp_path, metadata=METADATA, label="sample", num_actors=2)
     assert len(dataset) == 3
     said = re.findall(r"^sample: waiting for .*$", capsys.readouterr().err, re.MULTILINE)
@@ -66,12 +65,12 @@ def absolute(value: int) -> int:
 
 
 def test_jobs_that_wait_for_a_core_say_so(
-    busy_cluster: ActorHandle,
+    free_when_said: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
-    threading.Timer(6.0, ray.kill, [busy_cluster]).start()
+    free_when_said(waiting, num_lines=1)
     assert map_to_outcomes(absolute, [-1, 2, -3], num_cpus=1, max_concurrent=2) == [1, 2, 3]
     said = re.findall(r"waiting for .*", capsys.readouterr().err)
     assert said == ["waiting for 2 cores, 0 free"]
@@ -83,9 +82,9 @@ def shards_of_a_job(folder: Path, executor: Executor) -> int:
 
 
 def test_what_the_workers_of_a_job_wait_for_reaches_the_driver(
-    busy_cluster: ActorHandle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    free_when_said: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    threading.Timer(10.0, ray.kill, [busy_cluster]).start()
+    free_when_said(tasks, num_lines=1)
     assert RayExecutor(2).map_jobs(shards_of_a_job, [tmp_path]) == [3]
     assert "sample: waiting for 2 cores, 0 free\n" in capsys.readouterr().err
 
@@ -107,34 +106,17 @@ def test_workers_that_begin_later_have_their_time_too(
     ray.kill(busy_cluster)
 
 
-def test_a_training_waits_for_its_place_not_for_its_processes(
-    busy_cluster: ActorHandle,
-    task: TrainingTask,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    said: list[tuple[float, str]] = []
-    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
-    monkeypatch.setattr(waiting, "REPEAT_SECONDS", 0.5)
-    monkeypatch.setattr(waiting, "say", lambda line: said.append((time.monotonic(), line)))
-    freed: list[float] = []
-
-    def free() -> None:
-        freed.append(time.monotonic())
-        ray.kill(busy_cluster)
-
-    threading.Timer(12.0, free).start()
-    fit(task, tmp_path, num_workers=2)
-    assert {line for _, line in said} == {"train energy: waiting for 2 cores, 0 free"}
+def test_a_training_waits_for_its_place_not_for_its_processes(waited: SimpleNamespace) -> None:
+    assert {line for _, line in waited.said} == {"train energy: waiting for 2 cores, 0 free"}
     # Two new processes take longer than that to import what they need.
-    assert max(when for when, _ in said) < freed[0] + 5
+    assert max(when for when, _ in waited.said) < waited.freed + 5
 
 
 def test_progress_inside_a_shard_reaches_the_driver_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LINE_INTERVAL_SECONDS", 0.0)
-    map_shards(lambda: Slow(6.0), 1, tmp_path, metadata=METADATA, label="reference", num_actors=1)
+    map_shards(lambda: Slow(4.0), 1, tmp_path, metadata=METADATA, label="reference", num_actors=1)
     line = re.search(r"reference: (0\.\d+)/1 .*shard 0: (\d+) of 20 ps", capsys.readouterr().err)
     assert line is not None
     assert float(line[1]) == int(line[2]) / 20

@@ -53,7 +53,8 @@ class Server:
     """A tracking server on a loopback port that can be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.database = folder, folder / "server.db"
+        self.process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -61,7 +62,7 @@ class Server:
 
     def start(self) -> None:
         store = [
-            f"--backend-store-uri=sqlite:///{self.folder / 'server.db'}",
+            f"--backend-store-uri=sqlite:///{self.database}",
             f"--artifacts-destination={self.folder / 'artifacts'}",
         ]
         address = ["--host=127.0.0.1", f"--port={self.port}", "--workers=1"]
@@ -84,24 +85,35 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
     def hang(self) -> None:
         os.killpg(self.process.pid, signal.SIGSTOP)
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        if self.is_alive():
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def shared_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    shutil.copy(empty_store, server.database)
+    yield server
+    server.kill()
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+def server(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A server that answers, whatever the test before did to it."""
+    if not shared_server.is_alive():
+        shared_server.start()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared_server.uri)
     # On a busy machine a server that is alive may take long; one that hangs is not waited for.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-    yield server
-    if server.process.poll() is None:
-        server.kill()
+    return shared_server
 
 
 def runs(uri: str) -> dict[str, Run]:
@@ -273,9 +285,9 @@ def test_a_server_that_dies_and_returns_has_every_metric_once(
 
 @pytest.mark.slow
 def test_a_server_that_stays_away_is_flushed_later(tmp_path: Path, server: Server) -> None:
-    folder = tmp_path / "adp"
+    folder = tmp_path / "late"
     tracker = MlflowTracker(folder)
-    tracker.start_run("adp", {"seed": 1})
+    tracker.start_run("late", {"seed": 1})
     log_steps(tracker, 0, 20)
     wait_until(lambda: tracker.unsent == 0)
     server.hang()
@@ -293,7 +305,7 @@ def test_a_server_that_stays_away_is_flushed_later(tmp_path: Path, server: Serve
     server.start()
     sent = subprocess.run(again, capture_output=True, text=True, check=True)
     assert sent.stdout == "21 records sent\n"
-    run = runs(server.uri)["adp"]
+    run = runs(server.uri)["late"]
     assert run.info.status == "FINISHED"
     assert history(server.uri, run, "loss") == [(step, 1.0 / (1 + step)) for step in range(40)]
 

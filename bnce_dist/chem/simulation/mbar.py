@@ -2,15 +2,12 @@
 
 import logging
 from copy import deepcopy
+from types import ModuleType
 
 import numpy as np
 from scipy.special import logsumexp
 
 from bnce_dist.chem.simulation.replica_exchange import Windows
-
-# pymbar greets every import with advice about an optional accelerator.
-logging.getLogger("pymbar").setLevel(logging.ERROR)
-from pymbar import MBAR, timeseries  # noqa: E402
 
 _SOLVER = {"method": "adaptive", "tol": 1e-8, "options": {"min_sc_iter": 0}}
 """Newton's method with a safeguard: ten times fewer passes over the samples than the default. The
@@ -51,7 +48,8 @@ def window_free_energies(
     counts = np.bincount(window[order], minlength=len(windows))
     bias = windows.reduced_bias(phi[order].astype(np.float64), psi[order].astype(np.float64))
     # pymbar fills in the options it is given, so it gets its own copy.
-    return MBAR(bias, counts, initial_f_k=initial, solver_protocol=(deepcopy(_SOLVER),)).f_k
+    mbar = _pymbar().MBAR(bias, counts, initial_f_k=initial, solver_protocol=(deepcopy(_SOLVER),))
+    return mbar.f_k
 
 
 def unbiased_log_weights(
@@ -88,4 +86,13 @@ def statistical_inefficiency(series: np.ndarray) -> float:
     Args:
         series: ``(times,)``.
     """
-    return float(timeseries.statistical_inefficiency(series))
+    return float(_pymbar().timeseries.statistical_inefficiency(series))
+
+
+def _pymbar() -> ModuleType:
+    """Import pymbar where it is used: most commands do without, and it takes part of a second."""
+    # It greets every import with advice about an optional accelerator.
+    logging.getLogger("pymbar").setLevel(logging.ERROR)
+    import pymbar
+
+    return pymbar

@@ -9,7 +9,7 @@ import mdtraj
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.mbar import statistical_inefficiency
@@ -159,7 +159,7 @@ def estimate_from_trajectory(
         else (0.0, 0.0)
     )
     converged, reason = convergence(stderr, trend, halves, 1.0, max_stderr_kT)
-    reach = float(stats.t.ppf(0.975, freedom)) * stderr
+    reach = float(stdtrit(freedom, 0.975)) * stderr
     return ReferenceFreeEnergy(
         delta_f_kT=value,
         stderr_kT=stderr,
