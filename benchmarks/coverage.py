@@ -16,13 +16,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from record import publish
+from record import FOLDER, publish
 
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
     select_for_exact,
     stratified_delta_f,
 )
+from bnce_dist.data.atomic import read_json
 from bnce_dist.generator.metrics import evidence
 from bnce_dist.generator.verdict import judge
 
@@ -196,7 +197,7 @@ def measure(case: Case, repetitions: int) -> dict[str, float]:
         case: What is met.
         repetitions: Independent data sets, seeds from 0 on.
 
-    Returns: ``coverage`` of all and ``coverage_reliable`` of those called reliable (NaN if there
+    Returns: Their number, ``coverage`` of all and ``coverage_reliable`` of those called reliable (NaN if there
         is none), the shares called reliable, and called reliable although the truth is outside,
         ``rmse_kT``, ``bias_kT`` and the median ``stderr_kT`` and half width of the interval;
         infinite where the truth is.
@@ -219,7 +220,8 @@ def measure(case: Case, repetitions: int) -> dict[str, float]:
         "stderr_kT": np.median([result.stderr_kT for result, _ in results]),
         "half_width_kT": np.median(ends[:, 1] - ends[:, 0]) / 2,
     }
-    return {name: round(float(value), 4) for name, value in numbers.items()}
+    rounded = {name: round(float(value), 4) for name, value in numbers.items()}
+    return {"repetitions": repetitions, **rounded}
 
 
 def main(
@@ -227,14 +229,19 @@ def main(
     case: Annotated[list[str] | None, typer.Option(help="Some of the cases.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
-    """Repeat every case, print one JSON line, and write it if asked."""
-    cases = {}
+    """Repeat every case, print one JSON line, and write it if asked.
+
+    Cases that are not measured stay in the record as they were.
+    """
+    path = FOLDER / "coverage.json"
+    cases = dict(read_json(path)["cases"]) if case and path.exists() else {}
     for name in case or CASES:
         numbers = measure(CASES[name], repetitions)
         # JSON has neither NaN nor infinity.
         cases[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         typer.echo(f"{name:<20} {cases[name]}", err=True)
-    publish("coverage", {"repetitions": repetitions, "cases": cases}, ("numpy",), write=write)
+    ordered = {name: cases[name] for name in CASES if name in cases}
+    publish("coverage", {"cases": ordered}, ("numpy",), write=write)
 
 
 if __name__ == "__main__":
