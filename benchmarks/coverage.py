@@ -197,8 +197,8 @@ def measure(case: Case, repetitions: int) -> dict[str, float]:
         case: What is met.
         repetitions: Independent data sets, seeds from 0 on.
 
-    Returns: Their number, ``coverage`` of all and ``coverage_reliable`` of those called reliable (NaN if there
-        is none), the shares called reliable, and called reliable although the truth is outside,
+    Returns: Their number, ``coverage`` of all and ``coverage_reliable`` of those called reliable
+        (NaN if none is), the shares called reliable, and called so although the truth is outside,
         ``rmse_kT``, ``bias_kT`` and the median ``stderr_kT`` and half width of the interval;
         infinite where the truth is.
     """

@@ -13,9 +13,9 @@ MAX_WEIGHT_SHARE = 0.2
 MAX_MODEL_ERROR_KT = 0.15
 MAX_DEVIATION = 3.0
 MAX_NO_MEAN_PROBABILITY = 1 / 4
-"""The tail is three times as likely to have a mean as to have none. What tails with a mean may hide is in
-the interval: to ask for more certainty would pick, among heavy tails, those that look light by
-chance, whose results are just the wrong ones."""
+"""The tail is three times as likely to have a mean as to have none. What tails with a mean may hide
+is in the interval: to ask for more certainty would pick, among heavy tails, those that look light
+by chance, whose results are just the wrong ones."""
 MAX_FOLD_SHIFT_KT = 0.15
 """What is less is in the interval."""
 MIN_FORWARD_OVER_REVERSE = 0.1
