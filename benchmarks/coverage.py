@@ -16,13 +16,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from record import publish
+from record import FOLDER, publish
 
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
     select_for_exact,
     stratified_delta_f,
 )
+from bnce_dist.data.atomic import read_json
 from bnce_dist.generator.metrics import evidence
 from bnce_dist.generator.verdict import judge
 
@@ -50,8 +51,34 @@ class Tail:
 
     @property
     def log_mean(self) -> float:
-        """Log of the mean weight: of a log-normal variable times a Pareto variable."""
-        return self.sd**2 / 2 - math.log(1 - self.k)
+        """Log of the mean weight: of a log-normal variable times a Pareto variable.
+
+        Infinite where the tail has no mean.
+        """
+        return self.sd**2 / 2 - math.log(1 - self.k) if self.k < 1 else math.inf
+
+
+@dataclass(frozen=True)
+class Mixture(Tail):
+    """Exact log weights on one side, of which few are larger by a jump: a rare conformation.
+
+    Args:
+        probability: Of the jump.
+        jump: Its size [nats].
+    """
+
+    probability: float = 0.0
+    jump: float = 0.0
+
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        """Return log weights, ``(size,)``."""
+        rare = rng.random(size) < self.probability
+        return super().draw(rng, size) + np.where(rare, self.jump, 0.0)
+
+    @property
+    def log_mean(self) -> float:
+        """Log of the mean weight."""
+        return super().log_mean + math.log1p(self.probability * math.expm1(self.jump))
 
 
 def noise(sd: float, in_state: float = 0.0, outside: float = 0.0) -> Error:
@@ -143,15 +170,24 @@ CASES = {
     "small_state": _same(Tail(0.9), noise(0.8, 0.3), share=0.02),
     "small_state_tail_05": Case(Tail(0.9), Tail(0.5, 0.5), noise(0.8, 0.3), share=0.02),
     "small_state_tail_07": Case(Tail(0.9), Tail(0.5, 0.7), noise(0.8, 0.3), share=0.02),
+    "small_state_tail_08": Case(Tail(0.9), Tail(0.5, 0.8), noise(0.8, 0.3), share=0.02),
+    "small_state_tail_09": Case(Tail(0.9), Tail(0.5, 0.9), noise(0.8, 0.3), share=0.02),
+    "small_state_no_mean": Case(Tail(0.9), Tail(0.5, 1.1), noise(0.8, 0.3), share=0.02),
     "one_sided_05": Case(Tail(0.5, 0.3), Tail(0.5, 0.5), noise(0.8, 0.3)),
     "one_sided_07": Case(Tail(0.5, 0.3), Tail(0.5, 0.7), noise(0.8, 0.3)),
     "one_sided_09": Case(Tail(0.5, 0.3), Tail(0.5, 0.9), noise(0.8, 0.3)),
+    "one_sided_no_mean": Case(Tail(0.5, 0.3), Tail(0.5, 1.1), noise(0.8, 0.3)),
     "both_sides_08": _same(Tail(0.5, 0.8), noise(0.8)),
     "no_learned_tail": _same(Tail(0.2, 0.7), shrunk(1.0)),
+    "log_normal_22": _same(Tail(2.2), noise(0.7, 0.2), share=0.4, num_exact=3_500),
+    "rare_conformation": _same(Mixture(0.8, probability=0.005, jump=3.0), noise(0.5, 0.1)),
     "few_samples": _same(Tail(0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=300),
     "all_exact": _same(Tail(1.2), noise(1.0), num_exact=10_000),
 }
-"""A to H are those of the first review of the estimators; the others are harder."""
+"""A to H are those of the first review of the estimators; the others are harder.
+
+Tails without a mean (k = 1.1) have no truth: there only an estimate that is not called reliable is
+right."""
 
 
 def measure(case: Case, repetitions: int) -> dict[str, float]:
@@ -161,9 +197,10 @@ def measure(case: Case, repetitions: int) -> dict[str, float]:
         case: What is met.
         repetitions: Independent data sets, seeds from 0 on.
 
-    Returns: ``coverage`` of all and ``coverage_reliable`` of those called reliable (NaN if there
-        is none), the shares called reliable, and called reliable although the truth is outside,
-        ``rmse_kT``, ``bias_kT`` and the median ``stderr_kT`` and half width of the interval.
+    Returns: Their number, ``coverage`` of all and ``coverage_reliable`` of those called reliable
+        (NaN if none is), the shares called reliable, and called so although the truth is outside,
+        ``rmse_kT``, ``bias_kT`` and the median ``stderr_kT`` and half width of the interval;
+        infinite where the truth is.
     """
     results = [case.estimate(seed) for seed in range(repetitions)]
     errors = np.array([result.value_kT for result, _ in results]) - case.truth
@@ -183,7 +220,8 @@ def measure(case: Case, repetitions: int) -> dict[str, float]:
         "stderr_kT": np.median([result.stderr_kT for result, _ in results]),
         "half_width_kT": np.median(ends[:, 1] - ends[:, 0]) / 2,
     }
-    return {name: round(float(value), 4) for name, value in numbers.items()}
+    rounded = {name: round(float(value), 4) for name, value in numbers.items()}
+    return {"repetitions": repetitions, **rounded}
 
 
 def main(
@@ -191,14 +229,19 @@ def main(
     case: Annotated[list[str] | None, typer.Option(help="Some of the cases.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
-    """Repeat every case, print one JSON line, and write it if asked."""
-    cases = {}
+    """Repeat every case, print one JSON line, and write it if asked.
+
+    Cases that are not measured stay in the record as they were.
+    """
+    path = FOLDER / "coverage.json"
+    cases = dict(read_json(path)["cases"]) if case and path.exists() else {}
     for name in case or CASES:
         numbers = measure(CASES[name], repetitions)
-        # JSON has no NaN.
-        cases[name] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+        # JSON has neither NaN nor infinity.
+        cases[name] = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         typer.echo(f"{name:<20} {cases[name]}", err=True)
-    publish("coverage", {"repetitions": repetitions, "cases": cases}, ("numpy",), write=write)
+    ordered = {name: cases[name] for name in CASES if name in cases}
+    publish("coverage", {"cases": ordered}, ("numpy",), write=write)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,35 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 REGION = re.compile(r"<!-- (table|output|readme): (\w+) -->\n.*?<!-- end of \1 -->", re.DOTALL)
 
 
+COVERED_CASES = {
+    "A": "A: log-normal 0.9",
+    "B": "B: log-normal 0.9, learned density poor",
+    "C": "C: log-normal 1.5",
+    "D": "D: log-normal 2.0",
+    "E": "E: k = 0.5",
+    "F": "F: k = 0.65",
+    "G": "G: k = 0.65, learned tails too short",
+    "H": "H: log-normal 1.2, learned outliers",
+    "small_state": "log-normal 0.9, 200 samples in the state",
+    "small_state_tail_05": "k = 0.5, 200 samples",
+    "small_state_tail_07": "k = 0.7, 200 samples",
+    "small_state_tail_08": "k = 0.8, 200 samples",
+    "small_state_tail_09": "k = 0.9, 200 samples",
+    "small_state_no_mean": "k = 1.1, 200 samples: no mean, no truth",
+    "one_sided_05": "k = 0.5 in the state",
+    "one_sided_07": "k = 0.7 in the state",
+    "one_sided_09": "k = 0.9 in the state",
+    "one_sided_no_mean": "k = 1.1 in the state: no mean, no truth",
+    "both_sides_08": "k = 0.8 on both sides",
+    "no_learned_tail": "k = 0.7, none of it learned",
+    "log_normal_22": "log-normal 2.2",
+    "rare_conformation": "one in 200 samples is 20 times as heavy",
+    "few_samples": "log-normal 0.9, 1,000 samples in all",
+    "all_exact": "log-normal 1.2, every weight exact",
+}
+"""The cases of ``coverage.json`` in words."""
+
+
 @cache
 def record(name: str) -> Any:
     """Return the content of a record by its file's stem."""
@@ -93,6 +122,29 @@ def alanine_dipeptide() -> str:
     }
     runs = range(len(value_of("alanine_dipeptide.runs")))
     return row_per_path(columns, [f"alanine_dipeptide.runs.{index}" for index in runs])
+
+
+def coverage() -> str:
+    """Return how often intervals hold the truth, and what the verdict says of them."""
+    columns = {
+        "intervals that hold the truth": "{.coverage:.3f}",
+        "called reliable": "{.share_reliable:.2f}",
+        "of those, hold the truth": "{.coverage_reliable:.3f}",
+        "reliable and wrong": "{.share_reliable_and_wrong:.3f}",
+        "half width (kT)": "{.half_width_kT:.2f}",
+    }
+
+    def cell(name: str, template: str) -> str:
+        has_truth = value_of(f"coverage.cases.{name}.rmse_kT") is not None
+        if not has_truth and "coverage" in template:
+            return "-"
+        return Template(f"coverage.cases.{name}").format(template)
+
+    rows = [
+        [text, *(cell(name, template) for template in columns.values())]
+        for name, text in COVERED_CASES.items()
+    ]
+    return table(["tails of the weights", *columns], rows)
 
 
 def dipeptides() -> str:
@@ -303,6 +355,7 @@ TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
     for function in (
         alanine_dipeptide,
+        coverage,
         dipeptides,
         like_for_like,
         pretrained,

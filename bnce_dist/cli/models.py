@@ -53,7 +53,9 @@ def _line(model: RegisteredModel) -> str:
     quality = model.quality
     names = " ".join(f"@{alias}" for alias in model.aliases)
     verdict = "reliable" if quality.reliable else "UNRELIABLE"
+    low, high = quality.delta_f_low_kT, quality.delta_f_high_kT
+    interval = "interval unknown" if low is None else f"95 % interval [{low:.2f}, {high:.2f}] kT"
     return (
         f"models:/{model.name}/{model.version}  {names}  run {quality.run}, {verdict}, "
-        f"error {quality.delta_f_error_kT:.2f} kT, ESS {quality.ess_fraction:.2f}"
+        f"{interval}, error {quality.delta_f_error_kT:.2f} kT, ESS {quality.ess_fraction:.2f}"
     )

@@ -38,6 +38,11 @@ def profile(
         stem = output or folder / "figures" / _file_name(names)
         for path in profile_of(folder, *names).write(stem, num_bins):
             typer.echo(path)
+        if over is None:
+            typer.echo(
+                "Bands are of sampling alone: what the tails of the weights may hide is not in "
+                "them (hidden_* in metrics.json)."
+            )
 
 
 def _file_name(names: tuple[str, ...]) -> str:

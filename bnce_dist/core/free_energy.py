@@ -187,7 +187,8 @@ def stratified_delta_f(
     ``H`` are the samples heavier, by approximate weight, than every one without an exact weight.
     Replicates weigh samples by exponential variables, so none is ever without samples. The interval
     takes Student's quantile at the freedom that the largest contributions leave to the variance,
-    and reaches as far as the tail of the exact weights may hold weight that no sample shows.
+    or reaches as far as the tail of the exact weights may hold weight that no sample shows, if
+    that is further.
 
     Args:
         log_weights: From the approximate density, ``(n,)`` [nats]; ``-inf`` for none.
@@ -340,8 +341,8 @@ def _difference(
     freedom = 2 * squares.sum() ** 2 / np.square(squares).sum()
     reach = float(stdtrit(freedom, 0.975)) * stderr
     state_weights, rest_weights = state.summary(in_state), rest.summary(in_rest)
-    low = value - math.hypot(reach, state_weights.hidden_kT)
-    high = value + math.hypot(reach, rest_weights.hidden_kT)
+    low = value - max(reach, state_weights.hidden_kT)
+    high = value + max(reach, rest_weights.hidden_kT)
     return FreeEnergyDifference(
         value_kT=value,
         stderr_kT=stderr,

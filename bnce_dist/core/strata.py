@@ -29,6 +29,7 @@ class SideWeights:
         ess: Effective number of its samples by exact weights (Kish).
         pareto_k: Shape of the exact weights' tail; 1 where fewer than five are in the tail.
         hidden_kT: How much larger the log of its weight may be than its samples show [kT].
+        no_mean_probability: That the tail is too heavy to have a mean.
         largest_share: Share of its weight that one sample has.
         correction_kT: Log of its weight over its approximate weight [kT].
         correction_stderr_kT: Standard error of that [kT].
@@ -41,6 +42,7 @@ class SideWeights:
     ess: float
     pareto_k: float
     hidden_kT: float
+    no_mean_probability: float
     largest_share: float
     correction_kT: float
     correction_stderr_kT: float
@@ -183,6 +185,7 @@ class Side:
             ess=mass**2 / float(np.square(weights[0]) @ multiplicity),
             pareto_k=tail.shape if tail else 1.0,
             hidden_kT=tail.hidden_kT if tail else 0.0,
+            no_mean_probability=tail.no_mean_probability if tail else 1.0,
             largest_share=float(each.max()) / total,
             correction_kT=math.log(total / float(self.approximate.sum())),
             correction_stderr_kT=float(replicates.corrections.std(ddof=1)),

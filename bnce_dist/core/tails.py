@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv, logsumexp
+from scipy.special import logsumexp
 
 FloatArray = NDArray[np.float64]
 
 _MIN_EXCEEDANCES = 5
-# A mean over a tail of shape 1 is infinite; of a posterior that reaches it, 20 scales are counted.
-_MAX_SHAPE = 0.95
-_HIDDEN_QUANTILE = 0.95
-# Of the shape, for each scale of the grid.
-_NUM_QUANTILES = 9
+# Below 1 a tail has a mean.
+_SHAPES = (np.arange(80) + 0.5) / 40
+_HAVE_MEAN = _SHAPES < 1
+# Shape over scale, in units of the inverse median.
+_SHAPES_OVER_SCALES = np.geomspace(0.01, 20, 200)
+_HIDDEN_QUANTILE = 0.975
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class Tail:
 
     Args:
         shape: Its ``k``; moments above ``1 / k`` are infinite.
-        hidden_kT: How much larger the log of the weights' sum may be than the sample shows: the
-            95 % quantile, over the posterior of scale and shape, of the log of the sum with the
-            tail's fitted in place of its sampled mean; not negative [kT].
+        hidden_kT: How far the log of the weights' sum may be above the sample's: the 97.5 %
+            quantile of the log of the sum with the tail's mean in place of its sampled one, over
+            the posterior of scale and shape, of shapes that have a mean; not negative [kT].
+        no_mean_probability: Of a shape of 1 or more, where all from 0 to 2 are alike beforehand.
     """
 
     shape: float
     hidden_kT: float
+    no_mean_probability: float
 
 
 def fit_tail(log_weights: FloatArray, multiplicity: FloatArray | None = None) -> Tail | None:
@@ -43,7 +46,8 @@ def fit_tail(log_weights: FloatArray, multiplicity: FloatArray | None = None) ->
             default one, and ``n`` is their sum.
 
     Returns: The tail, or None where fewer than five weights are in it.
-    Source: Vehtari et al. (2024), sections 2 and 3.1.
+    Source: Vehtari et al. (2024), sections 2 and 3.1 (length and shape); Kish (1965), Survey
+        Sampling (effective numbers).
     """
     counts = np.ones(len(log_weights)) if multiplicity is None else multiplicity
     order = np.argsort(-log_weights, kind="stable")
@@ -57,19 +61,19 @@ def fit_tail(log_weights: FloatArray, multiplicity: FloatArray | None = None) ->
     exceedances = weights[:size] - cutoff
     positive = exceedances > 0
     if size >= _MIN_EXCEEDANCES and not positive.any():
-        return Tail(0.0, 0.0)
+        return Tail(0.0, 0.0, 0.0)
     if positive.sum() < _MIN_EXCEEDANCES:
         return None
     x, mass = exceedances[positive][::-1], counts[:size][positive][::-1]
-    posterior, theta, shapes = _posterior(x, mass)
-    # Of the tails that the fit allows, each with the same share of its grid point's probability.
-    mean_excess = _mean_excess(theta[:, None], shapes[:, None] * _relative_shapes(mass)).ravel()
-    probability = np.repeat(posterior / _NUM_QUANTILES, _NUM_QUANTILES)
-    total = float(counts @ weights)
-    gain = np.log1p(np.maximum(mass.sum() * mean_excess - mass @ x, 0.0) / total)
-    order = np.argsort(gain)
-    upper = int(np.searchsorted(np.cumsum(probability[order]), _HIDDEN_QUANTILE))
-    return Tail(_shape(x, mass, posterior, theta), float(gain[order[min(upper, len(gain) - 1)]]))
+    posterior, scales = _posterior(x, mass)
+    mean_excess = scales[_HAVE_MEAN] / (1 - _SHAPES[_HAVE_MEAN, None])
+    missing = mass.sum() * mean_excess - mass @ x
+    upper = _quantile(missing.ravel(), posterior[_HAVE_MEAN].ravel(), _HIDDEN_QUANTILE)
+    return Tail(
+        shape=_shape(x, mass),
+        hidden_kT=math.log1p(max(upper, 0.0) / float(counts @ weights)),
+        no_mean_probability=float(posterior[~_HAVE_MEAN].sum()),
+    )
 
 
 def generalised_pareto_shape(exceedances: FloatArray) -> float:
@@ -83,44 +87,47 @@ def generalised_pareto_shape(exceedances: FloatArray) -> float:
 
     Source: Zhang & Stephens (2009), section 3; Vehtari et al. (2024), appendix G.
     """
-    x, counts = np.sort(exceedances), np.ones(len(exceedances))
-    posterior, theta, _ = _posterior(x, counts)
-    return _shape(x, counts, posterior, theta)
+    return _shape(np.sort(exceedances), np.ones(len(exceedances)))
 
 
-def _posterior(x: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the posterior on a grid, the grid of theta, and the best shape for each theta."""
-    num_samples = len(x)
+def _posterior(x: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the posterior on a grid of shapes and scales, and the scales, ``(shapes, ratios)``.
+
+    The shape and the logarithm of the scale are uniform beforehand.
+    """
+    ratios = _SHAPES_OVER_SCALES / np.median(x)
+    log_terms = np.log1p(ratios[:, None] * x) @ counts / counts.sum()
+    scales = _SHAPES[:, None] / ratios
+    log_likelihood = -np.log(scales) - (1 + 1 / _SHAPES[:, None]) * log_terms
+    log_posterior = _effective_for_mean(x, counts) * log_likelihood
+    return np.exp(log_posterior - logsumexp(log_posterior)), scales
+
+
+def _shape(x: FloatArray, counts: FloatArray) -> float:
+    num_samples, num_effective = len(x), float(counts.sum() ** 2 / np.square(counts).sum())
     grid_size = 30 + int(math.sqrt(num_samples))
     rank = np.searchsorted(np.cumsum(counts) / counts.mean(), num_samples / 4 - 0.5, side="right")
     steps = 1 - np.sqrt(grid_size / (np.arange(1, grid_size + 1) - 0.5))
     theta = 1 / x[-1] + steps / (3 * x[rank])
     shapes = np.log1p(-theta[:, None] * x) @ counts / counts.sum()
-    log_likelihood = _effective(counts) * (np.log(-theta / shapes) - shapes - 1)
-    return np.exp(log_likelihood - logsumexp(log_likelihood)), theta, shapes
-
-
-def _shape(x: FloatArray, counts: FloatArray, posterior: FloatArray, theta: FloatArray) -> float:
-    num_samples = _effective(counts)
+    log_likelihood = num_effective * (np.log(-theta / shapes) - shapes - 1)
+    posterior = np.exp(log_likelihood - logsumexp(log_likelihood))
     k = np.log1p(-(posterior * theta).sum() * x) @ counts / counts.sum()
-    return float((num_samples * k + 10 * 0.5) / (num_samples + 10))
+    return float((num_effective * k + 10 * 0.5) / (num_effective + 10))
 
 
-def _relative_shapes(counts: FloatArray) -> FloatArray:
-    r"""Return quantiles of the shape over its likeliest value, which is the grid's.
+def _effective_for_mean(x: FloatArray, counts: FloatArray) -> float:
+    """Return how many exceedances are worth the same for their mean, where each counts once.
 
-    Given :math:`\theta`, the likelihood of ``n`` exceedances is :math:`k^{-n} e^{-n \hat k / k}`:
-    :math:`n \hat k / k` has a gamma distribution, by a prior of :math:`1 / k`.
+    Most of the largest ones do, which decide the mean; of Kish's number, which is blind to size,
+    there are far fewer.
     """
-    ranks = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
-    num_samples = _effective(counts)
-    return np.asarray(num_samples / gammaincinv(num_samples, ranks), np.float64)
+    squares = np.square(x)
+    return float(counts.sum() * (counts @ squares) / (np.square(counts) @ squares))
 
 
-def _mean_excess(theta: FloatArray, shapes: FloatArray) -> FloatArray:
-    shapes = np.minimum(shapes, _MAX_SHAPE)
-    return -shapes / theta / (1 - shapes)
-
-
-def _effective(counts: FloatArray) -> float:
-    return float(counts.sum() ** 2 / np.square(counts).sum())
+def _quantile(values: FloatArray, probability: FloatArray, rank: float) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(probability[order])
+    index = int(np.searchsorted(cumulative, rank * cumulative[-1]))
+    return float(values[order][min(index, len(order) - 1)])

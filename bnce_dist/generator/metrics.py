@@ -214,6 +214,7 @@ def evidence(result: FreeEnergyDifference) -> dict[str, Any]:
             f"ess_exact_{name}": side.ess,
             f"pareto_k_{name}": side.pareto_k,
             f"hidden_{name}_kT": side.hidden_kT,
+            f"no_mean_probability_{name}": side.no_mean_probability,
             f"correction_{name}_kT": side.correction_kT,
             f"correction_{name}_stderr_kT": side.correction_stderr_kT,
         }

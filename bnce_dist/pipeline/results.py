@@ -256,8 +256,7 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
 def _interval(metrics: Mapping[str, Any]) -> str:
     if metrics["delta_f_kT"] is None:
         return "none"
-    low, high = metrics["delta_f_interval_kT"]
-    return f"{with_error(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]"
+    return with_interval(metrics, "delta_f")
 
 
 def _estimate_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -313,7 +312,7 @@ def temperature_text(row: Mapping[str, Any]) -> str:
         return f"out of reach of the model, {effective}"
     reliable = "" if row["reliable"] else ", UNRELIABLE"
     return (
-        f"{with_error(row, 'delta_f')}, energy {row['delta_u_kj_mol']:.1f} +- "
+        f"{with_interval(row, 'delta_f')}, energy {row['delta_u_kj_mol']:.1f} +- "
         f"{row['delta_u_stderr_kj_mol']:.1f} kJ/mol, entropy {row['delta_s_j_mol_kelvin']:.0f} +- "
         f"{row['delta_s_stderr_j_mol_kelvin']:.0f} J/mol/K, {effective}{reliable}"
     )
@@ -322,3 +321,9 @@ def temperature_text(row: Mapping[str, Any]) -> str:
 def with_error(metrics: Mapping[str, Any], name: str) -> str:
     """Return ``<name>_kT`` with ``<name>_stderr_kT``."""
     return f"{metrics[f'{name}_kT']:.2f} +- {metrics[f'{name}_stderr_kT']:.2f} kT"
+
+
+def with_interval(metrics: Mapping[str, Any], name: str) -> str:
+    """Return ``<name>_kT`` with ``<name>_stderr_kT`` and ``<name>_interval_kT``."""
+    low, high = metrics[f"{name}_interval_kT"]
+    return f"{with_error(metrics, name)}, 95 % interval [{low:.2f}, {high:.2f}]"

@@ -24,7 +24,12 @@ from bnce_dist.runs.profile import REFERENCE, REWEIGHTED
 _NAME = re.compile(r"\w[\w.+-]*")
 _HEADER = (
     *("Ensemble", "State", "Condition", "Samples", "Effective samples", "Pareto k"),
+    "May hide [kT]",
     *("Weight", "Weight error", "Free energy [kT]", "Free energy error [kT]", "Fault"),
+)
+_LEFT_OUT = (
+    "Errors are of sampling alone. By what its tail may hide, a state's weight may be larger and "
+    "its free energy lower."
 )
 
 
@@ -41,7 +46,7 @@ class States:
     ensembles: Mapping[str, StateFreeEnergies]
 
     def lines(self) -> Iterator[str]:
-        """Yield a table for people."""
+        """Yield a table for people, and what its errors leave out."""
         for ensemble, found in self.ensembles.items():
             yield f"{ensemble:<16} {'weight':<20} {'free energy':<20} effective samples"
             for name, evidence in found.evidence.items():
@@ -52,6 +57,8 @@ class States:
                 weight = _with_error(found.weights[row], found.weight_stderrs[row], 4)
                 value = _with_error(found.free_energies_kT[row], found.stderrs_kT[row], 2)
                 effective = f"{evidence.ess:.0f} of {evidence.num_samples}"
+                if evidence.hidden_kT is not None:
+                    effective += f", may hide {evidence.hidden_kT:.2f} kT"
                 yield f"  {name:<14} {weight:<20} {value + ' kT':<20} {effective}"
             for row, name in enumerate(found.names):
                 for column in range(row + 1, len(found.names)):
@@ -61,6 +68,7 @@ class States:
                         2,
                     )
                     yield f"  {name} - {found.names[column]}: {difference} kT"
+        yield _LEFT_OUT
 
     def record(self) -> dict[str, Any]:
         """Return everything as plain JSON; what is not known is None."""
@@ -85,7 +93,8 @@ class States:
         for ensemble, found in self.ensembles.items():
             for name, evidence in found.evidence.items():
                 row: list[object] = [ensemble, name, self.conditions.get(name, "everything else")]
-                row += [evidence.num_samples, f"{evidence.ess:.1f}", _number(evidence.pareto_k)]
+                row += [evidence.num_samples, f"{evidence.ess:.1f}"]
+                row += [_number(evidence.pareto_k), _number(evidence.hidden_kT)]
                 if evidence.fault is None:
                     at = found.names.index(name)
                     columns = (
@@ -172,6 +181,7 @@ def _record(found: StateFreeEnergies) -> dict[str, Any]:
                 "num_samples": evidence.num_samples,
                 "ess": evidence.ess,
                 "pareto_k": evidence.pareto_k,
+                "hidden_kT": evidence.hidden_kT,
                 "fault": evidence.fault,
             }
             for name, evidence in found.evidence.items()

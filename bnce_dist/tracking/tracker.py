@@ -31,6 +31,9 @@ class Quality:
         delta_f_error_kT: Distance of its free energy to the reference [kT].
         ess_fraction: Effective samples over samples.
         reliable: Whether its weights can be trusted at all.
+        delta_f_low_kT: Lower end of the free energy's 95 % interval [kT]; None where an earlier
+            version registered it.
+        delta_f_high_kT: Upper end [kT].
     """
 
     TAG: ClassVar[str] = "bnce_dist.quality"
@@ -39,12 +42,15 @@ class Quality:
     delta_f_error_kT: float
     ess_fraction: float
     reliable: bool
+    delta_f_low_kT: float | None = None
+    delta_f_high_kT: float | None = None
 
     @classmethod
     def of(cls, run: str, metrics: Mapping[str, Any]) -> Self:
         """Return the quality that a run's ``metrics.json`` tells."""
         error = abs(metrics["delta_f_kT"] - metrics["delta_f_reference_kT"])
-        return cls(run, error, metrics["ess_fraction"], metrics["verdict"]["reliable"])
+        reliable = metrics["verdict"]["reliable"]
+        return cls(run, error, metrics["ess_fraction"], reliable, *metrics["delta_f_interval_kT"])
 
     @classmethod
     def from_tags(cls, tags: Mapping[str, str]) -> Self:

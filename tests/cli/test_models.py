@@ -31,7 +31,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     file = artifacts / run / "artifacts" / "models" / "adp" / MODEL_FILE
     file.parent.mkdir(parents=True)
     shutil.copy(SHIPPED, file)
-    register(client, "adp", run, "models/adp", Quality("seed7", 0.03, 0.4, True))
+    quality = Quality("seed7", 0.03, 0.4, True, 3.79, 3.91)
+    register(client, "adp", run, "models/adp", quality)
     return f"sqlite:///{folder}/mlflow.db"
 
 
@@ -42,7 +43,8 @@ def test_models_are_listed(store: str, tmp_path: Path, monkeypatch: pytest.Monke
     (model,) = record["registered"]
     assert (model["name"], model["version"], model["aliases"]) == ("adp", 1, ["champion"])
     text = CliRunner().invoke(app, ["models", "--store", store]).stdout
-    assert "models:/adp/1  @champion  run seed7, reliable, error 0.03 kT, ESS 0.40" in text
+    line = "run seed7, reliable, 95 % interval [3.79, 3.91] kT, error 0.03 kT, ESS 0.40"
+    assert f"models:/adp/1  @champion  {line}" in text
     # Without a registry there are still those of the package.
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -10,6 +10,7 @@ from scipy import stats
 
 from bnce_dist.data.atomic import read_json
 
+HOPELESS = ("small_state_tail_09", "small_state_no_mean", "one_sided_no_mean")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -26,13 +27,13 @@ def coverage(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["A", "C", "E", "H", "small_state", "few_samples"])
+@pytest.mark.parametrize("name", ["A", "C", "E", "H", "small_state_tail_08", "few_samples"])
 def test_intervals_cover(coverage: ModuleType, name: str) -> None:
     repetitions = 100
     numbers = coverage.measure(coverage.CASES[name], repetitions)
     # With a true coverage of 0.93 fewer are seen once in a thousand times.
     assert numbers["coverage"] >= stats.binom.ppf(1e-3, repetitions, 0.93) / repetitions
-    assert numbers["share_reliable"] > 0.6
+    assert numbers["share_reliable"] > (0.9 if "tail" not in name else 0.2)
 
 
 def test_closed_forms_are_those_of_many_samples(coverage: ModuleType) -> None:
@@ -48,5 +49,11 @@ def test_the_record_keeps_the_promise() -> None:
     cases = read_json(BENCHMARKS / "results" / "coverage.json")["cases"]
     for name in "ABCDEFGH":
         assert cases[name]["coverage"] >= 0.93, name
+    for name in "ABCEH":
+        assert cases[name]["coverage"] <= 0.98, name
+    for name in "ABCEFH":
+        assert cases[name]["share_reliable"] >= 0.75, name
     for name, numbers in cases.items():
-        assert numbers["coverage_reliable"] >= 0.9, name
+        assert numbers["share_reliable_and_wrong"] <= 0.07, name
+        # Of samples that nobody can tell from those of lighter tails, few are called reliable.
+        assert name in HOPELESS or numbers["coverage_reliable"] >= 0.9, name

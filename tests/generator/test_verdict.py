@@ -14,6 +14,8 @@ GOOD = {
     "pareto_k_outside_state": 0.2,
     "hidden_in_state_kT": 0.02,
     "hidden_outside_state_kT": 0.0,
+    "no_mean_probability_in_state": 0.01,
+    "no_mean_probability_outside_state": 0.0,
     "ess_exact_in_state": 300.0,
     "ess_exact_outside_state": 3700.0,
     "largest_weight_share": 0.01,
@@ -44,8 +46,9 @@ def test_a_good_estimate_is_reliable_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "advice"),
     [
-        ({"pareto_k_in_state": 1.03}, "in the state has a Pareto k of 1.03", "emulator.width"),
-        ({"pareto_k_outside_state": 1.0}, "outside the state has a Pareto k", "emulator.width"),
+        ({"no_mean_probability_in_state": 0.4}, "no mean with a probability of 40%", "width"),
+        ({"no_mean_probability_outside_state": 1.0}, "outside the state has a Par", "width"),
+        ({"ess_exact_in_state": 40.0}, "holds 40 effective", "dataset.state_fraction"),
         ({"ess_exact_in_state": 4.0}, "holds 4 effective", "dataset.state_fraction"),
         ({"ess_exact_outside_state": 0.0}, "the rest 0", "dataset.state_fraction"),
         ({"largest_weight_share": 0.3}, "One sample has 30.0%", "evaluate.num_samples"),
@@ -89,6 +92,7 @@ def test_wide_scatter_of_the_learned_density_does_no_harm_where_the_correction_i
 
 
 def test_a_tail_without_a_mean_hides_nobody_knows_what() -> None:
-    (reason,) = judge(GOOD | {"pareto_k_in_state": 1.7, "hidden_in_state_kT": 0.0}).reasons
-    assert "Pareto k of 1.70, not below 1" in reason
+    heavy = {"pareto_k_in_state": 1.7, "no_mean_probability_in_state": 0.97}
+    (reason,) = judge(GOOD | heavy).reasons
+    assert "Pareto k of 1.70, and has no mean with a probability of 97%, more than 25%" in reason
     assert "hide" not in reason

@@ -43,7 +43,9 @@ def test_the_command_writes_a_table_and_a_figure(finished_run: Path, tmp_path: P
         app, [str(finished_run), "--along", "psi", "--num-bins", "24", "-o", str(tmp_path / "psi")]
     )
     assert result.exit_code == 0, result.output
-    assert [Path(line).name for line in result.stdout.split()] == ["psi.csv", "psi.png"]
+    *files, note = result.stdout.splitlines()
+    assert [Path(line).name for line in files] == ["psi.csv", "psi.png"]
+    assert note.startswith("Bands are of sampling alone")
     header, *body = rows(tmp_path / "psi.csv")
     assert header[:2] == ["psi [degree]", "Reweighted [kT]"]
     assert len(header) == 7

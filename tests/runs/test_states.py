@@ -47,6 +47,7 @@ def test_the_weight_of_a_state_is_that_of_the_runs_metrics(finished_run: Path) -
     found = states(finished_run, {"left": LEFT}).ensembles[REWEIGHTED]
     assert found.weights[0] == pytest.approx(1 - metrics["weight_in_state"], rel=1e-6)
     assert found.evidence["left"].ess == pytest.approx(metrics["ess_exact_outside_state"])
+    assert found.evidence["left"].hidden_kT == pytest.approx(metrics["hidden_outside_state_kT"])
 
 
 def test_the_reference_counts_its_frames(even_run: Path) -> None:
@@ -68,6 +69,11 @@ def test_the_command_prints_and_writes(even_run: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "near           no number: no sample in it" in result.stdout
     assert "left - rest: " in result.stdout
+    hidden = states(even_run, {"left": LEFT}).ensembles[REWEIGHTED].evidence["left"].hidden_kT
+    assert f", may hide {hidden:.2f} kT" in result.stdout
+    # Frames of the reference are no emulator's samples, whose weights have tails.
+    assert ", may hide " not in result.stdout[result.stdout.index(f"\n{REFERENCE}") :]
+    assert "Errors are of sampling alone" in result.stdout
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["conditions"] == {"left": LEFT, "near": "distance(1:O,3:N) in [0, 0.01]"}
     reference = record["ensembles"]["reference"]
@@ -81,6 +87,8 @@ def test_the_command_prints_and_writes(even_run: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert [row["State"] for row in rows[-3:]] == ["left", "near", REST]
     assert rows[-2]["Weight"] == ""
+    assert rows[-3]["May hide [kT]"] == ""
+    assert float(rows[0]["May hide [kT]"]) >= 0
     assert float(rows[-3]["Weight"]) == pytest.approx(reference["weights"][0], rel=1e-3)
 
 

@@ -18,7 +18,7 @@ from bnce_dist.core.weights import Weights, log_weights
 from bnce_dist.generator.metrics import evidence
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.verdict import Verdict, judge
-from bnce_dist.pipeline.results import with_error
+from bnce_dist.pipeline.results import with_error, with_interval
 from bnce_dist.runs.pretrained.config import PretrainedConfig
 
 FloatArray = NDArray[np.float64]
@@ -174,9 +174,17 @@ def _delta_f(
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """Return a short table of what `pretrained_metrics` returned."""
-    low, high = metrics["delta_f_interval_kT"]
+    has_exact = "delta_f_exact_kT" in metrics
+    # The estimate first that the verdict is of.
     rows = {
-        "delta_f": f"{with_error(metrics, 'delta_f')}, 95 % interval [{low:.2f}, {high:.2f}]",
+        **(
+            {
+                "delta_f, exact": with_interval(metrics, "delta_f_exact"),
+                "delta_f, learned": with_error(metrics, "delta_f"),
+            }
+            if has_exact
+            else {"delta_f": with_interval(metrics, "delta_f")}
+        ),
         "delta_f, unweighted": with_error(metrics, "delta_f_unweighted"),
         "effective samples": f"{metrics['ess_fraction']:.3f} of {metrics['num_samples']}, "
         f"{metrics['ess_fraction_clipped']:.3f} with {metrics['clip_fraction']:.1%} clipped",
@@ -186,10 +194,10 @@ def summary(metrics: Mapping[str, Any]) -> str:
         "samples": f"{metrics['num_mirrored']} mirrored, {metrics['num_broken']} broken, "
         f"{metrics['num_mixed']} mixed, {metrics['num_without_energy']} without energy",
     }
-    if "delta_f_exact_kT" in metrics:
+    if has_exact:
         rows["exact likelihoods"] = (
-            f"{with_error(metrics, 'delta_f_exact')} (n = {metrics['num_exact']}), "
-            f"learned ones off by {metrics['log_density_error_sd_kT']:.2f} kT"
+            f"{metrics['num_exact']}, learned ones off by "
+            f"{metrics['log_density_error_sd_kT']:.2f} kT"
         )
     rows["verdict"] = " ".join(Verdict.from_record(metrics["verdict"]).lines())
     if "delta_f_umbrella_kT" in metrics:

@@ -19,6 +19,7 @@ from bnce_dist.runs.pretrained.metrics import (
     load_umbrella,
     pretrained_metrics,
     profile_delta_f,
+    summary,
 )
 from bnce_dist.runs.pretrained.run import rows_for_exact
 
@@ -118,6 +119,13 @@ def test_weights_undo_a_known_bias() -> None:
     error = abs(metrics["delta_f_exact_kT"] - expected)
     assert error < 3 * metrics["delta_f_exact_stderr_kT"] < 0.5
     assert metrics["energy_w2_exact_kT"] < 0.1
+    # The verdict is of the exact estimate: its interval comes first, and the learned one has none.
+    first, second, *_ = summary(metrics).splitlines()
+    low, high = metrics["delta_f_exact_interval_kT"]
+    assert first.startswith("delta_f, exact ")
+    assert first.endswith(f"95 % interval [{low:.2f}, {high:.2f}]")
+    assert second.startswith("delta_f, learned ")
+    assert summary(metrics).count("95 % interval") == 1
     outside = phi[rows[1500:]]
     assert metrics["log_density_error_sd_kT"] == pytest.approx(np.cos(outside).std())
     assert metrics["log_density_offset_kT"] == pytest.approx(np.cos(outside).mean() + 1.0)
