@@ -49,7 +49,7 @@ BUILT = "GA,GC,GS,GT,GV,AS,AV,SG"
 
 def main(
     members: Annotated[int, typer.Option(min=10, help="Of the fleet.")] = 10_000,
-    recorded: Annotated[int, typer.Option(min=1, help="Of a smaller one that uses MLflow.")] = 50,
+    recorded: Annotated[int, typer.Option(min=10, help="Of a smaller one that uses MLflow.")] = 50,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
     folder: Annotated[Path | None, typer.Option(hidden=True, help="Of the driver.")] = None,
     backend: Annotated[str, typer.Option(hidden=True, help="Of the driver.")] = "none",
