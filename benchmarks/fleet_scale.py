@@ -23,6 +23,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from mlflow.tracking import MlflowClient
 from record import publish
 
 from bnce_dist.data.atomic import write_json
@@ -138,6 +139,20 @@ def drive(members: int, folder: Path, backend: str) -> dict[str, Any]:
         "driver_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "table_kb": round((folder / "fleet.md").stat().st_size / 1024),
         "report_kb": round((folder / "report.html").stat().st_size / 1024),
+        **(stored(config.tracking) if backend == "mlflow" else {}),
+    }
+
+
+def stored(tracking: TrackingConfig) -> dict[str, int]:
+    """Return what the store holds of all members."""
+    client = MlflowClient(tracking.store)
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    runs = client.search_runs([experiment.experiment_id], max_results=50_000)
+    database = Path(str(tracking.store).removeprefix("sqlite:///"))
+    return {
+        "store_runs": len(runs),
+        "store_metrics": sum(len(run.data.metrics) for run in runs),
+        "store_kb": round(database.stat().st_size / 1024),
     }
 
 
