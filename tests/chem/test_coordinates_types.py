@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from functools import cache
 
 import openmm
@@ -120,7 +121,8 @@ def test_what_no_molecule_taught_has_the_values_of_the_force_field(blocks: Block
     assert not any(key.startswith("ALA first CB") for key in unknown)
 
     springs = {}
-    for force in build_system(molecule).getForces():
+    system = build_system(molecule)
+    for force in system.getForces():
         if isinstance(force, openmm.HarmonicBondForce | openmm.HarmonicAngleForce):
             get, num = (
                 (force.getBondParameters, force.getNumBonds())
@@ -170,6 +172,24 @@ def test_log_determinants_are_those_of_the_autograd_jacobian(blocks: Blocks) -> 
         assert float(log_det) == pytest.approx(float(expected), abs=1e-8)
 
 
+def test_hydrogens_that_are_numbered_the_other_way_round_are_of_the_same_types() -> None:
+    """Of GC and CC one has HB2 where the other has HB3: exchanging names must change nothing."""
+    molecule = build("GC")
+    names = molecule.atom_names
+    pair = [atom for atom, name in enumerate(names) if name in ("HB2", "HB3")]
+    exchanged = list(range(len(names)))
+    exchanged[pair[0]], exchanged[pair[1]] = pair[1], pair[0]
+    other = replace(molecule, positions_nm=molecule.positions_nm[exchanged])
+    measured = {}
+    for one in (molecule, other):
+        zmatrix = shared_zmatrix(one)
+        z = WhitenedInternal.unwhitened(zmatrix).encode(torch.from_numpy(one.positions_nm)[None])[0]
+        every = blocks_of(one, zmatrix, "coordinate")
+        measured[id(one)] = {block.key: float(z[0, block.columns[0]]) for block in every}
+    first, second = measured.values()
+    assert first == pytest.approx(second, abs=1e-9)
+
+
 def test_types_are_read_as_they_were_written() -> None:
     types = StiffTypes.fit([build("AG")], [frames("AG", "centre")], "centre")
     again = StiffTypes.from_state(types.to_state())
@@ -197,7 +217,7 @@ def test_a_few_frames_in_another_basin_do_not_count_and_many_are_refused() -> No
     )
     assert types.roots[block.key] == pytest.approx(float(kept.roots[block.key]), rel=0.02)
     z[:200, omega] += math.pi
-    with pytest.raises(InputError, match="cis peptide bonds"):
+    with pytest.raises(InputError, match="look for cis peptide bonds"):
         StiffTypes.fit([build("AG")], [decoded(plain, z)], "coordinate")
 
 

@@ -6,7 +6,7 @@ stands in that place. Coordinates about one atom are correlated; they can be whi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import torch
@@ -20,10 +20,11 @@ from bnce_dist.chem.coordinates.internal import (
     covariance_root,
 )
 from bnce_dist.chem.coordinates.zmatrix import ZMatrix
-from bnce_dist.chem.geometry import dihedral
+from bnce_dist.chem.geometry import dihedral, signed_volume
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.rest import RestValues
 from bnce_dist.chem.templates import CAPS
+from bnce_dist.chem.validation import exchangeable_hydrogens
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.path import wrap_angle
 
@@ -139,7 +140,8 @@ def shared_zmatrix(molecule: Molecule) -> ZMatrix:
     """Return the Z-matrix in which a residue looks the same in all chains of one length.
 
     Its tree begins in the middle of the backbone, counted by its own atoms: what the side chains
-    carry would turn it round from one chain to the next.
+    carry would turn it round from one chain to the next. Hydrogens that are numbered the other way
+    round than in other molecules take each other's rows.
 
     Args:
         molecule: A chain of amino acids and caps.
@@ -162,7 +164,29 @@ def shared_zmatrix(molecule: Molecule) -> ZMatrix:
             remedy="train a model of this molecule alone",
         )
     *_, centre = chain[(len(chain) - 1) // 2]
-    return ZMatrix.from_graph(molecule.elements, molecule.bonds, centre)
+    zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds, centre)
+    exchanged = _exchanged_hydrogens(molecule)
+
+    def renamed(atom: int) -> int:
+        return exchanged.get(atom, atom)
+
+    rows = ((renamed(a), renamed(b), renamed(c), renamed(d)) for a, b, c, d in zmatrix.rows)
+    return replace(zmatrix, rows=tuple(rows))
+
+
+def _exchanged_hydrogens(molecule: Molecule) -> dict[int, int]:
+    """Return the partner of each hydrogen whose number and its partner's are to be exchanged.
+
+    Nothing tells two hydrogens of one tetrahedral atom apart but their numbers, which relaxed
+    structures have either way round. Exchanged are those of negative signed volume.
+    """
+    positions = torch.from_numpy(molecule.positions_nm)
+    partners: dict[int, int] = {}
+    for group in exchangeable_hydrogens(molecule):
+        if signed_volume(positions, group) < 0:
+            *_, first, second = group
+            partners |= {first: second, second: first}
+    return partners
 
 
 def blocks_of(molecule: Molecule, zmatrix: ZMatrix, blocks: Blocks) -> list[Block]:
@@ -178,23 +202,29 @@ def blocks_of(molecule: Molecule, zmatrix: ZMatrix, blocks: Blocks) -> list[Bloc
         # About the carbon of a peptide bond there are atoms of two residues, of any two.
         centre = (atoms[1], molecule.residue_index[atoms[0]])
         members.setdefault((column,) if blocks == "coordinate" else centre, []).append(column)
-    types = [_type(molecule, atoms) for atoms in zmatrix.stiff]
+    names = _standard_names(molecule)
+    types = [_type(molecule, names, atoms) for atoms in zmatrix.stiff]
     return [
         Block(_SEPARATOR.join(types[column] for column in columns), tuple(columns))
         for columns in members.values()
     ]
 
 
-def _type(molecule: Molecule, atoms: Sequence[int]) -> str:
+def _standard_names(molecule: Molecule) -> list[str]:
+    """Return the name of each atom, that of its partner where hydrogens are exchanged."""
+    partners = _exchanged_hydrogens(molecule)
+    return [molecule.atom_names[partners.get(a, a)] for a in range(molecule.num_atoms)]
+
+
+def _type(molecule: Molecule, names: Sequence[str], atoms: Sequence[int]) -> str:
     """Return e.g. ``"SER last CB/CA/N"``: who places whom, other residues by their distance."""
     own, last = molecule.residue_index[atoms[0]], len(molecule.residue_names) - 1
     place = "first" if own == 0 else "last" if own == last else "inner"
-    names = (
-        molecule.atom_names[atom]
-        + (f"({offset:+d})" if (offset := molecule.residue_index[atom] - own) else "")
+    parts = (
+        names[atom] + (f"({offset:+d})" if (offset := molecule.residue_index[atom] - own) else "")
         for atom in atoms
     )
-    return f"{molecule.residue_names[own]} {place} {'/'.join(names)}"
+    return f"{molecule.residue_names[own]} {place} {'/'.join(parts)}"
 
 
 def _measured(zmatrix: ZMatrix, positions_nm: Tensor) -> Tensor:
@@ -216,7 +246,7 @@ def _statistics(key: str, values: Tensor) -> tuple[Tensor, Tensor]:
             f"torsions of {key}",
             expected=f"less than {MAX_WEIGHT_OUTSIDE_BASIN:.0%} of the frames in another basin",
             got=f"{(~near).double().mean():.0%}",
-            remedy="look for mirrored molecules or cis peptide bonds in the training data",
+            remedy="look for cis peptide bonds, or groups that two molecules number differently",
         )
     away = away[near]
     if len(away) <= away.shape[1]:
@@ -256,7 +286,7 @@ def _fallback(
         raise InputError(
             f"molecule {molecule.name}",
             expected="harmonic bonds and angles wherever no training molecule has them",
-            got=f"none for {_type(molecule, atoms)}",
+            got=f"none for {_type(molecule, _standard_names(molecule), atoms)}",
             remedy="add a molecule that has it to transferable.training_molecules",
         )
     return rest_values[atoms]
