@@ -221,6 +221,15 @@ def test_a_few_frames_in_another_basin_do_not_count_and_many_are_refused() -> No
         StiffTypes.fit([build("AG")], [decoded(plain, z)], "coordinate")
 
 
+def test_two_basins_of_like_shares_are_refused() -> None:
+    """A methyl turned inside out in half of them, each a sixth of a turn from the mean."""
+    positions = frames("AG", "coordinate")
+    first, second = (build("AG").atom_names.index(name) for name in ("HB2", "HB3"))
+    positions[::2, [first, second]] = positions[::2, [second, first]]
+    with pytest.raises(InputError, match="number differently"):
+        StiffTypes.fit([build("AG")], [positions], "coordinate")
+
+
 def test_without_a_spring_what_is_new_is_refused() -> None:
     types = StiffTypes.fit([build("AG")], [frames("AG", "coordinate")], "coordinate")
     with pytest.raises(InputError, match="got none for CYS last"):

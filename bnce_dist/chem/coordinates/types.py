@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bnce_dist.chem.coordinates.internal import (
     BASIN_HALF_WIDTH,
+    MAX_NARROW_DEVIATION,
     MAX_WEIGHT_OUTSIDE_BASIN,
     MIN_DEVIATION,
     WhitenedInternal,
@@ -241,11 +242,15 @@ def _statistics(key: str, values: Tensor) -> tuple[Tensor, Tensor]:
     )
     away = torch.where(is_torsion, wrap_angle(values - centre), values - centre)
     near = ~((away.abs() > BASIN_HALF_WIDTH) & is_torsion).any(1)
-    if (~near).double().mean() > MAX_WEIGHT_OUTSIDE_BASIN:
+    outside = float((~near).double().mean()) if len(near) else 0.0
+    # Two basins of like shares are no half turn from the mean between them.
+    broadest = float((away.square().mean(0).sqrt() * is_torsion).max()) if len(near) else 0.0
+    if outside > MAX_WEIGHT_OUTSIDE_BASIN or broadest > MAX_NARROW_DEVIATION:
         raise InputError(
             f"torsions of {key}",
-            expected=f"less than {MAX_WEIGHT_OUTSIDE_BASIN:.0%} of the frames in another basin",
-            got=f"{(~near).double().mean():.0%}",
+            expected=f"a spread below {MAX_NARROW_DEVIATION} rad, and less than "
+            f"{MAX_WEIGHT_OUTSIDE_BASIN:.0%} of the frames in another basin",
+            got=f"{broadest:.3g} rad and {outside:.0%}",
             remedy="look for cis peptide bonds, or groups that two molecules number differently",
         )
     away = away[near]
