@@ -124,7 +124,7 @@ def train_transferable(
     config: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
-    """Train one Cartesian field on some molecules and ask it about others.
+    """Train one field on some molecules, Cartesian or internal, and ask it about others.
 
     Args:
         molecules: Sequences of those that it is asked about; it learns from
@@ -133,7 +133,8 @@ def train_transferable(
         config: YAML file of settings.
         settings: More of them by dotted name.
 
-    Returns: Of every molecule one outcome with the field as it is, and one with it fine-tuned.
+    Returns: Of every molecule one outcome with the field as it is, and one with it fine-tuned if
+        it is Cartesian.
     Raises: InputError: as `train_fleet`.
     """
     resolved = _resolved(Config, config, settings)

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from bnce_dist import serving
 from bnce_dist.chem.boltzmann_density import BoltzmannDensity
 from bnce_dist.chem.coordinates import CenteredCartesian, Coordinates, WhitenedInternal, ZMatrix
+from bnce_dist.chem.coordinates.tokens import tokens_of
 from bnce_dist.chem.features import dipeptide_features
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField
@@ -34,17 +35,21 @@ from bnce_dist.core.couplings import COUPLINGS
 from bnce_dist.core.device import DEVICE_VARIABLE
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
+from bnce_dist.core.space import Space, Tokens
 from bnce_dist.generator.architectures import (
     ENERGY_MODELS,
     VELOCITY_MODELS,
     EmulatorConfig,
     EnergyConfig,
+    TokenFieldConfig,
     TransferableConfig,
     build_energy_matching,
     build_energy_model,
     build_field,
     build_flow_matching,
     build_molecular_matching,
+    build_token_field,
+    build_token_matching,
     build_velocity_field,
     space_of,
 )
@@ -54,6 +59,7 @@ from bnce_dist.generator.evaluation import evaluate_samples
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.nn.mean_free import MeanFreeVelocity
+from bnce_dist.nn.tokens import TokenVelocity
 from bnce_dist.runs.pretrained.field import PretrainedSampler
 from bnce_dist.training import optimizer
 from bnce_dist.training.draws import draw_batch
@@ -148,9 +154,22 @@ def internal_velocity(molecule: Molecule) -> nn.Module:
     return build_velocity_field(EmulatorConfig(**SMALL), space_of(molecule, is_cartesian=False))
 
 
+TOKEN_FIELD = TokenFieldConfig(num_heads=2, **SMALL)
+
+
+def tokens_of_molecule(molecule: Molecule) -> Tokens:
+    return tokens_of(molecule, ZMatrix.from_graph(molecule.elements, molecule.bonds))
+
+
+def token_velocity(molecule: Molecule) -> TokenVelocity:
+    tokens = tokens_of_molecule(molecule)
+    return TokenVelocity(build_token_field(TOKEN_FIELD, tokens), tokens)
+
+
 VELOCITY_FIELDS: dict[str, Callable[[Molecule], nn.Module]] = {
     "internal": internal_velocity,
     "gvp": gvp_velocity,
+    "tokens": token_velocity,
 }
 
 
@@ -161,9 +180,15 @@ def emulator(request: pytest.FixtureRequest, molecule: Molecule) -> Emulator:
     return Emulator(molecule.identity, coordinates, field, 1, 1.0).to(META)
 
 
+def space_for(molecule: Molecule, architecture: str) -> Space:
+    return space_of(
+        molecule, is_cartesian=is_cartesian(architecture), has_tokens=architecture == "tokens"
+    )
+
+
 def density_of(molecule: Molecule, architecture: str) -> LearnedDensity:
     config = EnergyConfig(architecture=architecture, num_features=8, **SMALL)
-    space = space_of(molecule, is_cartesian=is_cartesian(architecture))
+    space = space_for(molecule, architecture)
     coordinates = coordinates_of(molecule, is_cartesian=is_cartesian(architecture))
     return LearnedDensity(molecule.identity, coordinates, build_energy_model(config, space))
 
@@ -294,11 +319,16 @@ def molecular_matching(coupling: str) -> nn.Module:
     return build_molecular_matching(config, features)
 
 
+def token_matching() -> nn.Module:
+    tokens = [tokens_of_molecule(Molecule.from_sequence(sequence)) for sequence in ("AA", "AS")]
+    return build_token_matching(FIELD, TOKEN_FIELD, tokens)
+
+
 def energy_matching(architecture: str, negatives: str, molecule: Molecule) -> nn.Module:
     config = EnergyConfig(
         architecture=architecture, num_features=8, num_negatives=4, negatives=negatives, **SMALL
     )
-    space = space_of(molecule, is_cartesian=is_cartesian(architecture))
+    space = space_for(molecule, architecture)
     return build_energy_matching(config, space)
 
 
@@ -310,6 +340,7 @@ ON_THE_CPU = {"optimal_transport"}
 """Couplings that scipy solves, once per batch."""
 OBJECTIVES = {
     "flow": flow_matching,
+    "tokens": lambda _: token_matching(),
     **{
         f"molecules-{coupling}": lambda _, coupling=coupling: molecular_matching(coupling)
         for coupling in COUPLINGS.keys() - ON_THE_CPU
@@ -334,7 +365,7 @@ def test_a_step_of_training(fused_on_meta: None, name: str, molecule: Molecule) 
     """Two of them, as in the loop; none waits, and only what is drawn comes from the host."""
     objective = OBJECTIVES[name](molecule)
     path = getattr(objective, "path", None)
-    num_columns = path.dim if path else 1 + 3 * molecule.num_atoms
+    num_columns = path.dim + (name == "tokens") if path else 1 + 3 * molecule.num_atoms
     data = np.zeros((BATCH, num_columns), np.float32)
     settings = TrainSettings(num_steps=1000)
     state = TrainState(SingleDevice(objective.to(META), settings))

@@ -18,8 +18,8 @@ from bnce_dist.cli.model import (
 )
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
-from bnce_dist.generator.lengths import length_notes
 from bnce_dist.generator.target import Target
+from bnce_dist.generator.unseen import unseen_notes
 from bnce_dist.generator.verdict import Verdict, judge
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -102,7 +102,7 @@ def evaluation_record(
         **diagnostics,
     }
     verdict = judge(record) if estimate else ensemble.verdict
-    verdict = verdict.with_notes(length_notes({**generator.metrics, **diagnostics}))
+    verdict = verdict.with_notes(unseen_notes({**generator.metrics, **diagnostics}))
     return record | {"verdict": verdict.as_record()}
 
 

@@ -70,8 +70,8 @@ def train(
         bool,
         typer.Option(
             "--transferable",
-            help="One Cartesian model, trained on transferable.training_molecules, for all of "
-            "--molecules: as it is, and fine-tuned.",
+            help="One model, trained on transferable.training_molecules, for all of --molecules: "
+            "Cartesian, as it is and fine-tuned; or with transferable.internal=true as it is.",
         ),
     ] = False,
     stage: Annotated[
@@ -109,7 +109,7 @@ def train(
             if transferable:
                 check_molecules(resolved, [member.name for member in members])
             for member in members:
-                _print_plan(member.config, member.folder, is_cartesian=transferable)
+                _print_plan(member.config, member.folder, is_transferable=transferable)
         elif dry_run:
             _print_plan(resolved, RunFolder(path))
         elif molecules is not None:
@@ -192,11 +192,16 @@ def _require_whole_fleet(molecules: str | None, stage: str) -> None:
         )
 
 
-def _print_plan(config: Config, folder: RunFolder, *, is_cartesian: bool = False) -> None:
+def _print_plan(config: Config, folder: RunFolder, *, is_transferable: bool = False) -> None:
     typer.echo(to_yaml(config))
     target = Target.from_config(config.target)
-    features = config.transferable.feature_set
-    space = space_of(target.molecule, is_cartesian=is_cartesian, features=features)
+    is_internal = config.transferable.internal
+    space = space_of(
+        target.molecule,
+        is_cartesian=is_transferable and not is_internal,
+        has_tokens=is_transferable and is_internal,
+        features=config.transferable.feature_set,
+    )
     for line in Plan.of(config, target, space).lines():
         typer.echo(f"# {line}")
     typer.echo(f"# output: {folder.path}")

@@ -9,22 +9,26 @@ from pydantic import Field, field_validator, model_validator
 
 from bnce_dist.chem.coordinates import ZMatrix
 from bnce_dist.chem.coordinates.straight import require_bent
+from bnce_dist.chem.coordinates.tokens import tokens_of
+from bnce_dist.chem.coordinates.types import Blocks, shared_zmatrix
 from bnce_dist.chem.feature_sets import (
     DIPEPTIDE,
     FEATURE_SETS,
+    PEPTIDE,
     FeatureSet,
     FeatureSetName,
     feature_set_for,
 )
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.config.section import Count, Interpolant, Names, NonNegative, Positive
+from bnce_dist.config.section import Count, Interpolant, Names, NonNegative, Positive, Section
 from bnce_dist.core.couplings import COUPLINGS
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
-from bnce_dist.core.space import NodeFeatures, Space
+from bnce_dist.core.space import NodeFeatures, Space, Tokens
+from bnce_dist.core.token_flow_matching import TokenFlowMatching
 from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
 from bnce_dist.nn.distance_energy import DistanceEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
@@ -32,6 +36,7 @@ from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.graphormer import GraphormerEnergy
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.mean_free import MeanFreeVelocity
+from bnce_dist.nn.tokens import TokenEnergy, TokenField, TokenVelocity
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.training.settings import TrainingConfig
 
@@ -58,9 +63,14 @@ class EmulatorConfig(TrainingConfig):
 
 
 class TransferableConfig(TrainingConfig):
-    """One flow for many molecules (--transferable), in Cartesian coordinates, trained on others."""
+    """One flow for many molecules (--transferable), trained on others: in Cartesian coordinates, or
+    in internal ones, whose network has a section of its own, `token_field`."""
 
-    left_out_unset = frozenset({"features"})
+    left_out_unset = frozenset({"features", "internal"})
+
+    internal: bool = False
+    """Whether the coordinates are bonds, angles and torsions; the settings of layers, scalars,
+    vectors, features and the coupling are then not used."""
 
     training_molecules: Names = (
         "AR", "RN", "ND", "DC", "CQ", "QE", "EG", "GH", "HI", "IL",
@@ -94,9 +104,32 @@ class TransferableConfig(TrainingConfig):
     @property
     def feature_set(self) -> FeatureSet:
         """What tells the atoms of all molecules apart."""
+        if self.internal:
+            return PEPTIDE
         if self.features is not None:
             return FEATURE_SETS[self.features]
         return feature_set_for(self.training_molecules)
+
+
+class TokenFieldConfig(Section):
+    """The network of `transferable.internal`: a transformer over the atoms of any molecule."""
+
+    width: Count = 64
+    """Channels of an atom."""
+    depth: Count = 4
+    """Layers."""
+    num_heads: Count = 4
+    """Heads of the attention; they divide the width."""
+    blocks: Blocks = "centre"
+    """Stiff coordinates that are whitened together, by type: each `coordinate` alone, or all about
+    one `centre`."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "TokenFieldConfig":
+        self.require(
+            self.width % self.num_heads == 0, "width a multiple of num_heads", "width", "num_heads"
+        )
+        return self
 
 
 class FineTuningConfig(TrainingConfig):
@@ -120,7 +153,8 @@ class EnergyConfig(TrainingConfig):
     architecture: str = "late_fusion"
     """In internal coordinates late_fusion or concatenated: time enters the network in a last inner
     product, or as one more coordinate. In Cartesian ones distance or graphormer: messages over
-    distances with time in a last inner product, or the published attention."""
+    distances with time in a last inner product, or the published attention. With
+    `transferable.internal` also tokens: attention over atoms, and time in a last inner product."""
     width: Count = 256
     """Hidden features."""
     depth: Count = 4
@@ -164,18 +198,25 @@ class EnergyConfig(TrainingConfig):
         return self
 
 
-VelocityModel = InternalVelocity | MeanFreeVelocity
+VelocityModel = InternalVelocity | MeanFreeVelocity | TokenVelocity
 """A velocity field bound to one molecule, as an emulator holds it."""
 
 VELOCITY_MODELS: dict[str, Callable[..., VelocityModel]] = {
     InternalVelocity.architecture: InternalVelocity,
     MeanFreeVelocity.architecture: MeanFreeVelocity.from_config,
+    TokenVelocity.architecture: TokenVelocity.from_config,
 }
 """What builds a velocity model from its ``config()``, by the name that files use."""
 
 ENERGY_MODELS: dict[str, type[EnergyModel]] = {
     model.architecture: model
-    for model in (LateFusionEnergy, ConcatenatedEnergy, DistanceEnergy, GraphormerEnergy)
+    for model in (
+        LateFusionEnergy,
+        ConcatenatedEnergy,
+        DistanceEnergy,
+        GraphormerEnergy,
+        TokenEnergy,
+    )
 }
 """By the name that configurations and files use."""
 
@@ -186,12 +227,19 @@ _TIME_WARP = 2.0
 _MAX_DISTANCE, _STEP_SIZE = 8.0, 5.0
 
 
-def space_of(molecule: Molecule, *, is_cartesian: bool, features: FeatureSet = DIPEPTIDE) -> Space:
+def space_of(
+    molecule: Molecule,
+    *,
+    is_cartesian: bool,
+    has_tokens: bool = False,
+    features: FeatureSet = DIPEPTIDE,
+) -> Space:
     """Return the space that a molecule's models live in.
 
     Args:
         molecule: The molecule.
         is_cartesian: Whether its coordinates are Cartesian, else internal.
+        has_tokens: Whether models of many molecules see its internal coordinates.
         features: What tells atoms apart in Cartesian coordinates.
 
     Raises: InputError: Cartesian, and a molecule that has no such features; internal, and one with
@@ -199,10 +247,15 @@ def space_of(molecule: Molecule, *, is_cartesian: bool, features: FeatureSet = D
     """
     if is_cartesian:
         return Space.of_atoms(features.of_molecule(molecule).tolist())
-    zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds)
+    zmatrix = (
+        shared_zmatrix(molecule)
+        if has_tokens
+        else ZMatrix.from_graph(molecule.elements, molecule.bonds)
+    )
     require_bent(molecule, zmatrix)
     num_circular = sum(zmatrix.circular)
-    return Space(3 * molecule.num_atoms - 6 - num_circular, num_circular)
+    tokens = tokens_of(molecule, zmatrix) if has_tokens else None
+    return Space(3 * molecule.num_atoms - 6 - num_circular, num_circular, tokens=tokens)
 
 
 def build_path(interpolant: str, space: Space) -> ProductPath:
@@ -229,13 +282,17 @@ def build_energy_model(config: EnergyConfig, space: Space) -> EnergyModel:
 
     Raises: InputError: an architecture for other coordinates, or of an impossible width.
     """
-    require_architecture(config, is_cartesian=space.is_cartesian)
+    require_architecture(
+        config, is_cartesian=space.is_cartesian, has_tokens=space.tokens is not None
+    )
     model = ENERGY_MODELS[config.architecture]
     given = vars(space) | dict(config)
     return model(**{name: given[name] for name in _arguments(model) if name in given})
 
 
-def require_architecture(config: EnergyConfig, *, is_cartesian: bool) -> None:
+def require_architecture(
+    config: EnergyConfig, *, is_cartesian: bool, has_tokens: bool = False
+) -> None:
     """Refuse an energy model that was not made for a run's coordinates.
 
     Raises: InputError: it was not.
@@ -244,6 +301,7 @@ def require_architecture(config: EnergyConfig, *, is_cartesian: bool) -> None:
         name
         for name, model in ENERGY_MODELS.items()
         if ("node_features" in _arguments(model)) == is_cartesian
+        and (has_tokens or "tokens" not in _arguments(model))
     ]
     if config.architecture not in names:
         raise InputError(
@@ -300,6 +358,34 @@ def build_molecular_matching(
     """Return the transferable field's objective around a new field."""
     field = build_field(config, len(node_features[0][0]))
     return molecular_matching(config, field, node_features)
+
+
+def build_token_field(config: TokenFieldConfig, tokens: Tokens) -> TokenField:
+    """Return the field of `transferable.internal` with initial weights.
+
+    Args:
+        config: Its sizes.
+        tokens: Of any molecule.
+    """
+    return TokenField(
+        len(tokens["features"][0]),
+        width=config.width,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        time_exponent=_TIME_WARP,
+    )
+
+
+def build_token_matching(
+    config: TransferableConfig, field: TokenFieldConfig, tokens: Sequence[Tokens]
+) -> TokenFlowMatching:
+    """Return the objective of a new field of many molecules in internal coordinates."""
+    return TokenFlowMatching(
+        build_token_field(field, tokens[0]),
+        interpolant_from_name(config.interpolant),
+        tokens,
+        time_exponent=config.time_exponent,
+    )
 
 
 def build_energy_matching(config: EnergyConfig, space: Space) -> EnergyMatching:

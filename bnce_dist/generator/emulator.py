@@ -18,6 +18,7 @@ from bnce_dist.generator.architectures import VELOCITY_MODELS, VelocityModel
 from bnce_dist.generator.model_file import ModelFile, model_state
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.mean_free import MeanFreeVelocity
+from bnce_dist.nn.tokens import TokenVelocity
 from bnce_dist.nn.velocity import InternalVelocity
 
 
@@ -53,6 +54,8 @@ class Emulator(ModelFile):
         """The space that the flow, and an energy model of its samples, live in."""
         if isinstance(self.velocity_field, MeanFreeVelocity):
             return Space.of_atoms(self.velocity_field.molecule.node_features.tolist())
+        if isinstance(self.velocity_field, TokenVelocity):
+            return replace(super().space, tokens=self.velocity_field.tokens)
         return super().space
 
     def of_molecule(self, molecule: Molecule) -> "Emulator":
@@ -75,7 +78,9 @@ class Emulator(ModelFile):
         Raises: InputError: the emulator is in internal coordinates.
         """
         coordinates, velocity = self.coordinates, self.velocity_field
-        if not isinstance(coordinates, CenteredCartesian) or isinstance(velocity, InternalVelocity):
+        if not isinstance(coordinates, CenteredCartesian) or not isinstance(
+            velocity, MeanFreeVelocity
+        ):
             raise InputError(
                 "emulator",
                 expected="a Cartesian field",

@@ -4,12 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bnce_dist.chem.simulation.settings import DatasetConfig, ReferenceConfig
+from bnce_dist.chem.simulation.settings import DatasetConfig, ReferenceConfig, SpreadConfig
 from bnce_dist.config.section import Count, Section
 from bnce_dist.generator.architectures import (
     EmulatorConfig,
     EnergyConfig,
     FineTuningConfig,
+    TokenFieldConfig,
     TransferableConfig,
 )
 from bnce_dist.generator.metrics import EvaluateConfig
@@ -57,8 +58,10 @@ class Config(Section):
     target: TargetConfig = TargetConfig()
     reference: ReferenceConfig = ReferenceConfig()
     dataset: DatasetConfig = DatasetConfig()
+    spread: SpreadConfig = SpreadConfig()
     emulator: EmulatorConfig = EmulatorConfig()
     transferable: TransferableConfig = TransferableConfig()
+    token_field: TokenFieldConfig = TokenFieldConfig()
     fine_tuning: FineTuningConfig = FineTuningConfig()
     generate: GenerateConfig = GenerateConfig()
     energy: EnergyConfig = EnergyConfig()

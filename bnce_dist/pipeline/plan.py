@@ -13,6 +13,7 @@ from bnce_dist.core.space import Space
 from bnce_dist.generator.architectures import (
     build_energy_model,
     build_field,
+    build_token_field,
     build_velocity_field,
 )
 from bnce_dist.generator.target import Target
@@ -83,6 +84,9 @@ class Plan:
         if space.node_features is not None:
             emulator_config = config.transferable
             field: nn.Module = build_field(config.transferable, len(space.node_features[0]))
+        elif space.tokens is not None:
+            emulator_config = config.transferable
+            field = build_token_field(config.token_field, space.tokens)
         else:
             field = build_velocity_field(config.emulator, space)
         energy = build_energy_model(config.energy, space)

@@ -13,7 +13,6 @@ from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.frame_metrics import bennett_metrics, unseen_metrics
-from bnce_dist.generator.lengths import length_notes, unseen_length
 from bnce_dist.generator.metrics import (
     annealing_metrics,
     baseline_distance,
@@ -25,6 +24,7 @@ from bnce_dist.generator.metrics import (
 from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
 from bnce_dist.generator.thermodynamics import thermodynamics
+from bnce_dist.generator.unseen import unseen, unseen_notes
 from bnce_dist.generator.verdict import Verdict, judge, nothing_left
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.forward_check import forward_check
@@ -179,8 +179,8 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         "delta_f_reference_run_reason": in_run["reason"],
     }
     verdict = judge(metrics) if samples.has_weight else nothing_left(len(samples.valid))
-    metrics |= unseen_length(evaluation.folder.stage("train_emulator"))
-    verdict = verdict.with_notes(length_notes(metrics))
+    metrics |= unseen(evaluation.folder.stage("train_emulator"))
+    verdict = verdict.with_notes(unseen_notes(metrics))
     metrics |= {"reliable": verdict.reliable, "verdict": verdict.as_record()}
     return metrics | _temperatures(evaluation, config)
 

@@ -65,11 +65,13 @@ class RunKind:
         stages: In their order.
         given: Folders of other runs' finished stages, by the name under which stages read them.
         is_cartesian: Whether its models live in Cartesian coordinates.
+        has_tokens: Whether they are of many molecules in internal coordinates.
     """
 
     stages: tuple[StageSpec, ...]
     given: Mapping[str, Path] = field(default_factory=dict)
     is_cartesian: bool = False
+    has_tokens: bool = False
 
 
 PER_MOLECULE = RunKind(STAGES)

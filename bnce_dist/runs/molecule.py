@@ -84,8 +84,12 @@ def prepare(
     if not resume:
         folder.require_same_run(config)
     target = Target.from_config(config.target)
-    features = config.transferable.feature_set
-    space = space_of(target.molecule, is_cartesian=kind.is_cartesian, features=features)
+    space = space_of(
+        target.molecule,
+        is_cartesian=kind.is_cartesian,
+        has_tokens=kind.has_tokens,
+        features=config.transferable.feature_set,
+    )
     plan = Plan.of(config, target, space)
     folder.require_space(plan.storage_bytes)
     return PreparedRun(config, folder, kind, target, plan)

@@ -14,7 +14,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import LinearInterpolant
 from bnce_dist.core.objectives import IndependentNegatives
 from bnce_dist.core.random import generator
-from bnce_dist.core.space import Space
+from bnce_dist.core.space import Space, Tokens
 from bnce_dist.generator.architectures import (
     ENERGY_MODELS,
     EmulatorConfig,
@@ -33,6 +33,11 @@ from bnce_dist.nn.mean_free import MeanFreeVelocity
 SMALL = {"width": 16, "depth": 1, "interpolant": "linear"}
 COORDINATES = CenteredCartesian(num_atoms=3, scale_nm=0.1)
 NODE_FEATURES = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+TOKENS: Tokens = {
+    "features": NODE_FEATURES,
+    "relations": [[0, 1, 2], [9, 0, 1], [10, 9, 0]],
+    "slots": [[0, -1, -1, -1], [1, 2, -1, -1], [3, 4, 5, -1]],
+}
 POSITIONS = 0.1 * torch.randn(4, 3, 3, generator=torch.manual_seed(0), dtype=torch.float64)
 
 
@@ -83,6 +88,8 @@ def test_a_cartesian_density_is_read_as_it_was_written(architecture: str, tmp_pa
 @pytest.mark.parametrize(
     ("architecture", "node_features", "message"),
     [
+        ("tokens", None, "internal coordinates: expected late_fusion or concatenated, got tokens"),
+        ("tokens", NODE_FEATURES, "Cartesian coordinates: expected distance or graphormer, got to"),
         ("graphormer", None, "internal coordinates: expected late_fusion or concatenated, got gr"),
         ("late_fusion", NODE_FEATURES, "Cartesian coordinates: expected distance or graphormer"),
         ("graphormer", NODE_FEATURES, "width of a graphormer: expected a multiple of 8"),
@@ -135,7 +142,8 @@ def test_a_new_energy_model_is_one_class_and_one_line(
 def test_copies_of_a_model_are_rebuilt_like_the_original(architecture: str) -> None:
     config = EnergyConfig(architecture=architecture, **SMALL)
     is_cartesian = architecture in ("distance", "graphormer")
-    model = build_energy_model(config, Space.of_atoms(NODE_FEATURES) if is_cartesian else Space(6))
+    space = Space.of_atoms(NODE_FEATURES) if is_cartesian else Space(6, tokens=TOKENS)
+    model = build_energy_model(config, space)
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert copied.config() == model.config()
         type(model)(**copied.config()).load_state_dict(copied.state_dict())

@@ -13,17 +13,25 @@ from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
 from bnce_dist.nn.distance_energy import DistanceEnergy
 from bnce_dist.nn.energy import LateFusionEnergy
 from bnce_dist.nn.graphormer import GraphormerEnergy
+from bnce_dist.nn.tokens import TokenEnergy
 
 ATOMS = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
 # Four coordinates and two angles, or three atoms: points of six numbers either way.
 INTERNAL = {"num_euclidean": 4, "num_circular": 2, "width": 16, "depth": 1, "num_fourier": 4}
 CARTESIAN = {"node_features": ATOMS, "width": 16, "depth": 2, "num_radial": 8}
+# Three atoms with a bond, an angle, and torsions: two stiff ones are missing, two free ones there.
+TOKENS = {
+    "features": ATOMS,
+    "relations": [[0, 1, 2], [9, 0, 1], [10, 9, 0]],
+    "slots": [[0, -1, -1, -1], [1, 2, -1, 4], [-1, -1, 3, 5]],
+}
 LATE = {"num_features": 8, "time_width": 8, "interpolant": "linear"}
 ARCHITECTURES = {
     LateFusionEnergy: {**INTERNAL, **LATE},
     ConcatenatedEnergy: INTERNAL,
     DistanceEnergy: {**CARTESIAN, **LATE},
     GraphormerEnergy: {**CARTESIAN, "num_heads": 4, "interpolant": "linear"},
+    TokenEnergy: {"tokens": TOKENS, "num_euclidean": 4, "width": 16, "depth": 2, **LATE},
 }
 
 
@@ -73,7 +81,7 @@ def test_energies_can_be_differentiated_twice(model, points):
 
 def test_the_read_out_is_the_difference_of_the_ends_over_the_prior(model, points):
     z, _ = points
-    num_circular = model.config().get("num_circular", 0)
+    num_circular = 2 if isinstance(model, TokenEnergy) else model.config().get("num_circular", 0)
     path = ProductPath(interpolant_from_name("linear"), 6 - num_circular, num_circular)
     data, noise = model(z, torch.zeros(6).double()), model(z, torch.ones(6).double())
     normal = torch.distributions.Normal(0.0, 1.0).log_prob(z[:, : 6 - num_circular]).sum(1)
@@ -81,7 +89,9 @@ def test_the_read_out_is_the_difference_of_the_ends_over_the_prior(model, points
     torch.testing.assert_close(model.log_density_z(z, path), expected)
 
 
-@pytest.mark.parametrize("model", [LateFusionEnergy, ConcatenatedEnergy], indirect=True)
+@pytest.mark.parametrize(
+    "model", [LateFusionEnergy, ConcatenatedEnergy, TokenEnergy], indirect=True
+)
 def test_energy_is_periodic_in_the_angles(model, points):
     z, t = points
     turned = z.clone()

@@ -84,12 +84,19 @@ class WhitenedInternal(Coordinates):
         self.register_buffer("log_det_unwhitening", torch.linalg.slogdet(unwhitening).logabsdet)
 
     @classmethod
-    def fit(cls, zmatrix: ZMatrix, positions_nm: Tensor, weights: Tensor | None = None) -> Self:
-        r"""Whiten on a training set, in float64.
+    def unwhitened(cls, zmatrix: ZMatrix) -> Self:
+        """Return coordinates whose Euclidean block is the stiff coordinates themselves [nm, rad].
 
-        Of the square roots of the covariance this takes the one that keeps each coordinate of
-        ``z`` closest to the internal coordinate it came from: :math:`A = V^{1/2} P^{1/2}`, with
-        :math:`V` the variances and :math:`P` the correlations, whose eigenvalues are floored.
+        Args:
+            zmatrix: The atoms by which each atom is placed.
+        """
+        identity = torch.eye(len(zmatrix.stiff), dtype=torch.float64)
+        return cls(zmatrix, mean=identity.new_zeros(len(identity)), unwhitening=identity)
+
+    @classmethod
+    def fit(cls, zmatrix: ZMatrix, positions_nm: Tensor, weights: Tensor | None = None) -> Self:
+        r"""Whiten on a training set, in float64, by the ``covariance_root``.
+
         Samples with a narrow torsion in another basin do not enter mean and covariance.
 
         Args:
@@ -100,11 +107,9 @@ class WhitenedInternal(Coordinates):
 
         Raises: InputError: as for :meth:`encode`; too few samples; weights that are no weights;
             a coordinate that does not vary; a torsion that should be narrow and is not.
-        Source: Kessy, Lewin and Strimmer (2018), Optimal whitening and decorrelation, ZCA-cor.
         """
-        num_stiff = 3 * zmatrix.num_atoms - 6 - sum(zmatrix.circular)
-        identity = torch.eye(num_stiff, dtype=torch.float64)
-        plain = cls(zmatrix, mean=identity.new_zeros(num_stiff), unwhitening=identity)
+        plain = cls.unwhitened(zmatrix)
+        num_stiff = plain.num_euclidean
         stiff = plain.encode(positions_nm.cpu())[0][:, :num_stiff]
         _check_enough(len(stiff), num_stiff)
         weights = normalised_weights(weights, num_samples=len(stiff))
@@ -114,11 +119,8 @@ class WhitenedInternal(Coordinates):
         shift = weights @ deviation
         deviation = deviation - shift
         covariance = (deviation * weights[:, None]).T @ deviation
-        scale = covariance.diagonal().sqrt()
-        _check_varies(zmatrix, scale)
-        eigenvalues, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
-        root = (vectors * eigenvalues.clamp(min=MIN_EIGENVALUE).sqrt()) @ vectors.T
-        return cls(zmatrix, mean=mean + shift, unwhitening=scale[:, None] * root)
+        _check_varies(zmatrix, covariance.diagonal().sqrt())
+        return cls(zmatrix, mean=mean + shift, unwhitening=covariance_root(covariance))
 
     @property
     def circular_torsions(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -256,6 +258,25 @@ class WhitenedInternal(Coordinates):
                 f"{self.zmatrix.stiff[row]} of sample {sample}",
                 remedy="drop the sample: atoms coincide, lie on a line or have come apart",
             )
+
+
+def covariance_root(covariance: Tensor) -> Tensor:
+    r"""Return the square root of a covariance that stays closest to the coordinates themselves.
+
+    :math:`A = V^{1/2} P^{1/2}`, with :math:`V` the variances and :math:`P` the correlations, whose
+    eigenvalues are floored: each coordinate of :math:`A^{-1} q` is as close as can be to the one of
+    :math:`q` that it came from.
+
+    Args:
+        covariance: ``(coordinates, coordinates)``, of coordinates that vary.
+
+    Returns: :math:`A`, of the same shape.
+    Source: Kessy, Lewin and Strimmer (2018), Optimal whitening and decorrelation, ZCA-cor.
+    """
+    scale = covariance.diagonal().sqrt()
+    eigenvalues, vectors = torch.linalg.eigh(covariance / torch.outer(scale, scale))
+    root = (vectors * eigenvalues.clamp(min=MIN_EIGENVALUE).sqrt()) @ vectors.T
+    return scale[:, None] * root
 
 
 def _measure(positions: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -38,7 +38,12 @@ class ZMatrix:
     circular: tuple[bool, ...]
 
     @classmethod
-    def from_graph(cls, elements: Sequence[str], bonds: Sequence[tuple[int, int]]) -> Self:
+    def from_graph(
+        cls,
+        elements: Sequence[str],
+        bonds: Sequence[tuple[int, int]],
+        centre: int | None = None,
+    ) -> Self:
         """Build the Z-matrix of a molecule.
 
         A torsion is circular when its bond can rotate, which the graph alone decides: a bond in
@@ -49,6 +54,8 @@ class ZMatrix:
         Args:
             elements: Element symbols, one per atom.
             bonds: Pairs of atom indices.
+            centre: Where the tree begins, an atom of two bonds or more whose neighbours then follow
+                by their indices, not by what they carry; by default the middle of the backbone.
 
         Raises: InputError: fewer than three atoms, a bond to an atom that does not exist, or a
             molecule in several pieces.
@@ -56,8 +63,13 @@ class ZMatrix:
         neighbours = _neighbours(len(elements), bonds)
         backbone = _backbone(elements, neighbours)
         candidates = backbone or {atom for atom, near in enumerate(neighbours) if len(near) > 1}
-        centre = min(sorted(candidates), key=lambda atom: max(_distances(neighbours, atom)))
-        rows = _Tree(neighbours, centre, preferred=backbone).rows()
+        middle = min(sorted(candidates), key=lambda atom: max(_distances(neighbours, atom)))
+        tree = (
+            _Tree(neighbours, middle, preferred=backbone)
+            if centre is None
+            else _Tree(neighbours, centre, preferred=backbone, ranked_centre=False)
+        )
+        rows = tree.rows()
         planar = planar_atoms(elements, neighbours)
         # A torsion atom bonded to `bonded` is a sibling: the torsion is relative, hence narrow.
         circular = tuple(
@@ -101,10 +113,18 @@ class ZMatrix:
 class _Tree:
     """Spanning tree of the bond graph, grown breadth-first from ``centre``.
 
-    Children are ranked: preferred atoms first, then those that carry more atoms.
+    Children are ranked: preferred atoms first, then those that carry more atoms; the latter does
+    not count at the centre if it is not to be ranked.
     """
 
-    def __init__(self, neighbours: Neighbours, centre: int, preferred: Collection[int]) -> None:
+    def __init__(
+        self,
+        neighbours: Neighbours,
+        centre: int,
+        preferred: Collection[int],
+        *,
+        ranked_centre: bool = True,
+    ) -> None:
         self.centre = centre
         self.parent = {centre: ABSENT}
         order = [centre]
@@ -121,6 +141,8 @@ class _Tree:
             self.children[self.parent[atom]].append(atom)
         for siblings in self.children.values():
             siblings.sort(key=lambda atom: (atom not in preferred, -size[atom], atom))
+        if not ranked_centre:
+            self.children[centre].sort(key=lambda atom: (atom not in preferred, atom))
         self.order = order
         self.first, self.second = self.children[centre][:2]
 

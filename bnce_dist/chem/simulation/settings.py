@@ -113,3 +113,15 @@ class DatasetConfig(Section):
     def chains_per_task(self) -> int:
         """Chains that one task runs at once."""
         return self.num_chains // self.num_tasks
+
+
+class SpreadConfig(Section):
+    """Where chains start of molecules that only teach (`transferable.internal`): all free torsions
+    turned at random, without an umbrella simulation."""
+
+    num_structures: Count = 512
+    """Structures that are turned and relaxed."""
+    num_relaxation_steps: Count = 300
+    """Steps of steepest descent from each."""
+    heat: Positive = 4.0
+    """Starts are drawn by the energies of relaxed structures at so many times the temperature."""

@@ -36,14 +36,14 @@ class TrainingFrames:
 def make_training_data(
     force_field: ForceField,
     molecule: Molecule,
-    umbrella_positions_nm: np.ndarray,
-    umbrella_log_weights: np.ndarray,
+    start_positions_nm: np.ndarray,
+    start_log_weights: np.ndarray,
     config: DatasetConfig,
     state: State,
     seed: int,
     progress: Callable[[float, float], None] | None = None,
 ) -> TrainingFrames:
-    """Run unbiased chains from weighted umbrella frames enriched in the rare state.
+    """Run unbiased chains from weighted frames enriched in the rare state.
 
     The frames are in equilibrium within the state and within the rest; only the share of the
     state is not, and reweighting recovers it.
@@ -51,8 +51,8 @@ def make_training_data(
     Args:
         force_field: Batched forces and the temperature; float32 is enough for dynamics.
         molecule: Gives the masses and the atoms of phi and psi.
-        umbrella_positions_nm: Frames to start from, ``(samples, atoms, 3)`` [nm].
-        umbrella_log_weights: Their log weights, ``(samples,)``.
+        start_positions_nm: Frames to start from, ``(samples, atoms, 3)`` [nm].
+        start_log_weights: Their log weights, ``(samples,)``.
         config: Frames, enrichment, and the chains of all tasks, of which this is one.
         state: The rare state.
         seed: Of the starts and the noise.
@@ -63,11 +63,11 @@ def make_training_data(
     """
     device = force_field.device
     random = generator(seed, "training data", device=device)
-    candidates = torch.as_tensor(umbrella_positions_nm, dtype=torch.float32)
+    candidates = torch.as_tensor(start_positions_nm, dtype=torch.float32)
     in_state = state.contains(
         dihedral(candidates, molecule.phi).numpy(), dihedral(candidates, molecule.psi).numpy()
     )
-    chosen = draw_start_frames(in_state, umbrella_log_weights, config, random)
+    chosen = draw_start_frames(in_state, start_log_weights, config, random)
     positions = candidates[chosen].to(device)
     settings = LangevinSettings(force_field.temperature_kelvin, config.timestep_fs)
     masses = repartitioned_masses(
@@ -125,8 +125,9 @@ def draw_start_frames(
             continue
         if not part.sum() > 0:
             raise InputError(
-                "umbrella frames", expected="some in the state and some outside",
-                got="one side empty", remedy="run the umbrella simulation longer",
+                "frames to start from", expected="some in the state and some outside",
+                got="one side empty",
+                remedy="run the umbrella simulation longer, or raise spread.num_structures",
             )  # fmt: skip
         part = part.to(random.device)
         chosen.append(torch.multinomial(part, count, replacement=True, generator=random))

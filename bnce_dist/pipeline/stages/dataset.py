@@ -1,4 +1,4 @@
-"""The data the emulator learns from: unbiased chains from umbrella frames, or a trajectory."""
+"""The data an emulator learns from: unbiased chains from biased starts, or a trajectory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.simulation.reference_frames import Reference
-from bnce_dist.chem.simulation.settings import DatasetConfig
+from bnce_dist.chem.simulation.settings import DatasetConfig, SpreadConfig
+from bnce_dist.chem.simulation.spread import spread_structures
 from bnce_dist.chem.simulation.training_data import make_training_data
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import seed_from
@@ -17,24 +19,57 @@ from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.trajectory import FrameReader
 from bnce_dist.training.progress import report_part
 
+Starts = Callable[[Target, ForceField, int], tuple[np.ndarray, np.ndarray]]
+"""Makes structures to start from, ``(structures, atoms, 3)`` [nm], and their log weights, given the
+target, its dynamics and the seed of the run."""
+
 
 def run_dataset(context: StageContext) -> None:
-    """Leave the data set ``dataset``."""
+    """Leave the data set ``dataset``, of chains from frames of the umbrella simulation."""
     config = context.config.dataset
-    make_worker: Callable[[], ShardWorker] = partial(
+    if config.trajectory is not None:
+        path = Path(config.trajectory)
+        _make(context, partial(FrameReader, context.target, path, config.stride, config.num_tasks))
+    else:
+        _make(context, _chains(context, partial(umbrella_starts, context.folder)))
+
+
+def run_spread_dataset(context: StageContext) -> None:
+    """Leave the data set ``dataset``, of chains from structures that were turned at random."""
+    _make(context, _chains(context, partial(spread_starts, context.config.spread)))
+
+
+def umbrella_starts(
+    folder: Path, target: Target, dynamics: ForceField, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frames of the umbrella simulation in a folder (see `Starts`)."""
+    positions = ShardedDataset.open(folder / "umbrella").load(["positions_nm"])["positions_nm"]
+    log_weights = Reference.load(folder).potential_log_weights
+    return positions.reshape(-1, *positions.shape[-2:]), log_weights
+
+
+def spread_starts(
+    config: SpreadConfig, target: Target, dynamics: ForceField, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return structures whose torsions were turned at random (see `Starts`)."""
+    return spread_structures(dynamics, target.molecule, config, seed)
+
+
+def _chains(context: StageContext, starts: Starts) -> Callable[[], ShardWorker]:
+    return partial(
         ChainWorker,
         target=context.target,
-        config=config,
-        simulate_folder=context.folder,
+        config=context.config.dataset,
+        starts=starts,
         seed=context.config.seed,
         compiled=context.config.cluster.compile_force_field,
     )
-    if config.trajectory is not None:
-        path = Path(config.trajectory)
-        make_worker = partial(FrameReader, context.target, path, config.stride, config.num_tasks)
+
+
+def _make(context: StageContext, make_worker: Callable[[], ShardWorker]) -> None:
     context.executor.map_shards(
         make_worker,
-        config.num_tasks,
+        context.config.dataset.num_tasks,
         context.folder / "dataset",
         metadata=context.metadata({"positions_nm": "nm"}),
         label="data set",
@@ -47,31 +82,24 @@ class ChainWorker:
     Args:
         target: What to simulate.
         config: How.
-        simulate_folder: With the umbrella frames to start from and their weights.
+        starts: Where from.
         seed: Of the run; the shard's index is added to it.
         compiled: Whether to compile the force field.
     """
 
     def __init__(
-        self,
-        target: Target,
-        config: DatasetConfig,
-        simulate_folder: Path,
-        seed: int,
-        compiled: bool,
+        self, target: Target, config: DatasetConfig, starts: Starts, seed: int, compiled: bool
     ) -> None:
         self.target, self.config, self.seed = target, config, seed
-        self.starts = ShardedDataset.open(simulate_folder / "umbrella").load(["positions_nm"])
-        self.log_weights = Reference.load(simulate_folder).potential_log_weights
         self.dynamics = target.to(worker_device()).dynamics(config.chains_per_task, compiled)
+        self.positions_nm, self.log_weights = starts(target, self.dynamics, seed)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return the frames of one task's chains, ``positions_nm`` ``(frames, atoms, 3)``."""
-        starts = self.starts["positions_nm"]
         frames = make_training_data(
             self.dynamics,
             self.target.molecule,
-            starts.reshape(-1, *starts.shape[-2:]),
+            self.positions_nm,
             self.log_weights,
             self.config,
             self.target.state,

@@ -13,6 +13,7 @@ from bnce_dist.data.atomic import write_json
 from bnce_dist.nn.energy_model import EnergyModel
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.nn.recomputing import with_activation_checkpointing
+from bnce_dist.nn.tokens import TokenField
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.stages.context import StageContext
@@ -26,7 +27,7 @@ def fit_model(
     context: StageContext,
     kind: ModelKind,
     config: TrainingConfig,
-    model: InternalVelocity | GVPVectorField | EnergyModel,
+    model: InternalVelocity | GVPVectorField | TokenField | EnergyModel,
     build_objective: Callable[[], nn.Module],
     z: Iterable[np.ndarray],
 ) -> None:
@@ -57,7 +58,7 @@ def fit_model(
 def fit_in_folder(
     folder: Path,
     executor: Executor,
-    model: InternalVelocity | GVPVectorField | EnergyModel,
+    model: InternalVelocity | GVPVectorField | TokenField | EnergyModel,
     build_objective: Callable[[], nn.Module],
     z: Iterable[np.ndarray],
     settings: TrainSettings,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bnce_dist.generator.lengths import length_notes
+from bnce_dist.generator.unseen import unseen_notes
 from bnce_dist.generator.verdict import Verdict
 from bnce_dist.runs.fleet.members import Outcome
 
@@ -78,7 +78,7 @@ def fleet_table(outcomes: Sequence[Outcome]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     for variant, runs in _finished(outcomes).items():
         lines += ["", (f"{variant}: " if variant else "") + _means(_summary(runs))]
-    notes = [f"{o.name}: {note}" for o in outcomes for note in length_notes(o.metrics or {})]
+    notes = [f"{o.name}: {note}" for o in outcomes for note in unseen_notes(o.metrics or {})]
     lines += ["", *notes] if notes else []
     lines += [f"{o.name}: FAILED: {o.error}" for o in outcomes if o.error]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """One field for many molecules: who teaches it, who is asked, and the runs that come of it.
 
 The folder of such a run holds ``training/<molecule>``, the simulations the field learns from;
-``field``; and for every molecule asked about ``<molecule>_zero_shot`` and
+``field``; and for every molecule asked about ``<molecule>_zero_shot`` and, of a Cartesian field,
 ``<molecule>_fine_tuned``, each the folder of a run like any other.
 """
 
@@ -18,11 +18,12 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, RunKind, StageSpec
+from bnce_dist.pipeline.stages.dataset import run_spread_dataset
 from bnce_dist.pipeline.stages.reference import run_reference
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import run_members, tracked_fleet, write_fleet
 from bnce_dist.runs.molecule import PreparedRun, prepare, run_molecule, with_common_store
-from bnce_dist.runs.transferable import stages
+from bnce_dist.runs.transferable import internal, stages
 
 ZERO_SHOT, FINE_TUNED = "zero_shot", "fine_tuned"
 
@@ -31,7 +32,11 @@ _FROM_SAMPLES_ON = tuple(
 )
 
 TRAINING_DATA = RunKind(STAGES[:1], is_cartesian=True)
-"""The simulation of a molecule that the field learns from."""
+"""The simulation of a molecule that a Cartesian field learns from."""
+SPREAD_DATA = RunKind(
+    (StageSpec("simulate", run_spread_dataset, ("target", "dataset", "spread")),), has_tokens=True
+)
+"""The same for a field in internal coordinates: no reference, chains from spread structures."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class PreparedTransferable:
         training: Simulations that the field learns from, by molecule.
         field: The training of the field.
         zero_shot: Runs of the molecules that are asked about with the field as it is, by name.
-        fine_tuned: The same with the field fine-tuned.
+        fine_tuned: The same with the field fine-tuned; none in internal coordinates.
     """
 
     config: Config
@@ -76,18 +81,20 @@ def prepare_transferable(
     def prepared(member: Member, kind: RunKind) -> PreparedRun:
         return prepare(member.config, member.folder, resume=resume, kind=kind)
 
-    training = {member.name: prepared(member, TRAINING_DATA) for member in taught}
+    is_internal = config.transferable.internal
+    data = SPREAD_DATA if is_internal else TRAINING_DATA
+    training = {member.name: prepared(member, data) for member in taught}
     # The field's run goes by the name of the first of its molecules.
     field = Member(taught[0].name, taught[0].config, RunFolder(folder / "field"))
-    zero_shot, fine_tuned = (
-        variants_of(members, variant, folder) for variant in (ZERO_SHOT, FINE_TUNED)
-    )
+    zero_shot = variants_of(members, ZERO_SHOT, folder)
+    fine_tuned = [] if is_internal else variants_of(members, FINE_TUNED, folder)
+    asked_kind = zero_shot_kind(config, folder)
     return PreparedTransferable(
         config,
         folder,
         training,
         prepared(field, field_kind(config, folder)),
-        {member.name: prepared(member, zero_shot_kind(folder)) for member in zero_shot},
+        {member.name: prepared(member, asked_kind) for member in zero_shot},
         {member.name: prepared(member, fine_tuned_kind(member.folder)) for member in fine_tuned},
     )
 
@@ -124,9 +131,10 @@ def check_molecules(config: Config, molecules: Sequence[str]) -> None:
         molecules: Sequences of those that are asked about.
 
     Raises: InputError: a molecule that has none of the field's features, one that is in both lists
-        or has a residue that no training molecule has, or an energy model in internal coordinates.
+        or has a residue that no training molecule has, or an energy model in other coordinates.
     """
-    require_architecture(config.energy, is_cartesian=True)
+    is_internal = config.transferable.internal
+    require_architecture(config.energy, is_cartesian=not is_internal, has_tokens=is_internal)
     features = config.transferable.feature_set
     taught = _with_features(config.transferable.training_molecules, features)
     asked = _with_features(molecules, features)
@@ -164,8 +172,12 @@ def field_kind(config: Config, folder: Path) -> RunKind:
     """Return the training of the field on all data sets together."""
     members = training_members(config, folder)
     inputs = {member.name: "dataset/" for member in members}
-    spec = StageSpec("train_emulator", stages.train_field, ("transferable",), inputs)
     given = {member.name: member.folder.stage("simulate") for member in members}
+    if config.transferable.internal:
+        sections = ("transferable", "token_field")
+        spec = StageSpec("train_emulator", internal.train_field, sections, inputs)
+        return RunKind((spec,), given, has_tokens=True)
+    spec = StageSpec("train_emulator", stages.train_field, ("transferable",), inputs)
     return RunKind((spec,), given, is_cartesian=True)
 
 
@@ -184,18 +196,26 @@ def variants_of(members: Sequence[Member], variant: str, folder: Path) -> list[M
     ]
 
 
-def zero_shot_kind(folder: Path) -> RunKind:
+def zero_shot_kind(config: Config, folder: Path) -> RunKind:
     """Return the run of a molecule that the field has never seen.
 
     Its own simulation is for comparison alone.
+
+    Args:
+        config: Of the run.
+        folder: Of the transferable run.
     """
-    specs = (
-        StageSpec("simulate", run_reference, ("target", "reference")),
-        StageSpec("train_emulator", stages.bind_field, (), {"field": ""}),
-        *_FROM_SAMPLES_ON,
+    is_internal = config.transferable.internal
+    bind = (
+        StageSpec("train_emulator", internal.bind_field, ("target",), {"field": ""})
+        if is_internal
+        else StageSpec("train_emulator", stages.bind_field, (), {"field": ""})
     )
+    specs = (
+        StageSpec("simulate", run_reference, ("target", "reference")), bind, *_FROM_SAMPLES_ON,
+    )  # fmt: skip
     given = {"field": RunFolder(folder / "field").stage("train_emulator")}
-    return RunKind(specs, given, is_cartesian=True)
+    return RunKind(specs, given, is_cartesian=not is_internal, has_tokens=is_internal)
 
 
 def fine_tuned_kind(folder: RunFolder) -> RunKind:

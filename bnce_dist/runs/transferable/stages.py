@@ -1,4 +1,4 @@
-"""The stages in which a transferable run differs: one field for many molecules."""
+"""The stages in which a run of one Cartesian field for many molecules differs."""
 
 import shutil
 from functools import partial
@@ -10,12 +10,10 @@ from torch import Tensor
 
 from bnce_dist.chem.coordinates import CenteredCartesian
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching, pack_conformations
 from bnce_dist.core.random import generator
 from bnce_dist.core.space import NodeFeatures
 from bnce_dist.core.weights import Weights
-from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.architectures import (
     TransferableConfig,
     build_field,
@@ -23,11 +21,12 @@ from bnce_dist.generator.architectures import (
     molecular_matching,
 )
 from bnce_dist.generator.emulator import Emulator
-from bnce_dist.generator.lengths import leave_unseen_length
+from bnce_dist.generator.unseen import leave_unseen_length
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.pipeline.results import HeldOut
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
+from bnce_dist.runs.transferable.internal import training_positions
 
 
 def train_field(context: StageContext) -> None:
@@ -38,7 +37,7 @@ def train_field(context: StageContext) -> None:
     config, seed = context.config.transferable, context.config.seed
     molecules = [Molecule.from_sequence(name) for name in context.inputs]
     positions = [
-        _training_positions(folder, molecule, seed)
+        training_positions(folder, molecule, seed)
         for folder, molecule in zip(context.inputs.values(), molecules, strict=True)
     ]
     scale_nm = common_scale(positions)
@@ -119,13 +118,6 @@ def common_scale(positions_nm: list[Tensor]) -> float:
     squares = [_centred(positions).double().square().sum() for positions in positions_nm]
     counts = [len(positions) * 3 * (positions.shape[1] - 1) for positions in positions_nm]
     return float(torch.stack(squares).sum() / sum(counts)) ** 0.5
-
-
-def _training_positions(folder: Path, molecule: Molecule, seed: int) -> Tensor:
-    dataset = ShardedDataset.open(folder / "dataset", molecule=molecule.identity)
-    positions = torch.from_numpy(dataset.load(["positions_nm"])["positions_nm"])
-    random = generator(seed, "hydrogens", molecule.name)
-    return permute_equivalent_hydrogens(positions, molecule, random)
 
 
 def _reweighted_positions(context: StageContext) -> Tensor:

@@ -1,0 +1,81 @@
+"""What is to be said of a molecule with something that its field has never seen."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.templates import parse_sequence
+from bnce_dist.data.atomic import read_json, write_json
+
+_LENGTH_FILE, _TYPES_FILE = "unseen_length.json", "unseen_types.json"
+# Of types, in a sentence.
+_NUM_NAMED = 3
+
+
+def leave_unseen_length(folder: Path, molecule: Molecule, taught: Sequence[str]) -> None:
+    """Leave a file that says so if none of the molecules that a field learned from is as long.
+
+    A length is the number of residues, caps included: those are what the field sees.
+
+    Args:
+        folder: Of a stage.
+        molecule: What the field is asked about.
+        taught: Sequences of what it learned from.
+    """
+    length = len(molecule.residue_names)
+    lengths = sorted({len(parse_sequence(sequence)) for sequence in taught})
+    if length not in lengths:
+        write_json(folder / _LENGTH_FILE, {"num_residues": length, "trained_lengths": lengths})
+
+
+def leave_unseen_types(folder: Path, types: Sequence[str]) -> None:
+    """Leave a file that names the bonds, angles and torsions that no training molecule has, if any.
+
+    Args:
+        folder: Of a stage.
+        types: Of stiff coordinates.
+    """
+    if types:
+        write_json(folder / _TYPES_FILE, {"unseen_types": list(types)})
+
+
+def unseen(folder: Path) -> dict[str, Any]:
+    """Return what the two left, for ``metrics.json``; nothing if that is nothing."""
+    paths = (folder / name for name in (_LENGTH_FILE, _TYPES_FILE))
+    return {name: one for path in paths if path.exists() for name, one in read_json(path).items()}
+
+
+def unseen_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one sentence for each thing that was not in training.
+
+    Args:
+        metrics: As of ``metrics.json``.
+    """
+    return (*_length_notes(metrics), *_type_notes(metrics))
+
+
+def _length_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one sentence, with the effective samples, if the length was not in training."""
+    if "trained_lengths" not in metrics:
+        return ()
+    *others, last = map(str, metrics["trained_lengths"])
+    lengths = f"{', '.join(others)} and {last}" if others else last
+    num_samples = metrics["ess_num_samples"]
+    effective = (metrics["ess_fraction"] or 0.0) * num_samples
+    return (
+        f"The field learned from chains of {lengths} residues, caps included, none of "
+        f"{metrics['num_residues']}: {effective:.1f} of {num_samples} samples are effective.",
+    )
+
+
+def _type_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one sentence if there are bonds, angles or torsions that were not in training."""
+    types = metrics.get("unseen_types", ())
+    if not types:
+        return ()
+    rest = f" and {len(types) - _NUM_NAMED} more" if len(types) > _NUM_NAMED else ""
+    return (
+        f"No training molecule has {', '.join(types[:_NUM_NAMED])}{rest}: their rest values and "
+        "widths are the force field's.",
+    )
