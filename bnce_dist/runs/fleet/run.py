@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from bnce_dist.tracking.tracker import Tracker
 from bnce_dist.training.progress import Progress
 
 POLL_SECONDS = 2.0
+LOOKS_APART = 20
+"""Times as long as a look takes."""
 NUM_NAMED = 12
 """So many members are named in one line."""
 RunMember = Callable[[PreparedRun, Executor], dict[str, Any] | None]
@@ -183,13 +186,16 @@ def _progress(runs: Mapping[str, PreparedRun], stages: Sequence[str]) -> Iterato
     over = threading.Event()
 
     def watch() -> None:
-        shown = -1
+        shown, pause = -1, POLL_SECONDS
         with Progress("fleet", total=len(runs) * len(stages), unit="stage") as progress:
-            while not over.wait(POLL_SECONDS):
+            while not over.wait(pause):
+                began = time.monotonic()
                 current = {name: _finished(run, stages) for name, run in runs.items()}
                 if (done := sum(map(len, current.values()))) != shown:
                     shown = done
                     progress.update(done, note=_note(current, stages))
+                # To look after ten thousand members takes a second: not to be done all the time.
+                pause = max(POLL_SECONDS, LOOKS_APART * (time.monotonic() - began))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
