@@ -71,7 +71,10 @@ def minimise(topology: app.Topology, positions_nm: Positions) -> Positions:
 
 
 def minimise_in(system: openmm.System, positions_nm: Positions) -> Positions:
-    """Return the local minimum of a System's potential energy next to ``positions_nm``."""
+    """Return the local minimum of a System's potential energy next to ``positions_nm``.
+
+    Raises: InputError: the energy there is not finite.
+    """
     return _minimise(system, positions_nm, tolerance=1.0)
 
 
@@ -92,10 +95,19 @@ def _without_nonbonded(system: openmm.System) -> openmm.System:
 
 
 def _minimise(system: openmm.System, positions_nm: Positions, *, tolerance: float) -> Positions:
-    """Minimise until the root-mean-square force is below ``tolerance`` [kJ/mol/nm]."""
+    """Minimise until the root-mean-square force is below ``tolerance`` [kJ/mol/nm].
+
+    Raises: InputError: there is no energy to be lowered, at which OpenMM would go on for ever.
+    """
     platform = openmm.Platform.getPlatformByName("Reference")
     context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
     context.setPositions(positions_nm)
+    energy = context.getState(energy=True).getPotentialEnergy()._value
+    if not math.isfinite(energy):
+        raise InputError(
+            "structure", expected="a finite energy", got=f"{energy} kJ/mol",
+            remedy="look for parameters that are not numbers, and for atoms in one place",
+        )  # fmt: skip
     openmm.LocalEnergyMinimizer.minimize(context, tolerance)
     return context.getState(positions=True).getPositions(asNumpy=True)._value
 

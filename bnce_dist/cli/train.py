@@ -25,8 +25,8 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.results import summary
 from bnce_dist.pipeline.run import STAGE_NAMES
-from bnce_dist.runs.fleet.members import Outcome, members_of
-from bnce_dist.runs.fleet.run import run_fleet
+from bnce_dist.runs.fleet.members import Member, Outcome, members_of
+from bnce_dist.runs.fleet.run import combined_error, run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
 from bnce_dist.runs.molecule import prepare, run_molecule
 from bnce_dist.runs.transferable.run import (
@@ -108,10 +108,10 @@ def train(
             members = members_of(molecules, resolved, path)
             if transferable:
                 check_molecules(resolved, [member.name for member in members])
-            for member in members:
-                _print_plan(member.config, member.folder, is_transferable=transferable)
+            _print_plans(resolved, members, is_transferable=transferable)
         elif dry_run:
-            _print_plan(resolved, RunFolder(path))
+            lines = _plan(resolved, RunFolder(path))
+            typer.echo("\n".join([to_yaml(resolved), *lines]))
         elif molecules is not None:
             outcomes = (
                 _run_transferable(resolved, molecules, path, resume)
@@ -192,8 +192,24 @@ def _require_whole_fleet(molecules: str | None, stage: str) -> None:
         )
 
 
-def _print_plan(config: Config, folder: RunFolder, *, is_transferable: bool = False) -> None:
+def _print_plans(config: Config, members: Sequence[Member], *, is_transferable: bool) -> None:
+    """Print the settings once, then what every member comes to."""
+    plans: dict[str, list[str]] = {}
+    errors: dict[str, Exception] = {}
+    for member in members:
+        try:
+            plans[member.name] = _plan(member.config, member.folder, is_transferable)
+        except InputError as error:
+            errors[member.name] = error
+    if errors:
+        raise combined_error(errors, len(members))
     typer.echo(to_yaml(config))
+    for name, lines in plans.items():
+        typer.echo("\n".join([f"# {name}", *lines]))
+
+
+def _plan(config: Config, folder: RunFolder, is_transferable: bool = False) -> list[str]:
+    """Return what a run comes to, in comments."""
     target = Target.from_config(config.target)
     is_internal = config.transferable.internal
     space = space_of(
@@ -202,6 +218,5 @@ def _print_plan(config: Config, folder: RunFolder, *, is_transferable: bool = Fa
         has_tokens=is_transferable and is_internal,
         features=config.transferable.feature_set,
     )
-    for line in Plan.of(config, target, space).lines():
-        typer.echo(f"# {line}")
-    typer.echo(f"# output: {folder.path}")
+    lines = Plan.of(config, target, space).lines()
+    return [f"# {line}" for line in (*lines, f"output: {folder.path}")]

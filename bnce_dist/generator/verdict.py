@@ -142,7 +142,8 @@ def _tails(metrics: Mapping[str, Any]) -> list[_Check]:
                 f"The tail of the weights {where} has a Pareto k of {shape:.2f}{may_hide}",
                 f"and has no mean with a probability of {probability:.0%}, more than "
                 f"{MAX_NO_MEAN_PROBABILITY:.0%}",
-                "Train the emulator longer or make it wider (emulator.num_steps, emulator.width)",
+                "Compute more exact densities (num_exact); if that does not help, train the "
+                "emulator longer or make it wider (emulator.num_steps, emulator.width)",
             )
         )
     return checks

@@ -232,6 +232,15 @@ def test_xml_of_something_else_is_refused(tmp_path: Path) -> None:
     assert f"target.topology {files.topology}" in refusal(files)
 
 
+def test_parameters_that_are_not_numbers_are_refused_before_anything_is_minimised(
+    tmp_path: Path,
+) -> None:
+    files = write_openmm(tmp_path, BUTANE)
+    text = files.topology.read_text()
+    files.topology.write_text(re.sub(r'k="[0-9.]+"', 'k="nan"', text, count=1))
+    assert "expected a finite energy, got nan kJ/mol" in refusal(files)
+
+
 def other_order(first: int, second: int) -> Callable[[Substance], Substance]:
     order = list(range(14))
     order[first], order[second] = second, first

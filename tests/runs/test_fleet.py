@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from bnce_dist.cli.main import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json
 from bnce_dist.generator.verdict import nothing_left
@@ -133,10 +135,26 @@ def test_members_differ_in_the_molecule_alone(tmp_path: Path) -> None:
     assert of_first == of_second == Config(seed=7).model_dump() | {"target": of_first["target"]}
 
 
-@pytest.mark.parametrize("sequences", ["", "AC,,ET", "AC,AC", ","])
-def test_a_list_that_makes_no_sense_is_refused(tmp_path: Path, sequences: str) -> None:
-    with pytest.raises(InputError, match="--molecules: expected different sequences"):
+@pytest.mark.parametrize(
+    ("sequences", "fault"),
+    [
+        ("", "an empty one"),
+        ("AC,,ET", "an empty one"),
+        ("AC,GN,AC", "AC twice"),
+        (",", "empty one"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused(tmp_path: Path, sequences: str, fault: str) -> None:
+    with pytest.raises(InputError, match=f"--molecules: expected different sequences.*{fault}"):
         members_of(sequences, Config(), tmp_path)
+
+
+def test_files_without_molecules_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(InputError, match=r"empty\.txt', with none"):
+        members_of(str(tmp_path / "empty.txt"), UNTRACKED, tmp_path)
+    with pytest.raises(InputError, match=r"absent\.txt: expected a file, got nothing there"):
+        members_of(str(tmp_path / "absent.txt"), UNTRACKED, tmp_path)
 
 
 def test_the_table_says_what_failed_and_averages_the_rest() -> None:
@@ -207,3 +225,15 @@ def test_a_list_of_molecules_is_refused_where_files_say_which_it_is(tmp_path: Pa
     config = UNTRACKED.model_copy(update={"target": target})
     with pytest.raises(InputError, match=r"--molecules with target\.topology.*butane\.xml"):
         members_of("AC,ET", config, tmp_path)
+    frames = UNTRACKED.dataset.model_copy(update={"trajectory": Path("mine.dcd")})
+    config = UNTRACKED.model_copy(update={"dataset": frames})
+    with pytest.raises(InputError, match=r"--molecules with dataset\.trajectory.*mine\.dcd"):
+        members_of("AC,ET", config, tmp_path)
+
+
+def test_a_dry_run_names_all_that_cannot_be_run() -> None:
+    command = ["train", "--dry-run", "--molecules", "GG,XAL-GLY,ACE-PRO-NME"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "got 2 of 3 that cannot: XAL-GLY (" in result.stderr
+    assert result.stdout == ""

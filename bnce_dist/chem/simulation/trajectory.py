@@ -24,12 +24,17 @@ from bnce_dist.chem.validation import relabel_hydrogens, require_molecules, vali
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import log_weight_difference
 from bnce_dist.core.random import generator
+from bnce_dist.core.weights import Weights
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".h5", ".pdb", ".npz")
 MIN_FRAMES = 100
 """Fewer say nothing of a distribution."""
+MIN_EFFECTIVE_FRAMES = 10.0
+"""By weights that come with them."""
+MIN_BLOCKS = 3
+"""A line goes through any two."""
 CONSTRAINED_NM = 0.001
 """Bonds that vary less were constrained; free ones vary by twice as much and more."""
 _BOND_TO_HYDROGEN_NM = {"C": 0.0030, "N": 0.0026, "O": 0.0023, "S": 0.0033}
@@ -123,9 +128,16 @@ def estimate_from_trajectory(
         num_blocks: Blocks in time whose agreement is tested.
         max_stderr_kT: Largest standard error that counts as converged [kT].
 
-    Raises: InputError: no frame in the state, or none outside.
+    Raises: InputError: no frame in the state, or none outside; too few blocks.
     Source: Chodera et al. (2007), J. Chem. Theory Comput. 3, 26, on the inefficiency.
     """
+    if num_blocks < MIN_BLOCKS:
+        raise InputError(
+            "reference.num_blocks",
+            expected=f"at least {MIN_BLOCKS} for a trajectory, whose trend is tested",
+            got=num_blocks,
+            remedy=f"give reference.num_blocks={MIN_BLOCKS} or more",
+        )
     in_state = state.contains(phi, psi)
     if in_state.all() or not in_state.any():
         raise InputError(
@@ -180,12 +192,21 @@ def estimate_from_trajectory(
 
 def _read_npz(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     with np.load(path, allow_pickle=False) as arrays:
+        if "positions_nm" not in arrays:
+            raise ValueError(f"no array positions_nm, but {', '.join(arrays) or 'none at all'}")
         positions = np.asarray(arrays["positions_nm"], dtype=np.float32)
         log_weights = np.asarray(
             arrays.get("log_weights", np.zeros(len(positions))), dtype=np.float64
         )
-    if log_weights.shape != positions.shape[:1] or np.isnan(log_weights).any():
-        raise ValueError(f"log_weights of shape {log_weights.shape} or not numbers")
+    if log_weights.shape != positions.shape[:1]:
+        raise ValueError(f"log_weights of shape {log_weights.shape}")
+    if np.isnan(log_weights).any() or np.isposinf(log_weights).any():
+        raise ValueError("log_weights that are NaN or inf")
+    if len(positions) < MIN_FRAMES:
+        return positions, log_weights  # which is refused for that
+    effective = 0.0 if np.isneginf(log_weights).all() else Weights(log_weights).ess
+    if effective < MIN_EFFECTIVE_FRAMES:
+        raise ValueError(f"log_weights by which {effective:.1f} of {len(positions)} frames count")
     return positions, log_weights
 
 

@@ -58,11 +58,13 @@ def members_of(sequences: str, config: Config, folder: Path) -> list[Member]:
     Raises: InputError: no sequence, or one twice.
     """
     names = _listed(sequences)
-    if not all(names) or len(set(names)) < len(names):
+    if not names or not all(names) or len(set(names)) < len(names):
+        twice = sorted({name for name in names if name and names.count(name) > 1})
+        fault = f"{', '.join(twice)} twice" if twice else "an empty one" if names else "none"
         raise InputError(
             "--molecules",
             expected="different sequences separated by commas, e.g. AC,ET,GN, or a file of them",
-            got=repr(sequences),
+            got=f"{sequences!r}, with {fault}",
             remedy="correct the list",
         )
     return [Member(name, _of_molecule(config, name), RunFolder(folder / name)) for name in names]
@@ -71,6 +73,10 @@ def members_of(sequences: str, config: Config, folder: Path) -> list[Member]:
 def _listed(sequences: str) -> list[str]:
     """Return the sequences of a list or of a file; of FASTA, without the titles."""
     path = Path(sequences).expanduser()
+    if not path.exists() and ("/" in sequences or path.suffix):
+        raise InputError(
+            f"--molecules {path}", expected="a file", got="nothing there", remedy="check the path"
+        )
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
@@ -89,12 +95,19 @@ def _listed(sequences: str) -> list[str]:
 
 
 def _of_molecule(config: Config, sequence: str) -> Config:
-    if config.target.topology is not None:
-        raise InputError(
-            "--molecules with target.topology",
-            expected="molecules that their sequences tell",
-            got=f"the one in {config.target.topology}",
-            remedy="leave target.topology out, or run it without --molecules",
-        )
-    target = config.target.model_copy(update={"sequence": sequence, "pdb": None})
+    files = {
+        "target.topology": config.target.topology,
+        "target.pdb": config.target.pdb,
+        "dataset.trajectory": config.dataset.trajectory,
+        "reference.trajectory": config.reference.trajectory,
+    }
+    for setting, file in files.items():
+        if file is not None:
+            raise InputError(
+                f"--molecules with {setting}",
+                expected="molecules that their sequences tell",
+                got=f"the one in {file}",
+                remedy=f"leave {setting} out, or run it without --molecules",
+            )
+    target = config.target.model_copy(update={"sequence": sequence})
     return config.model_copy(update={"target": target})

@@ -76,7 +76,7 @@ def prepare_fleet(
         else:
             errors[member.name] = result
     if errors:
-        raise _combined(errors, len(members))
+        raise combined_error(errors, len(members))
     return PreparedFleet(config, folder, runs)
 
 
@@ -84,8 +84,13 @@ def _prepared(member: Member, _: Executor, *, resume: bool) -> PreparedRun:
     return prepare(member.config, member.folder, resume=resume)
 
 
-def _combined(errors: Mapping[str, Exception], num_members: int) -> Exception:
-    """Return the one error there is, or one that names all members that cannot be run."""
+def combined_error(errors: Mapping[str, Exception], num_members: int) -> Exception:
+    """Return the one error there is, or one that names all members that cannot be run.
+
+    Args:
+        errors: By member, at least one.
+        num_members: Of the fleet.
+    """
     others = [error for error in errors.values() if not isinstance(error, InputError)]
     if others or len(errors) == 1:
         return [*others, *errors.values()][0]

@@ -155,10 +155,18 @@ def test_files_that_are_none_are_one_line(
     (tmp_path / "torn.dcd").write_bytes(whole.read_bytes()[:50])
     (tmp_path / "text.xtc").write_text("no trajectory")
     as_npz(tmp_path / "short.npz", positions, log_weights=np.zeros(3))
+    nothing = np.full(len(positions), -np.inf)
+    as_npz(tmp_path / "nothing.npz", positions, log_weights=nothing)
+    as_npz(
+        tmp_path / "one.npz", positions, log_weights=np.where(np.arange(len(positions)), nothing, 0)
+    )
     np.savez(tmp_path / "other.npz", x=positions)
-    for name in ("absent.dcd", "torn.dcd", "text.xtc", "short.npz", "other.npz"):
+    npz = ("short.npz", "other.npz", "nothing.npz", "one.npz")
+    for name in ("absent.dcd", "torn.dcd", "text.xtc", *npz):
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             read_trajectory(tmp_path / name, alanine, 300.0)
+    with pytest.raises(InputError, match="got no array positions_nm, but x;"):
+        read_trajectory(tmp_path / "other.npz", alanine, 300.0)
     with pytest.raises(InputError, match=r"the nearest is \.xtc"):
         read_trajectory(tmp_path / "own.xtcc", alanine, 300.0)
 
@@ -207,3 +215,9 @@ def test_a_trajectory_that_hardly_left_is_no_converged_reference() -> None:
     assert "equilibrate longer" in result.reason
     with pytest.raises(InputError, match="one side empty"):
         estimate(np.full(1000, -1.0))
+
+
+def test_two_blocks_have_no_trend_to_test() -> None:
+    with pytest.raises(InputError, match=r"reference\.num_blocks: expected at least 3.*got 2"):
+        estimate(hops(0), blocks=2)
+    assert estimate(hops(0), blocks=4).trend_p_value > 0
