@@ -170,7 +170,9 @@ def test_nothing_is_dropped_before_a_checkpoint_was_read_whole(
     assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 500
 
 
-def test_divergence_on_one_rank_ends_all_at_once(task: TrainingTask, tmp_path: Path) -> None:
+def test_divergence_on_one_rank_ends_all_at_once(
+    two_cpus: None, task: TrainingTask, tmp_path: Path
+) -> None:
     task = dataclasses.replace(task, build_objective=Diverging)
     with pytest.raises(InputError, match="training at step 5: expected a finite loss"):
         fit(task, tmp_path, num_workers=2)
