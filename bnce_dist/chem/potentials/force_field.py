@@ -14,6 +14,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Literal, Self
 from xml.etree import ElementTree
 
@@ -253,7 +254,10 @@ class ForceField(nn.Module):
         """
         fast = copy.deepcopy(self)
         fast._tile_size = tile_size
-        fast._compiled = torch.compile(fast._evaluate, dynamic=False, fullgraph=True)
+        # The compiler gives up on code that eight objects have run; a copy is code of its own.
+        own_code = FunctionType(self._evaluate.__code__.replace(), globals())
+        evaluate = MethodType(own_code, fast)
+        fast._compiled = torch.compile(evaluate, dynamic=False, fullgraph=True)
         origin = torch.zeros(1, self.num_atoms, 3, dtype=self.dtype, device=self.device)
         try:
             fast.energy_and_forces_kj_mol(origin)

@@ -11,6 +11,7 @@ from openmm import app
 from torch import Tensor
 
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.potentials.bonded import PairVectors
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.core.errors import InputError
@@ -198,6 +199,18 @@ def test_compiled_equals_eager(alanine: Molecule, files: tuple[str, ...]) -> Non
     torch.testing.assert_close(fast_energy, energy, rtol=1e-5, atol=2e-3)
     assert relative_error(fast_forces, forces) < 1e-5
     assert fast.astype(torch.float64).reduced_potential(positions).dtype == torch.float64
+
+
+@pytest.mark.slow
+def test_one_process_compiles_as_many_molecules_as_a_fleet_has() -> None:
+    for num_atoms in range(2, 4):
+        pairs = PairVectors([(0, num_atoms - 1)], num_atoms)
+        eager = ForceField([], pairs, [], num_atoms=num_atoms, temperature_kelvin=300.0)
+        with torch._dynamo.config.patch(recompile_limit=1):  # type: ignore[no-untyped-call]
+            fast = eager.compiled(tile_size=1)
+        if fast is eager:
+            pytest.skip("no working C++ compiler here")
+        assert fast.potential_energy_kj_mol(torch.ones(1, num_atoms, 3)).tolist() == [0.0]
 
 
 @pytest.mark.slow
