@@ -33,6 +33,7 @@ from bnce_dist.runs.transferable.run import (
     check_molecules,
     prepare_transferable,
     run_transferable,
+    with_given_field,
 )
 
 DEFAULT_NAME = "alanine_dipeptide"
@@ -104,6 +105,7 @@ def train(
         _require_stage(stage)
         if transferable:
             _require_whole_fleet(molecules, stage)
+            resolved = with_given_field(resolved)
         if dry_run and molecules is not None:
             members = members_of(molecules, resolved, path)
             if transferable:

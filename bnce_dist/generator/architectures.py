@@ -66,7 +66,7 @@ class TransferableConfig(TrainingConfig):
     """One flow for many molecules (--transferable), trained on others: in Cartesian coordinates, or
     in internal ones, whose network has a section of its own, `token_field`."""
 
-    left_out_unset = frozenset({"features", "internal"})
+    left_out_unset = frozenset({"features", "internal", "field", "without_simulation"})
 
     internal: bool = False
     """Whether the coordinates are bonds, angles and torsions; the settings of layers, scalars,
@@ -77,6 +77,12 @@ class TransferableConfig(TrainingConfig):
         "LK", "KM", "MF", "FV", "PT", "ST", "TW", "WY", "YS", "VA",
     )  # fmt: skip
     """Peptides that the field learns from, of any lengths; none of those it is asked about."""
+    field: str | None = None
+    """File of a trained field (`shared_emulator.pt`), which is asked as it is: nothing is trained,
+    and `training_molecules` are those that it names; of one in internal coordinates."""
+    without_simulation: bool = False
+    """Whether those that it is asked about are not even simulated to be compared with (with
+    `internal`)."""
     features: FeatureSetName | None = None
     """What tells atoms apart: `dipeptide`, the published features of two amino acids without caps,
     or `peptide`, those of any; unset is the first if all `training_molecules` are such."""

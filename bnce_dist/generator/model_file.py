@@ -17,6 +17,11 @@ from bnce_dist.generator.architectures import VelocityModel, build_path
 from bnce_dist.nn.energy_model import EnergyModel
 
 SCHEMA_VERSION = 1
+_REMEDIES = {
+    "shared_emulator": "ask it of a molecule: bnce train --transferable --molecules SEQUENCE "
+    "transferable.field=FILE; the folder of the run that this makes is a model"
+}
+_OTHER_FILE = "give the file that belongs to this molecule and purpose"
 
 
 class ModelFile(ABC):
@@ -137,7 +142,7 @@ def load_state(path: Path, kind: str, molecule_identity: str | None = None) -> d
             f"model {path}",
             expected="schema version {}, kind {}, molecule {!s:.12}".format(*expected),
             got="schema version {}, kind {}, molecule {!s:.12}".format(*found),
-            remedy="give the file that belongs to this molecule and purpose",
+            remedy=_REMEDIES.get(str(found[1]), _OTHER_FILE),
         )
     return content
 

@@ -24,6 +24,8 @@ class SharedEmulator:
     Args:
         types: Measured on the molecules that it learned from.
         field: The trained flow.
+        training_molecules: Sequences of what it learned from.
+        history: Of its training, as in ``history.json``.
         num_ode_steps: Midpoint steps from noise to data.
         ode_time_exponent: Above 1 the steps shorten towards the data.
         interpolant: Name of the path's Euclidean interpolant.
@@ -33,6 +35,8 @@ class SharedEmulator:
 
     types: StiffTypes
     field: TokenField
+    training_molecules: tuple[str, ...]
+    history: list[dict[str, float]]
     num_ode_steps: int
     ode_time_exponent: float
     interpolant: str = "trigonometric"
@@ -68,6 +72,8 @@ class SharedEmulator:
             "types": self.types.to_state(),
             "model": self.field.config(),
             "weights": self.field.state_dict(),
+            "training_molecules": list(self.training_molecules),
+            "history": self.history,
             "settings": {
                 "num_ode_steps": self.num_ode_steps,
                 "ode_time_exponent": self.ode_time_exponent,
@@ -80,7 +86,13 @@ class SharedEmulator:
         """Return what `to_state` described."""
         field = TokenField(**state["model"])
         field.load_state_dict(state["weights"])
-        return cls(StiffTypes.from_state(state["types"]), field.eval(), **state["settings"])
+        return cls(
+            StiffTypes.from_state(state["types"]),
+            field.eval(),
+            tuple(state["training_molecules"]),
+            state["history"],
+            **state["settings"],
+        )
 
     def save(self, path: Path) -> None:
         """Write this to one file, atomically."""

@@ -31,6 +31,10 @@ from bnce_dist.pipeline.forward_check import forward_check
 from bnce_dist.pipeline.stages.annealing import ANNEALED, annealed_at
 from bnce_dist.pipeline.stages.frames import EXACT_FRAMES
 
+_NOT_COMPARED = (
+    "Nothing was simulated to compare with: conformations that the emulator lacks do not show."
+)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -42,7 +46,7 @@ class Evaluation:
         drawn: The same before they were annealed.
         temperatures: The same annealed to other temperatures, by the temperature [K].
         moves: What annealing did, ``accepted`` and ``clashed``; None if it was not asked for.
-        reference: The in-run reference.
+        reference: The in-run reference; None if there is none.
         frames: Some of its frames with their exact densities; None if they have none.
         losses: Of the two trainings, by ``"emulator"`` and ``"energy"``: the loss and its parts by
             step.
@@ -54,7 +58,7 @@ class Evaluation:
     drawn: Samples
     temperatures: Mapping[float, Samples]
     moves: Mapping[str, np.ndarray] | None
-    reference: Reference
+    reference: Reference | None
     frames: Mapping[str, np.ndarray] | None
     losses: Mapping[str, Mapping[str, np.ndarray]]
     dataset: ShardedDataset
@@ -89,7 +93,7 @@ def load_evaluation(
         drawn=drawn.samples,
         temperatures=temperatures,
         moves=annealed.arrays if annealed else None,
-        reference=Reference.load(folder.stage("simulate")),
+        reference=Reference.load_if_any(folder.stage("simulate")),
         frames=_load(stage / EXACT_FRAMES)[1] if (stage / EXACT_FRAMES).exists() else None,
         losses={
             "emulator": _history(folder, "train_emulator"),
@@ -158,7 +162,7 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
 
     Raises: InputError: no sample with a weight on one side of the state.
     """
-    samples, in_run = evaluation.samples, evaluation.reference.result
+    samples = evaluation.samples
     metrics = (
         _weighted_metrics(evaluation, config, target)
         if samples.has_weight
@@ -166,23 +170,35 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
     )
     if evaluation.moves is not None:
         metrics |= annealing_metrics(evaluation.moves)
-    long = target.long_reference(config.target)
-    metrics |= {
-        "delta_f_reference_kT": long.delta_f_kT if long else in_run["delta_f_kT"],
-        "delta_f_reference_stderr_kT": long.stderr_kT if long else in_run["stderr_kT"],
-        "delta_f_reference_source": long.source if long else "this run",
-        # Only converged ones are shipped.
-        "delta_f_reference_converged": bool(long) or in_run["converged"],
-        "delta_f_reference_run_kT": in_run["delta_f_kT"],
-        "delta_f_reference_run_stderr_kT": in_run["stderr_kT"],
-        "delta_f_reference_run_converged": in_run["converged"],
-        "delta_f_reference_run_reason": in_run["reason"],
-    }
+    metrics |= _references(evaluation, config, target)
     verdict = judge(metrics) if samples.has_weight else nothing_left(len(samples.valid))
     metrics |= unseen(evaluation.folder.stage("train_emulator"))
     verdict = verdict.with_notes(unseen_notes(metrics))
+    if evaluation.reference is None:
+        verdict = verdict.with_notes((_NOT_COMPARED,))
     metrics |= {"reliable": verdict.reliable, "verdict": verdict.as_record()}
     return metrics | _temperatures(evaluation, config)
+
+
+def _references(evaluation: Evaluation, config: Config, target: Target) -> dict[str, Any]:
+    """Return what the result should be, by the best simulation and by the run's; None for none."""
+    long = target.long_reference(config.target)
+    in_run = evaluation.reference.result if evaluation.reference else {}
+    of_run = {
+        "kT": in_run.get("delta_f_kT"),
+        "stderr_kT": in_run.get("stderr_kT"),
+        "converged": in_run.get("converged"),
+    }
+    # Only converged ones are shipped.
+    best = of_run
+    if long:
+        best = {"kT": long.delta_f_kT, "stderr_kT": long.stderr_kT, "converged": True}
+    return {
+        **{f"delta_f_reference_{name}": value for name, value in best.items()},
+        "delta_f_reference_source": long.source if long else "this run" if in_run else None,
+        **{f"delta_f_reference_run_{name}": value for name, value in of_run.items()},
+        "delta_f_reference_run_reason": in_run.get("reason", _NOT_COMPARED),
+    }
 
 
 def _temperatures(evaluation: Evaluation, config: Config) -> dict[str, Any]:
@@ -202,11 +218,21 @@ def _temperatures(evaluation: Evaluation, config: Config) -> dict[str, Any]:
 
 def _weighted_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[str, Any]:
     """Return what is made of the weights of the samples."""
-    samples, reference = evaluation.samples, evaluation.reference
-    metrics = evaluation_metrics(samples, config.evaluate, config.seed)
-    compared = {"": (samples, True), "emulator_": (evaluation.drawn, False)}
+    metrics = evaluation_metrics(evaluation.samples, config.evaluate, config.seed)
     if evaluation.moves is not None:
         metrics |= one_step_metrics(evaluation.drawn, config.evaluate, config.seed)
+    if evaluation.reference is None:
+        return metrics
+    return metrics | _compared(evaluation, evaluation.reference, config, target)
+
+
+def _compared(
+    evaluation: Evaluation, reference: Reference, config: Config, target: Target
+) -> dict[str, Any]:
+    """Return how the samples differ from a simulation."""
+    samples, metrics = evaluation.samples, dict[str, Any]()
+    compared = {"": (samples, True), "emulator_": (evaluation.drawn, False)}
+    if evaluation.moves is not None:
         compared["one_step_"] = (evaluation.drawn, True)
     for name, (ensemble, weighted) in compared.items():
         energy_w2, torsion_w2 = distances_to_reference(
@@ -231,14 +257,11 @@ def _history(folder: RunFolder, stage: str) -> dict[str, np.ndarray]:
 
 def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     """Return a short table of a run's ``metrics.json``."""
-    converged = "" if metrics["delta_f_reference_run_converged"] else ", NOT converged"
     stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in metrics["seconds"].items())
     verdict = Verdict.from_record(metrics["verdict"])
     rows = {
         "delta_f": _interval(metrics),
-        "reference": f"{with_error(metrics, 'delta_f_reference')} "
-        f"({metrics['delta_f_reference_source']})",
-        "reference, this run": f"{with_error(metrics, 'delta_f_reference_run')}{converged}",
+        **_reference_rows(metrics),
         **(_estimate_rows(metrics) if metrics["delta_f_kT"] is not None else {}),
         "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
         f"{metrics['speedup_over_exact']:.0f} times faster than exact for one more sample",
@@ -251,6 +274,18 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     heads = ["verdict", *("" for _ in verdict.advice)]
     lines += [f"{head:<20} {text}" for head, text in zip(heads, verdict.lines(), strict=True)]
     return "\n".join(lines)
+
+
+def _reference_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the result should be, as far as it is known."""
+    rows = {}
+    if (source := metrics["delta_f_reference_source"]) is not None:
+        rows["reference"] = f"{with_error(metrics, 'delta_f_reference')} ({source})"
+    if metrics["delta_f_reference_run_kT"] is not None:
+        converged = "" if metrics["delta_f_reference_run_converged"] else ", NOT converged"
+        text = with_error(metrics, "delta_f_reference_run")
+        rows["reference, this run"] = f"{text}{converged}"
+    return rows or {"reference": "none"}
 
 
 def _interval(metrics: Mapping[str, Any]) -> str:

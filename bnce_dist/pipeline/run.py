@@ -29,12 +29,14 @@ class StageSpec:
         run: The stage.
         sections: Settings it reads, besides the seed.
         inputs: The part of each earlier stage's folder that it reads.
+        file_digest: Of the content of a file that the settings only name, if it reads one.
     """
 
     name: str
     run: Stage
     sections: tuple[str, ...]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    file_digest: str = ""
 
 
 STAGES = (
@@ -130,6 +132,8 @@ class Pipeline:
             "settings": self._settings(spec),
             "inputs": digests,
         }
+        if spec.file_digest:
+            parts["file"] = spec.file_digest
         if "target" in spec.sections and self.target.system_xml is not None:
             # What the files said, which the settings only name.
             parts["target"] = self.target.to_state()

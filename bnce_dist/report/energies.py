@@ -25,8 +25,9 @@ def energy_figure(ensembles: Mapping[str, tuple[Array, Array]], *, num_bins: int
             ``(samples,)`` [kT, nats]; an energy may be infinite.
         num_bins: Bins.
     """
-    low, high = np.quantile(list(ensembles.values())[-1][0], [0.0005, 0.9995])
-    margin = 0.05 * (high - low)
+    low, high = _bulk(*list(ensembles.values())[-1])
+    # One sample may have all the weight.
+    margin = max(0.05 * (high - low), 0.5)
     edges = np.linspace(low - margin, high + 3 * margin, num_bins + 1)
     figure = Figure(figsize=(6.4, 3.4))
     axis = figure.subplots()
@@ -48,3 +49,11 @@ def energy_figure(ensembles: Mapping[str, tuple[Array, Array]], *, num_bins: int
     )
     axis.legend(loc="upper right")
     return figure
+
+
+def _bulk(energies: Array, log_weights: Array) -> Array:
+    """Return the ends of the range that holds 99.9 % of the weight."""
+    order = energies.argsort()
+    below = Weights(log_weights).normalised[order].cumsum()
+    places = np.searchsorted(below, np.array([0.0005, 0.9995]) * below[-1])
+    return energies[order][places]

@@ -17,16 +17,17 @@ def estimate_figure(
     """Draw what a run found under what it should have found.
 
     Args:
-        references: Name, value and standard error [kT]; the band is that of the first.
+        references: Name, value and standard error [kT]; the band is that of the first; may be
+            empty.
         estimates: The same, the final result first [kT].
     """
     rows = [*references, *estimates]
     colours = [REFERENCE] * len(references) + [REWEIGHTED] + [EMULATOR] * (len(estimates) - 1)
     figure = Figure(figsize=(4.8, 0.6 + 0.28 * len(rows)))
     axis = figure.subplots()
-    _, value, stderr = references[0]
-    half_width = NORMAL_95 * stderr
-    axis.axvspan(value - half_width, value + half_width, color=REFERENCE, alpha=0.1, linewidth=0)
+    for _, value, stderr in references[:1]:
+        reach = NORMAL_95 * stderr
+        axis.axvspan(value - reach, value + reach, color=REFERENCE, alpha=0.1, linewidth=0)
     for place, ((_, value, stderr), colour) in enumerate(zip(rows, colours, strict=True)):
         axis.errorbar(value, place, xerr=NORMAL_95 * stderr, fmt="o", color=colour, capsize=3)
     axis.set_yticks(range(len(rows)), [name for name, _, _ in rows])

@@ -59,8 +59,16 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
     torsions = {
         "Emulator": (results.phi, results.psi, unweighted),
         "Reweighted": (results.phi, results.psi, results.log_weights),
-        "Reference": (reference.phi, reference.psi, reference.log_weights),
     }
+    energies = {
+        "Emulator": (results.reduced_potential, unweighted),
+        "Reweighted": (results.reduced_potential, results.log_weights),
+    }
+    if reference is not None:
+        torsions["Reference"] = (reference.phi, reference.psi, reference.log_weights)
+        energies["Molecular dynamics"] = (
+            reference.reduced_potential, reference.potential_log_weights,
+        )  # fmt: skip
     if results.delta_f_kT is None or results.delta_f_stderr_kT is None:
         del torsions["Reweighted"]
         return {
@@ -71,16 +79,7 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
     figures = {
         "ramachandran": ramachandran_figure(torsions, state=results.state, labels=labels),
         "free_energy_profile": _profile(results, delta_f),
-        "energies": energy_figure(
-            {
-                "Emulator": (results.reduced_potential, unweighted),
-                "Reweighted": (results.reduced_potential, results.log_weights),
-                "Molecular dynamics": (
-                    reference.reduced_potential,
-                    reference.potential_log_weights,
-                ),
-            }
-        ),
+        "energies": energy_figure(energies),
         "torsions": torsion_figure(torsions, labels=labels),
         "losses": of_models["losses"],
         "weights": weights_figure(
@@ -94,15 +93,20 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
 
 
 def _profile(results: RunResults, delta_f: tuple[float, float]) -> Figure:
-    frames = results.reference
-    reference = replica_profile(frames.phi, frames.log_weights, frames.replica, seed=results.seed)
+    reference, expected = None, None
+    if (frames := results.reference) is not None:
+        reference = replica_profile(
+            frames.phi, frames.log_weights, frames.replica, seed=results.seed
+        )
+    if results.delta_f_reference_kT is not None and results.delta_f_reference_stderr_kT is not None:
+        expected = (results.delta_f_reference_kT, results.delta_f_reference_stderr_kT)
     weights = Weights(results.log_weights).normalised
     return profile_figure(
         free_energy_profile(results.phi, weights, seed=results.seed),
         reference,
         free_energy_profile(results.phi, seed=results.seed),
         delta_f=delta_f,
-        delta_f_reference=(results.delta_f_reference_kT, results.delta_f_reference_stderr_kT),
+        delta_f_reference=expected,
         state=results.state.interval,
         label=results.torsion_labels[0],
     )

@@ -27,9 +27,10 @@ def fleet_figure(runs: Mapping[str, Mapping[str, Any]], published: Mapping[str, 
 
 @styled
 def against_references(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draw the result of every molecule over its reference, reliable ones and others apart."""
+    """Draw the result of every molecule that has a reference over it, the reliable ones apart."""
     figure = Figure(figsize=(6.4, 6.0))
     axis = figure.subplots()
+    runs = {name: run for name, run in runs.items() if run["delta_f_reference_kT"] is not None}
     for reliable, label, colour in ((True, "Reliable", REWEIGHTED), (False, "Not reliable", MUTED)):
         chosen = [run for run in runs.values() if bool(run["reliable"]) is reliable]
         values = np.array([run["delta_f_kT"] for run in chosen])
@@ -63,15 +64,17 @@ def line_by_line(runs: Mapping[str, Mapping[str, Any]], published: Mapping[str, 
     for name, run in runs.items():
         low, high = run["delta_f_interval_kT"]
         value = run["delta_f_kT"]
-        error, expected = run["delta_f_reference_stderr_kT"], run["delta_f_reference_kT"]
         first = places[name] == 0
         axis.errorbar(
             value, places[name] + 0.12, xerr=[[value - low], [high - value]], fmt="o",
             color=REWEIGHTED, capsize=3, label="This run (95 % interval)" if first else None,
         )  # fmt: skip
+        if (expected := run["delta_f_reference_kT"]) is None:
+            continue
         axis.errorbar(
-            expected, places[name] - 0.12, xerr=1.96 * error, fmt="s", color=REFERENCE,
-            capsize=3, label="Reference (umbrella sampling)" if first else None,
+            expected, places[name] - 0.12, xerr=1.96 * run["delta_f_reference_stderr_kT"],
+            fmt="s", color=REFERENCE, capsize=3,
+            label="Reference (umbrella sampling)" if first else None,
         )  # fmt: skip
     known = [name for name in names if name in published]
     axis.plot(

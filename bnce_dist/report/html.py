@@ -157,6 +157,12 @@ def _of_weights(metrics: Mapping[str, Any]) -> list[Row]:
             f" {metrics['clip_fraction']:.1%} clipped",
         ),
         ("Pareto k, the worse side", f"{metrics['pareto_k']:.2f}"),
+        *(_distances(metrics) if "energy_w2_kT" in metrics else []),
+    ]
+
+
+def _distances(metrics: Mapping[str, Any]) -> list[Row]:
+    return [
         (
             "Distance of energies (W2)",
             f"{metrics['energy_w2_emulator_kT']:.2f} kT before, {metrics['energy_w2_kT']:.2f} kT"
@@ -207,9 +213,11 @@ def _estimates(metrics: Mapping[str, Any]) -> Figure:
     def estimate(label: str, name: str) -> tuple[str, float, float]:
         return label, metrics[f"{name}_kT"], metrics[f"{name}_stderr_kT"]
 
-    references = [estimate("Umbrella sampling, this run", "delta_f_reference_run")]
-    if metrics["delta_f_reference_source"] != "this run":
-        references.insert(0, estimate("Umbrella sampling, long", "delta_f_reference"))
+    references = []
+    if metrics["delta_f_reference_source"] not in ("this run", None):
+        references.append(estimate("Umbrella sampling, long", "delta_f_reference"))
+    if metrics["delta_f_reference_run_kT"] is not None:
+        references.append(estimate("Umbrella sampling, this run", "delta_f_reference_run"))
     estimates = [
         estimate("Result", "delta_f"),
         estimate("Energy model alone", "delta_f_learned"),

@@ -19,54 +19,59 @@ OFF_AXIS_KT = 1e3
 @styled
 def profile_figure(
     reweighted: FreeEnergyProfile,
-    reference: FreeEnergyProfile,
+    reference: FreeEnergyProfile | None,
     emulator: FreeEnergyProfile,
     *,
     delta_f: tuple[float, float],
-    delta_f_reference: tuple[float, float],
+    delta_f_reference: tuple[float, float] | None,
     state: tuple[float, float] | None = (0.0, 2.0),
     label: str = "φ",
 ) -> Figure:
-    """Draw three profiles, and below them how far the first is from the second.
+    """Draw three profiles, and below them how far the first is from the second, if that is known.
 
     Args:
         reweighted: The result, on the bins of the reference.
-        reference: What it should be.
+        reference: What it should be; None where nothing was simulated.
         emulator: The samples before reweighting.
         delta_f: Free energy of the state against the rest, and its standard error [kT].
-        delta_f_reference: The same of the reference [kT].
+        delta_f_reference: The same of the reference [kT], if there is one.
         state: Interval of phi that is the state, which is shaded [rad]; None if it is no interval.
         label: What phi is called.
     """
-    figure = Figure(figsize=(6.4, 4.6))
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure = Figure(figsize=(6.4, 4.6 if reference else 3.6))
+    heights = [3, 1] if reference else [1]
+    axes = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    upper, *lower = axes
     if state is not None:
-        for axis in (upper, lower):
+        for axis in axes:
             axis.axvspan(*np.degrees(state), color=MUTED, alpha=0.12, linewidth=0)
     phi = np.degrees(emulator.centres)
     upper.plot(
         phi, _gaps(emulator.value_kT), color=EMULATOR, linewidth=1.1, label="Emulator, unweighted"
     )
-    _draw(upper, reference, np.zeros(1), REFERENCE, "Reference (umbrella sampling)")
+    if reference is not None:
+        _draw(upper, reference, np.zeros(1), REFERENCE, "Reference (umbrella sampling)")
     _draw(upper, reweighted, np.zeros(1), REWEIGHTED, "Reweighted")
-    result, expected = (
-        f"{value:.2f} ± {error:.2f}" for value, error in (delta_f, delta_f_reference)
-    )
-    heading = "State in grey" if state else "State"
-    title = f"{heading}: $\\Delta f$ = {result} kT, reference {expected} kT"
-    lowest = min(profile.value_kT.min() for profile in (reweighted, reference, emulator))
+    title = f"{'State in grey' if state else 'State'}: $\\Delta f$ = {_text(delta_f)}"
+    if delta_f_reference is not None:
+        title += f", reference {_text(delta_f_reference)}"
+    lowest = min(p.value_kT.min() for p in (reweighted, reference, emulator) if p is not None)
     limits = (min(lowest, 0) - 0.7, CAP_KT)
     upper.set(title=title, ylabel=f"Free energy −ln p({label}) (kT)", ylim=limits)
     upper.legend(
         loc="upper left", title="Bands: 95 % bootstrap", title_fontsize=8.5, alignment="left"
     )
-
-    shift = _gaps(reference.value_kT)
-    _draw(lower, reference, shift, REFERENCE)
-    _draw(lower, reweighted, shift, REWEIGHTED)
-    lower.set(ylabel="Difference (kT)", ylim=(-1, 1))
-    angle_axis(lower, label=label)
+    if reference is not None:
+        shift = _gaps(reference.value_kT)
+        _draw(lower[0], reference, shift, REFERENCE)
+        _draw(lower[0], reweighted, shift, REWEIGHTED)
+        lower[0].set(ylabel="Difference (kT)", ylim=(-1, 1))
+    angle_axis(axes[-1], label=label)
     return figure
+
+
+def _text(result: tuple[float, float]) -> str:
+    return f"{result[0]:.2f} ± {result[1]:.2f} kT"
 
 
 @styled

@@ -22,14 +22,14 @@ class RunResults:
         psi: The other one, ``(samples,)``.
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
         reduced_potential: Reduced potentials of these samples, ``(samples,)``.
-        reference: Weighted frames of a simulation.
+        reference: Weighted frames of a simulation; None if there is none.
         losses: Per stage the array ``"step"`` and loss terms of the same length by name.
         log_density_exact: Exact log likelihood of held-out samples, ``(held_out,)``.
         log_density_learned: The energy model's log density of the same samples.
         delta_f_kT: Free energy of the state against the rest, from the reweighted samples; None
             where none of them has any weight.
         delta_f_stderr_kT: Its standard error.
-        delta_f_reference_kT: The same from the reference.
+        delta_f_reference_kT: The same from the reference; None if there is none.
         delta_f_reference_stderr_kT: Its standard error.
         temperatures: What the run found at other temperatures, as in ``metrics.json``.
         clip_fraction: Share of the weights that clipping lowers.
@@ -42,14 +42,14 @@ class RunResults:
     psi: Array
     log_weights: Array
     reduced_potential: Array
-    reference: Reference
+    reference: Reference | None
     losses: Mapping[str, Mapping[str, Array]]
     log_density_exact: Array
     log_density_learned: Array
     delta_f_kT: float | None
     delta_f_stderr_kT: float | None
-    delta_f_reference_kT: float
-    delta_f_reference_stderr_kT: float
+    delta_f_reference_kT: float | None
+    delta_f_reference_stderr_kT: float | None
     temperatures: Sequence[Mapping[str, Any]] = ()
     clip_fraction: float = 0.002
     state: State = POSITIVE_PHI

@@ -76,8 +76,8 @@ class FinishedRun:
 
     def reference_frames(self) -> ReferenceFrames | None:
         """Return the reference's frames, where they are there."""
-        path = self.folder.stage("simulate") / "umbrella"
-        if not path.exists():
+        path, reference = self.folder.stage("simulate") / "umbrella", self.evaluation.reference
+        if reference is None or not path.exists():
             return None
         shards = ShardedDataset.open(path)
         positions = shards.load(["positions_nm"])["positions_nm"]
@@ -86,4 +86,4 @@ class FinishedRun:
         # Of several simulations each is a replica; of one trajectory each of its blocks.
         rows = np.arange(len(positions))
         replica = rows // (len(rows) // len(shards)) if len(shards) > 1 else rows % num_chains
-        return ReferenceFrames(positions, self.evaluation.reference.potential_log_weights, replica)
+        return ReferenceFrames(positions, reference.potential_log_weights, replica)

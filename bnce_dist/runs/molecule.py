@@ -139,12 +139,13 @@ def _record(
 ) -> None:
     """Compare the run with the one before, write its model and figures, and record everything.
 
-    A model none of whose samples has any weight is not compared and not registered.
+    A model is not compared and not registered if none of its samples has any weight, or if there is
+    no reference to compare its free energy with.
     """
     target, folder = run.target, run.folder
     model_name = target.molecule.name.lower()
     quality = None
-    if metrics["delta_f_kT"] is not None:
+    if metrics["delta_f_kT"] is not None and metrics["delta_f_reference_kT"] is not None:
         quality = Quality.of(folder.path.name, metrics)
         metrics |= _comparison(quality, tracker.predecessor(model_name))
     write_json(folder.path / "metrics.json", metrics)

@@ -2,6 +2,8 @@
 
 import logging
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.cli.train import app
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
@@ -18,6 +21,7 @@ from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.target import Target, TargetConfig
+from bnce_dist.pipeline.results import summary
 from bnce_dist.runs.transferable.internal import FILE_NAME
 
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "zero_shot_smoke.yaml"
@@ -86,7 +90,7 @@ def test_the_field_learned_from_all_of_them_and_samples_molecules(finished: Path
     z_prior = emulator.sample_prior(5, generator("prior"))
     torch.testing.assert_close(emulator.transport(z_prior), bound.transport(z_prior))
     # Its exact density is that of the map, by differences along every coordinate.
-    emulator, _ = SharedEmulator(shared.types, shared.field, 2, 1.0).of_molecule(target)
+    emulator, _ = replace(shared, num_ode_steps=2, ode_time_exponent=1.0).of_molecule(target)
     emulator.velocity_field.double()
     z_prior = z_prior[:1].double()
     z, log_density, _ = emulator.transport_with_log_density(z_prior)
@@ -114,6 +118,84 @@ def test_the_same_command_again_repeats_nothing(
     assert result.exit_code == 0, result.output
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("shard_*.npz")}
     assert "started" not in caplog.text
+
+
+@pytest.fixture(scope="module")
+def asked_of_a_file(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("elsewhere")
+    shutil.copy(finished / "field" / "train_emulator" / FILE_NAME, output / "field.pt")
+    given = ("transferable.without_simulation=true", f"transferable.field={output / 'field.pt'}")
+    result = run_job("--output", output, "--name", "asked", "--molecules", "GA", *given)
+    assert result.exit_code == 0, result.output
+    return output / "asked"
+
+
+@pytest.mark.slow
+def test_a_field_from_a_file_says_the_same_without_any_simulation(
+    finished: Path, asked_of_a_file: Path
+) -> None:
+    assert not (asked_of_a_file / "training").exists()
+    run = asked_of_a_file / "GA_zero_shot"
+    assert [path.name for path in (run / "simulate").iterdir()] == ["artifact.json"]
+    metrics, compared = (read_json(folder / "GA_zero_shot" / "metrics.json")
+                         for folder in (asked_of_a_file, finished))  # fmt: skip
+    # What is compared with does not enter the result.
+    for name in ("delta_f_kT", "delta_f_interval_kT", "ess_fraction", "pareto_k"):
+        assert metrics[name] == compared[name]
+    assert metrics["delta_f_reference_kT"] is None
+    assert "energy_w2_kT" not in metrics
+    assert compared["delta_f_reference_kT"] is not None
+    assert metrics["verdict"]["reasons"][-1].startswith("Nothing was simulated to compare with")
+    assert not any("Nothing was sim" in text for text in compared["verdict"]["reasons"])
+
+
+@pytest.mark.slow
+def test_what_has_no_reference_has_a_row_figures_and_a_report(asked_of_a_file: Path) -> None:
+    row = (asked_of_a_file / "fleet.md").read_text().splitlines()[2].split(" | ")
+    assert row[3:5] == ["-", "-"]
+    assert row[7:9] == ["-", "-"]
+    assert "nothing was simulated to compare with" in (asked_of_a_file / "fleet.md").read_text()
+    assert (asked_of_a_file / "fleet.png").exists()
+    run = asked_of_a_file / "GA_zero_shot"
+    figures = {path.stem for path in (run / "figures").iterdir()}
+    assert {"ramachandran", "free_energy_profile", "energies", "torsions"} <= figures
+    assert "Reference from</th><td>nowhere" in (run / "report.html").read_text()
+    reference = [line for line in summary(read_json(run / "metrics.json"), run).splitlines()
+                 if line.startswith("reference")]  # fmt: skip
+    assert reference == ["reference            none"]
+
+
+@pytest.mark.slow
+def test_another_file_of_the_same_name_is_asked_anew(asked_of_a_file: Path) -> None:
+    path = asked_of_a_file.parent / "field.pt"
+    shared = SharedEmulator.load(path)
+    replace(shared, num_ode_steps=shared.num_ode_steps + 1).save(path)
+    given = ("transferable.without_simulation=true", f"transferable.field={path}")
+    result = run_job("--output", path.parent, "--name", "asked", "--molecules", "GA", *given)
+    assert result.exit_code == 0, result.output
+    bound = Emulator.load(asked_of_a_file / "GA_zero_shot" / "train_emulator" / "emulator.pt")
+    assert bound.num_ode_steps == shared.num_ode_steps + 1
+
+
+@pytest.mark.slow
+def test_a_file_is_asked_of_what_it_knows(finished: Path, tmp_path: Path) -> None:
+    path = finished / "field" / "train_emulator" / FILE_NAME
+    for molecule, message in (
+        ("ALA-GLY", "got ALA-GLY, also in transferable.training_molecules"),
+        ("AC", "the training molecules (ALA, GLY), got CYS"),
+    ):
+        given = ("--molecules", molecule, f"transferable.field={path}")
+        result = run_job("--output", tmp_path, *given)
+        assert result.exit_code == 2
+        assert message in result.stderr
+    other = finished / "GA_zero_shot" / "generator.pt"
+    result = run_job("--output", tmp_path, "--molecules", "GA", f"transferable.field={other}")
+    assert "expected schema version 1, kind shared_emulator" in result.stderr
+    result = run_job("--output", tmp_path, "--molecules", "GA", "transferable.field=no.pt")
+    assert result.exit_code == 2
+    assert "no.pt" in result.stderr
+    with pytest.raises(InputError, match="ask it of a molecule: bnce train --transferable"):
+        BoltzmannGenerator.load(path)
 
 
 @pytest.mark.parametrize(

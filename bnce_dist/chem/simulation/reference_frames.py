@@ -51,6 +51,12 @@ class Reference:
             arrays = {_RENAMED.get(name, name): array for name, array in frames.items()}
             return cls(read_json(folder / "result.json"), **arrays)
 
+    @classmethod
+    def load_if_any(cls, simulate_folder: Path) -> "Reference | None":
+        """Read what `save` left, or return None where it left nothing."""
+        there = (simulate_folder / "reference").exists()
+        return cls.load(simulate_folder) if there else None
+
     def save(self, simulate_folder: Path) -> None:
         """Write ``reference/frames.npz`` and ``reference/result.json``, each whole or not at all.
 

@@ -32,7 +32,7 @@ _UNITS = {
 def weigh_frames(context: StageContext, emulator_path: Path) -> None:
     """Leave ``exact_frames``: on each side of the state, frames drawn by their weights.
 
-    Nothing is left where the simulation's frames are not there.
+    Nothing is left where the simulation's frames are not there, or nothing was simulated.
     """
     simulation = context.inputs["simulate"]
     config = context.config.evaluate

@@ -95,16 +95,22 @@ def _finished(outcomes: Sequence[Outcome]) -> dict[str, list[Mapping[str, Any]]]
 
 def _means(summary: Mapping[str, float]) -> str:
     exact = list(PUBLISHED_EXACT_ERROR_KT.values())
-    return (
-        f"mean |error| of the energy model alone {summary['abs_error_learned_mean_kT']:.3f} kT "
-        f"(published: {PUBLISHED_MEANS['error_kT']:.2f}), "
-        f"with exact densities {summary['abs_error_mean_kT']:.3f} kT "
-        f"(published, exact alone: {math.fsum(exact) / len(exact):.2f}), "
-        f"mean energy W2 {summary['energy_w2_mean_kT']:.2f} kT "
-        f"({PUBLISHED_MEANS['energy_w2']:.2f}), "
-        f"mean torsion W2 {summary['torsion_w2_mean_rad']:.2f} rad "
-        f"({PUBLISHED_MEANS['torsion_w2']:.2f}, angles modulo pi)"
-    )
+    parts = []
+    if "abs_error_mean_kT" in summary:
+        parts += [
+            f"mean |error| of the energy model alone {summary['abs_error_learned_mean_kT']:.3f} kT "
+            f"(published: {PUBLISHED_MEANS['error_kT']:.2f})",
+            f"with exact densities {summary['abs_error_mean_kT']:.3f} kT "
+            f"(published, exact alone: {math.fsum(exact) / len(exact):.2f})",
+        ]
+    if "energy_w2_mean_kT" in summary:
+        parts += [
+            f"mean energy W2 {summary['energy_w2_mean_kT']:.2f} kT "
+            f"({PUBLISHED_MEANS['energy_w2']:.2f})",
+            f"mean torsion W2 {summary['torsion_w2_mean_rad']:.2f} rad "
+            f"({PUBLISHED_MEANS['torsion_w2']:.2f}, angles modulo pi)",
+        ]
+    return ", ".join(parts) or "nothing was simulated to compare with"
 
 
 def _row(outcome: Outcome, metrics: Mapping[str, Any]) -> tuple[str, ...]:
@@ -113,13 +119,10 @@ def _row(outcome: Outcome, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         outcome.name,
         f"{metrics['delta_f_kT']:.2f} +- {metrics['delta_f_stderr_kT']:.2f}",
         f"{low:.2f} to {high:.2f}",
-        f"{metrics['delta_f_reference_kT']:.2f} +- {metrics['delta_f_reference_stderr_kT']:.2f}"
-        + (" (not converged)" if _is_unconverged(metrics) else ""),
-        f"{_error(metrics):+.2f}",
+        *_against_reference(metrics),
         _known(PUBLISHED_MD_DELTA_F_KT, outcome.sequence),
         _known(PUBLISHED_EXACT_ERROR_KT, outcome.sequence),
-        f"{metrics['energy_w2_kT']:.2f}",
-        f"{metrics['torsion_w2_rad']:.2f} ({metrics['torsion_w2_baseline_rad']:.2f})",
+        *_distances(metrics),
         f"{metrics['ess_fraction']:.2f}",
         f"{metrics['pareto_k']:.2f}",
         f"{metrics['num_mirrored']}",
@@ -129,27 +132,50 @@ def _row(outcome: Outcome, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    def mean(values: Sequence[float]) -> float:
-        return math.fsum(values) / len(values)
+def _against_reference(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    if metrics["delta_f_reference_kT"] is None:
+        return "-", "-"
+    own = metrics["delta_f_reference_source"] == "this run"
+    unconverged = own and not metrics["delta_f_reference_run_converged"]
+    return (
+        f"{metrics['delta_f_reference_kT']:.2f} +- {metrics['delta_f_reference_stderr_kT']:.2f}"
+        + (" (not converged)" if unconverged else ""),
+        f"{_error(metrics):+.2f}",
+    )
 
-    return {
-        "num_finished": len(runs),
-        "abs_error_mean_kT": mean([abs(_error(run)) for run in runs]),
-        "abs_error_learned_mean_kT": mean(
-            [abs(run["delta_f_learned_kT"] - run["delta_f_reference_kT"]) for run in runs]
-        ),
-        "abs_error_max_kT": max(abs(_error(run)) for run in runs),
-        "energy_w2_mean_kT": mean([run["energy_w2_kT"] for run in runs]),
-        "torsion_w2_mean_rad": mean([run["torsion_w2_rad"] for run in runs]),
+
+def _distances(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    if "energy_w2_kT" not in metrics:
+        return "-", "-"
+    baseline = metrics["torsion_w2_baseline_rad"]
+    return f"{metrics['energy_w2_kT']:.2f}", f"{metrics['torsion_w2_rad']:.2f} ({baseline:.2f})"
+
+
+def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return means over runs; those of errors and distances, if all runs have some."""
+    errors = [_error(run) for run in runs if run["delta_f_reference_kT"] is not None]
+    compared = [run for run in runs if "energy_w2_kT" in run]
+    summary: dict[str, float] = {"num_finished": len(runs)}
+    if len(errors) == len(runs):
+        learned = [run["delta_f_learned_kT"] - run["delta_f_reference_kT"] for run in runs]
+        summary |= {
+            "abs_error_mean_kT": _mean_magnitude(errors),
+            "abs_error_learned_mean_kT": _mean_magnitude(learned),
+            "abs_error_max_kT": max(map(abs, errors)),
+        }
+    if len(compared) == len(runs):
+        summary |= {
+            "energy_w2_mean_kT": _mean_magnitude([run["energy_w2_kT"] for run in runs]),
+            "torsion_w2_mean_rad": _mean_magnitude([run["torsion_w2_rad"] for run in runs]),
+        }
+    return summary | {
         "num_reliable": sum(run["reliable"] for run in runs),
         "ess_fraction_min": min(run["ess_fraction"] for run in runs),
     }
 
 
-def _is_unconverged(metrics: Mapping[str, Any]) -> bool:
-    own = metrics["delta_f_reference_source"] == "this run"
-    return own and not metrics["delta_f_reference_run_converged"]
+def _mean_magnitude(values: Sequence[float]) -> float:
+    return math.fsum(map(abs, values)) / len(values)
 
 
 def _error(metrics: Mapping[str, Any]) -> float:

@@ -14,6 +14,7 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.random import generator
 from bnce_dist.core.token_flow_matching import pack_vectors
+from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.architectures import build_token_field, build_token_matching
 from bnce_dist.generator.shared_emulator import SharedEmulator
@@ -24,6 +25,7 @@ from bnce_dist.pipeline.stages.fitting import fit_model
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "shared_emulator.pt"
+HISTORY = "history.json"
 
 
 def train_field(context: StageContext) -> None:
@@ -62,10 +64,27 @@ def train_field(context: StageContext) -> None:
         [pack_vectors(vectors, tokens).numpy()],
     )
     shared = SharedEmulator(
-        types, field, config.num_ode_steps, config.ode_time_exponent, config.interpolant
+        types,
+        field,
+        tuple(context.inputs),
+        read_json(context.folder / HISTORY),
+        config.num_ode_steps,
+        config.ode_time_exponent,
+        config.interpolant,
     )
     shared.save(context.folder / FILE_NAME)
     context.tracker.log_model("emulator", context.folder / FILE_NAME)
+
+
+def adopt_field(context: StageContext) -> None:
+    """Leave ``shared_emulator.pt`` as it was given, and how it was trained."""
+    shared = SharedEmulator.load(Path(str(context.config.transferable.field)))
+    shared.save(context.folder / FILE_NAME)
+    write_json(context.folder / HISTORY, shared.history)
+
+
+def simulate_nothing(context: StageContext) -> None:
+    """Leave nothing: there will be no reference to compare with."""
 
 
 def bind_field(context: StageContext) -> None:
@@ -87,7 +106,7 @@ def bind_field(context: StageContext) -> None:
     leave_unseen_length(context.folder, molecule, taught)
     leave_unseen_types(context.folder, unknown)
     emulator.save(context.folder / "emulator.pt")
-    shutil.copy(field / "history.json", context.folder / "history.json")
+    shutil.copy(field / HISTORY, context.folder / HISTORY)
 
 
 def training_positions(folder: Path, molecule: Molecule, seed: int) -> Tensor:

@@ -13,8 +13,11 @@ from pathlib import Path
 from bnce_dist.chem.feature_sets import FeatureSet
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.places import local_path
+from bnce_dist.data.atomic import file_sha256
 from bnce_dist.generator.architectures import require_architecture
 from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, RunKind, StageSpec
@@ -46,7 +49,7 @@ class PreparedTransferable:
     Args:
         config: Of the run.
         folder: Of the run.
-        training: Simulations that the field learns from, by molecule.
+        training: Simulations that the field learns from, by molecule; none of a given one.
         field: The training of the field.
         zero_shot: Runs of the molecules that are asked about with the field as it is, by name.
         fine_tuned: The same with the field fine-tuned; none in internal coordinates.
@@ -73,17 +76,18 @@ def prepare_transferable(
 
     Raises: InputError: as `members_of`, `check_molecules` and `prepare`.
     """
-    config = with_common_store(config, folder)
+    config = with_common_store(with_given_field(config), folder)
     members = members_of(sequences, config, folder)
     check_molecules(config, [member.name for member in members])
     taught = training_members(config, folder)
+    given = config.transferable.field is not None
 
     def prepared(member: Member, kind: RunKind) -> PreparedRun:
         return prepare(member.config, member.folder, resume=resume, kind=kind)
 
     is_internal = config.transferable.internal
     data = SPREAD_DATA if is_internal else TRAINING_DATA
-    training = {member.name: prepared(member, data) for member in taught}
+    training = {} if given else {member.name: prepared(member, data) for member in taught}
     # The field's run goes by the name of the first of its molecules.
     field = Member(taught[0].name, taught[0].config, RunFolder(folder / "field"))
     zero_shot = variants_of(members, ZERO_SHOT, folder)
@@ -121,6 +125,32 @@ def run_transferable(run: PreparedTransferable, executor: Executor) -> list[Outc
         outcomes = sorted(zero_shot + fine_tuned, key=lambda o: order.index(o.sequence))
         write_fleet(outcomes, run.folder, tracker)
     return outcomes
+
+
+def with_given_field(config: Config) -> Config:
+    """Return the settings of a given field, if there is one, in place of those of a training.
+
+    Args:
+        config: As it was written.
+
+    Raises: InputError: the file is absent, torn, or of something else.
+    """
+    if config.transferable.field is None:
+        return config
+    path = local_path(config.transferable.field).absolute()
+    shared = SharedEmulator.load(path)
+    sizes = {name: shared.field.config()[name] for name in ("width", "depth", "num_heads")}
+    transferable = {
+        "internal": True,
+        "field": str(path),
+        "training_molecules": shared.training_molecules,
+    }
+    return config.model_copy(
+        update={
+            "transferable": config.transferable.model_copy(update=transferable),
+            "token_field": config.token_field.model_copy(update=sizes),
+        }
+    )
 
 
 def check_molecules(config: Config, molecules: Sequence[str]) -> None:
@@ -169,7 +199,11 @@ def training_members(config: Config, folder: Path) -> list[Member]:
 
 
 def field_kind(config: Config, folder: Path) -> RunKind:
-    """Return the training of the field on all data sets together."""
+    """Return the training of the field on all data sets together, or the field that is given."""
+    if (path := config.transferable.field) is not None:
+        digest = file_sha256(Path(path))
+        spec = StageSpec("train_emulator", internal.adopt_field, (), file_digest=digest)
+        return RunKind((spec,), has_tokens=True)
     members = training_members(config, folder)
     inputs = {member.name: "dataset/" for member in members}
     given = {member.name: member.folder.stage("simulate") for member in members}
@@ -199,7 +233,7 @@ def variants_of(members: Sequence[Member], variant: str, folder: Path) -> list[M
 def zero_shot_kind(config: Config, folder: Path) -> RunKind:
     """Return the run of a molecule that the field has never seen.
 
-    Its own simulation is for comparison alone.
+    Its own simulation, if there is one, is for comparison alone.
 
     Args:
         config: Of the run.
@@ -211,9 +245,12 @@ def zero_shot_kind(config: Config, folder: Path) -> RunKind:
         if is_internal
         else StageSpec("train_emulator", stages.bind_field, (), {"field": ""})
     )
-    specs = (
-        StageSpec("simulate", run_reference, ("target", "reference")), bind, *_FROM_SAMPLES_ON,
-    )  # fmt: skip
+    simulate = (
+        StageSpec("simulate", internal.simulate_nothing, ())
+        if is_internal and config.transferable.without_simulation
+        else StageSpec("simulate", run_reference, ("target", "reference"))
+    )
+    specs = (simulate, bind, *_FROM_SAMPLES_ON)
     given = {"field": RunFolder(folder / "field").stage("train_emulator")}
     return RunKind(specs, given, is_cartesian=not is_internal, has_tokens=is_internal)
 
