@@ -1,11 +1,11 @@
-"""A first look at one model in internal coordinates for a molecule it has never seen.
+"""Seven dipeptides that nobody simulated, by one field in internal coordinates.
 
-Four uncapped dipeptides teach, each simulated without umbrellas; one that has the same residues in
-the same places is asked. Small on purpose: minutes of one core. Its reference is that of the record
-`dipeptides.json`, of the same force field and temperature; the run's own, very short umbrella
-simulation is compared with nothing.
+Forty others teach, each simulated without umbrellas; what is asked has no simulation at all. The
+references are those of the record `dipeptides.json`, of the same force field and temperature; the
+folder of its runs, if it is given, adds distances to their simulations.
 
     python benchmarks/zero_shot.py --output runs --write
+    python benchmarks/zero_shot.py --output runs --references runs/dipeptides --write
 """
 
 import subprocess
@@ -21,48 +21,20 @@ from record import FOLDER, publish
 
 from bnce_dist.chem.coordinates.types import Blocks, StiffTypes
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.simulation.reference_frames import Reference
+from bnce_dist.config.load import load_config
 from bnce_dist.data.atomic import read_json
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.metrics import distances_to_reference
+from bnce_dist.generator.shared_emulator import SharedEmulator
+from bnce_dist.generator.target import Target
+from bnce_dist.pipeline.config import Config
+from bnce_dist.pipeline.results import load_evaluation
 from bnce_dist.runs.fleet.table import PUBLISHED_MD_DELTA_F_KT
-from bnce_dist.runs.transferable.internal import training_positions
+from bnce_dist.runs.transferable.internal import FILE_NAME, training_positions
 
 CONFIG = JOB.parent / "configs" / "zero_shot.yaml"
-TAUGHT, ASKED = ("AA", "AG", "GC", "SC"), "AC"
-SETTINGS = (
-    f"transferable.training_molecules=[{','.join(TAUGHT)}]",
-    "spread.num_structures=96",
-    "spread.num_relaxation_steps=150",
-    "dataset.num_chains=64",
-    "dataset.frames_per_chain=32",
-    "dataset.frame_interval_ps=0.1",
-    "dataset.equilibration_ps=0.5",
-    "transferable.num_steps=300",
-    "transferable.global_batch_size=128",
-    "transferable.num_ode_steps=10",
-    "transferable.ema_decay=0.98",
-    "token_field.width=64",
-    "token_field.num_heads=4",
-    "token_field.depth=3",
-    "reference.num_tasks=1",
-    "reference.num_psi=4",
-    "reference.flattening_stages=1",
-    "reference.flattening_ps=0.2",
-    "reference.burn_in_ps=0.1",
-    "reference.equilibration_ps=0.1",
-    "reference.production_ps=0.9",
-    "reference.positions_interval_ps=0.3",
-    "reference.num_blocks=3",
-    "generate.num_samples=3000",
-    "energy.num_steps=500",
-    "energy.global_batch_size=256",
-    "energy.width=128",
-    "energy.depth=2",
-    "evaluate.num_samples=1000",
-    "evaluate.num_exact=40",
-    "evaluate.annealing.num_pilot=200",
-    "cluster.executor=local",
-    "cluster.compile_force_field=false",
-    "tracking.backend=none",
-)
+ASKED = ("AC", "ET", "GN", "IM", "KS", "NY", "NF")
 KEPT = (
     "delta_f_kT",
     "delta_f_stderr_kT",
@@ -74,52 +46,101 @@ KEPT = (
     "ess_fraction",
     "ess_fraction_one_step",
     "ess_fraction_learned",
-    "ess_fraction_learned_one_step",
     "ess_num_samples",
-    "ess_in_state",
     "pareto_k",
     "num_rejected",
     "annealing_num_levels",
     "log_density_error_sd_kT",
+    "log_density_num_samples",
     "reliable",
+    "verdict",
+    "seconds",
 )
 
 
 def main(
     output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="Folder of the run.")] = "zero_shot",
+    references: Annotated[Path | None, typer.Option(help="Folder of a fleet of the seven.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Run what has not run yet, print one JSON line and write it if asked."""
-    arguments = ["--transferable", "--config", CONFIG, "--molecules", ASKED, *SETTINGS]
+    arguments = ["--transferable", "--config", CONFIG, "--molecules", ",".join(ASKED)]
     subprocess.run(
-        [sys.executable, JOB, *arguments, "--output", output, "--name", name, "--resume"],
-        check=True,
+        [sys.executable, JOB, *arguments, "--output", output, "--name", name], check=True
     )
-    asked = output / name / f"{ASKED}_zero_shot"
-    metrics = read_json(asked / "metrics.json")
-    reference = read_json(FOLDER / "dipeptides.json")["molecules"][ASKED]
-    history = read_json(output / name / "field" / "train_emulator" / "history.json")
+    folder, known = output / name, read_json(FOLDER / "dipeptides.json")["molecules"]
+    field = folder / "field" / "train_emulator"
+    shared = SharedEmulator.load(field / FILE_NAME)
+    molecules = {}
+    for asked in ASKED:
+        run = RunFolder(folder / f"{asked}_zero_shot")
+        simulated = None if references is None else references / asked / "simulate"
+        molecules[asked] = of_molecule(run, known[asked], simulated) | {
+            "published_md_delta_f_kT": PUBLISHED_MD_DELTA_F_KT[asked]
+        }
     numbers = {
-        "training_molecules": list(TAUGHT),
-        "molecule": ASKED,
-        "num_frames": len(np.load(output / name / "field" / "train_emulator" / "z.npy")),
-        **kept(metrics, KEPT),
-        "delta_f_reference_kT": reference["delta_f_reference_run_kT"],
-        "delta_f_reference_stderr_kT": reference["delta_f_reference_run_stderr_kT"],
-        "published_md_delta_f_kT": PUBLISHED_MD_DELTA_F_KT[ASKED],
-        "abs_error_kT": _distance(metrics, "delta_f_kT", reference),
-        "abs_error_learned_kT": _distance(metrics, "delta_f_learned_kT", reference),
-        "nats_left_by_coordinate": nats_left(output / name, "coordinate"),
-        "nats_left_by_centre": nats_left(output / name, "centre"),
-        "field_training_cpu_seconds": sum(record["cpu_seconds"] for record in history),
-        "field_loss": history[-1]["loss"],
-        "asked_seconds": metrics["seconds"],
+        "training_molecules": list(shared.training_molecules),
+        "num_frames": len(np.load(field / "z.npy")),
+        "nats_left_by_coordinate": nats_left(folder, shared.training_molecules, "coordinate"),
+        "nats_left_by_centre": nats_left(folder, shared.training_molecules, "centre"),
+        "field_training_cpu_seconds": sum(record["cpu_seconds"] for record in shared.history),
+        "field_loss": shared.history[-1]["loss"],
+        **means(molecules),
+        "molecules": molecules,
     }
     publish("zero_shot", numbers, ("torch", "openmm"), write=write)
 
 
-def nats_left(folder: Path, blocks: Blocks) -> float:
+def of_molecule(run: RunFolder, known: dict[str, Any], simulated: Path | None) -> dict[str, Any]:
+    """Return what a run found of a molecule, beside a simulation of it that it knows nothing of.
+
+    Args:
+        run: The molecule's.
+        known: What the record of simulated dipeptides says of it.
+        simulated: Folder of the simulation; None if it is not there.
+    """
+    metrics = read_json(run.path / "metrics.json")
+    reference = float(known["delta_f_reference_run_kT"])
+    numbers = kept(metrics, KEPT) | {
+        "delta_f_reference_kT": reference,
+        "delta_f_reference_stderr_kT": known["delta_f_reference_run_stderr_kT"],
+        "abs_error_kT": abs(metrics["delta_f_kT"] - reference),
+        "abs_error_learned_kT": abs(metrics["delta_f_learned_kT"] - reference),
+    }
+    if simulated is None:
+        return numbers
+    config = load_config(Config, run.config_path)
+    samples = load_evaluation(run, Target.from_config(config.target)).samples
+    energy_w2, torsion_w2 = distances_to_reference(
+        samples, Reference.load(simulated), config.seed, weighted=True
+    )
+    return numbers | {"energy_w2_kT": energy_w2, "torsion_w2_rad": torsion_w2}
+
+
+def means(molecules: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return means over the molecules, and the smallest effective sample size."""
+    runs = list(molecules.values())
+    names = ("abs_error_kT", "abs_error_learned_kT", "energy_w2_kT", "torsion_w2_rad")
+    return {
+        **{
+            f"{name}_mean": float(np.mean([run[name] for run in runs]))
+            for name in names
+            if name in runs[0]
+        },
+        "ess_fraction_min": min(run["ess_fraction"] for run in runs),
+        "num_reliable": sum(run["reliable"] for run in runs),
+        "num_intervals_covering_reference": sum(
+            run["delta_f_interval_kT"][0]
+            <= run["delta_f_reference_kT"]
+            <= run["delta_f_interval_kT"][1]
+            for run in runs
+        ),
+        "asked_minutes_max": max(sum(run["seconds"].values()) for run in runs) / 60,
+    }
+
+
+def nats_left(folder: Path, taught: tuple[str, ...], blocks: Blocks) -> float:
     """Return how far whitening by type leaves the stiff coordinates of the teachers from white.
 
     The relative entropy of the normal density of their mean and covariance to the standard one, the
@@ -127,9 +148,10 @@ def nats_left(folder: Path, blocks: Blocks) -> float:
 
     Args:
         folder: Of the run.
+        taught: Sequences of what the field learned from.
         blocks: What is whitened together.
     """
-    molecules = [Molecule.from_sequence(sequence) for sequence in TAUGHT]
+    molecules = [Molecule.from_sequence(sequence) for sequence in taught]
     positions = [
         training_positions(folder / "training" / molecule.name / "simulate", molecule, seed=0)
         for molecule in molecules
@@ -144,10 +166,6 @@ def nats_left(folder: Path, blocks: Blocks) -> float:
         spread = covariance.trace() + stiff.mean(0).square().sum() - len(covariance)
         nats.append(0.5 * float(spread - torch.linalg.slogdet(covariance).logabsdet))
     return sum(nats) / len(nats)
-
-
-def _distance(metrics: dict[str, Any], name: str, reference: dict[str, Any]) -> float:
-    return abs(float(metrics[name]) - float(reference["delta_f_reference_run_kT"]))
 
 
 if __name__ == "__main__":

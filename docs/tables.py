@@ -171,6 +171,31 @@ def dipeptides() -> str:
     return table(["molecule", *columns], rows)
 
 
+def zero_shot() -> str:
+    """Return the molecules that nobody simulated."""
+    columns = {
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
+        "learned alone (kT)": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
+        "reference (kT)": "{.delta_f_reference_kT:.2f} +- {.delta_f_reference_stderr_kT:.2f}",
+        "published MD (kT)": "{.published_md_delta_f_kT:.2f}",
+        "energy W2 (kT)": "{.energy_w2_kT:.2f}",
+        "ESS fraction": "{.ess_fraction:.3f}",
+        "without annealing": "{.ess_fraction_one_step:.4f}",
+        "Pareto k": "{.pareto_k:.2f}",
+    }
+    molecules = value_of("zero_shot.molecules")
+    rows = [
+        [
+            name,
+            *(Template(f"zero_shot.molecules.{name}").format(c) for c in columns.values()),
+            "reliable" if one["reliable"] else "unreliable",
+        ]
+        for name, one in molecules.items()
+    ]
+    return table(["molecule", *columns, "verdict"], rows)
+
+
 def like_for_like() -> str:
     """Return mean errors beside published ones, of the same densities to the same reference."""
     molecules = value_of("dipeptides.molecules").values()
@@ -357,6 +382,7 @@ TABLES: dict[str, Callable[[], str]] = {
         alanine_dipeptide,
         coverage,
         dipeptides,
+        zero_shot,
         like_for_like,
         pretrained,
         planar,
