@@ -172,22 +172,47 @@ def test_log_determinants_are_those_of_the_autograd_jacobian(blocks: Blocks) -> 
         assert float(log_det) == pytest.approx(float(expected), abs=1e-8)
 
 
-def test_hydrogens_that_are_numbered_the_other_way_round_are_of_the_same_types() -> None:
-    """Of GC and CC one has HB2 where the other has HB3: exchanging names must change nothing."""
-    molecule = build("GC")
-    names = molecule.atom_names
-    pair = [atom for atom, name in enumerate(names) if name in ("HB2", "HB3")]
-    exchanged = list(range(len(names)))
-    exchanged[pair[0]], exchanged[pair[1]] = pair[1], pair[0]
+def coordinates_by_type(molecule: Molecule) -> dict[str, float]:
+    zmatrix = shared_zmatrix(molecule)
+    positions = torch.from_numpy(molecule.positions_nm)[None]
+    z = WhitenedInternal.unwhitened(zmatrix).encode(positions)[0][0]
+    every = blocks_of(molecule, zmatrix, "coordinate")
+    return {block.key: float(z[block.columns[0]]) for block in every}
+
+
+@pytest.mark.parametrize(
+    ("sequence", "pairs"),
+    [
+        ("GC", {"HB2": "HB3"}),
+        ("NG", {"HD21": "HD22"}),
+        ("AV", {"CG1": "CG2", **{f"HG1{n}": f"HG2{n}" for n in (1, 2, 3)}}),
+        ("LG", {"CD1": "CD2", **{f"HD1{n}": f"HD2{n}" for n in (1, 2, 3)}, "HB2": "HB3"}),
+    ],
+)
+def test_like_atoms_that_are_numbered_the_other_way_round_are_of_the_same_types(
+    sequence: str, pairs: dict[str, str]
+) -> None:
+    """Relaxed structures have either way round; exchanging the names must change nothing."""
+    molecule = build(sequence)
+    numbers = {name: atom for atom, name in enumerate(molecule.atom_names)}
+    exchanged = list(range(molecule.num_atoms))
+    for first, second in pairs.items():
+        exchanged[numbers[first]], exchanged[numbers[second]] = numbers[second], numbers[first]
     other = replace(molecule, positions_nm=molecule.positions_nm[exchanged])
-    measured = {}
-    for one in (molecule, other):
-        zmatrix = shared_zmatrix(one)
-        z = WhitenedInternal.unwhitened(zmatrix).encode(torch.from_numpy(one.positions_nm)[None])[0]
-        every = blocks_of(one, zmatrix, "coordinate")
-        measured[id(one)] = {block.key: float(z[0, block.columns[0]]) for block in every}
-    first, second = measured.values()
-    assert first == pytest.approx(second, abs=1e-9)
+    assert coordinates_by_type(molecule) == pytest.approx(coordinates_by_type(other), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "sequences", [("AN", "GN"), ("GV", "AV", "SV"), ("LG", "LA"), ("GL", "AL")]
+)
+def test_residues_of_all_molecules_rest_in_the_same_basins(sequences: tuple[str, ...]) -> None:
+    first, *others = (coordinates_by_type(build(sequence)) for sequence in sequences)
+    for other in others:
+        shared = {key for key in first.keys() & other.keys() if key.count("/") == 3}
+        assert len(shared) > 8
+        for key in shared:
+            away = wrap_angle(torch.tensor(first[key] - other[key]))
+            assert abs(float(away)) < 0.6, key
 
 
 def test_types_are_read_as_they_were_written() -> None:

@@ -20,12 +20,12 @@ from bnce_dist.chem.coordinates.internal import (
     WhitenedInternal,
     covariance_root,
 )
-from bnce_dist.chem.coordinates.zmatrix import ZMatrix
-from bnce_dist.chem.geometry import dihedral, signed_volume
+from bnce_dist.chem.coordinates.numbering import standing_in
+from bnce_dist.chem.coordinates.zmatrix import ABSENT, ZMatrix
+from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.rest import RestValues
 from bnce_dist.chem.templates import CAPS
-from bnce_dist.chem.validation import exchangeable_hydrogens
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.path import wrap_angle
 
@@ -141,7 +141,7 @@ def shared_zmatrix(molecule: Molecule) -> ZMatrix:
     """Return the Z-matrix in which a residue looks the same in all chains of one length.
 
     Its tree begins in the middle of the backbone, counted by its own atoms: what the side chains
-    carry would turn it round from one chain to the next. Hydrogens that are numbered the other way
+    carry would turn it round from one chain to the next. Like atoms that are numbered the other way
     round than in other molecules take each other's rows.
 
     Args:
@@ -166,28 +166,9 @@ def shared_zmatrix(molecule: Molecule) -> ZMatrix:
         )
     *_, centre = chain[(len(chain) - 1) // 2]
     zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds, centre)
-    exchanged = _exchanged_hydrogens(molecule)
-
-    def renamed(atom: int) -> int:
-        return exchanged.get(atom, atom)
-
-    rows = ((renamed(a), renamed(b), renamed(c), renamed(d)) for a, b, c, d in zmatrix.rows)
+    atoms = [*standing_in(molecule), ABSENT]  # the last stands for itself
+    rows = ((atoms[a], atoms[b], atoms[c], atoms[d]) for a, b, c, d in zmatrix.rows)
     return replace(zmatrix, rows=tuple(rows))
-
-
-def _exchanged_hydrogens(molecule: Molecule) -> dict[int, int]:
-    """Return the partner of each hydrogen whose number and its partner's are to be exchanged.
-
-    Nothing tells two hydrogens of one tetrahedral atom apart but their numbers, which relaxed
-    structures have either way round. Exchanged are those of negative signed volume.
-    """
-    positions = torch.from_numpy(molecule.positions_nm)
-    partners: dict[int, int] = {}
-    for group in exchangeable_hydrogens(molecule):
-        if signed_volume(positions, group) < 0:
-            *_, first, second = group
-            partners |= {first: second, second: first}
-    return partners
 
 
 def blocks_of(molecule: Molecule, zmatrix: ZMatrix, blocks: Blocks) -> list[Block]:
@@ -212,9 +193,11 @@ def blocks_of(molecule: Molecule, zmatrix: ZMatrix, blocks: Blocks) -> list[Bloc
 
 
 def _standard_names(molecule: Molecule) -> list[str]:
-    """Return the name of each atom, that of its partner where hydrogens are exchanged."""
-    partners = _exchanged_hydrogens(molecule)
-    return [molecule.atom_names[partners.get(a, a)] for a in range(molecule.num_atoms)]
+    """Return the name of each atom in a molecule of the standard order."""
+    names = list(molecule.atom_names)
+    for number, atom in enumerate(standing_in(molecule)):
+        names[atom] = molecule.atom_names[number]
+    return names
 
 
 def _type(molecule: Molecule, names: Sequence[str], atoms: Sequence[int]) -> str:
