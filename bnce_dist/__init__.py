@@ -1,5 +1,6 @@
 """Learned likelihoods for Boltzmann generators, trained and run at scale."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from bnce_dist.chem.molecule import Molecule
     from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
     from bnce_dist.generator.ensemble import Ensemble
+
+# Both would send how they are used to their makers, and have to be told before they are imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 __version__ = "0.1.0"
 __all__ = [

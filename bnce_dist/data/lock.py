@@ -94,7 +94,12 @@ class _Owner:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._content = {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
+        self._content = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "pid_space": _pid_space(),
+            "id": uuid.uuid4().hex,
+        }
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
@@ -133,7 +138,8 @@ class _Owner:
         return f"process {found['pid']} on {found['host']}"
 
     def _require_dead(self, found: dict[str, Any], has_kernel_lock: bool) -> None:
-        if found.get("host") == self._content["host"]:
+        # Names of hosts are not unique, and a container sees its own processes alone.
+        if all(found.get(key) == self._content[key] for key in ("host", "pid_space")):
             # The kernel gives back the locks of the dead.
             if has_kernel_lock or not _is_running(found["pid"]):
                 return
@@ -167,6 +173,15 @@ class _Owner:
         except ValueError:
             return {}  # just being written, or by something else
         return content if isinstance(content, dict) else {}
+
+
+def _pid_space() -> str:
+    """Return what tells apart processes of the same number: the machine since its start, and the
+    container."""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
 
 
 def _is_running(pid: int) -> bool:

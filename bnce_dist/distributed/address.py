@@ -32,8 +32,8 @@ def cluster_address(written: str | None) -> str | None:
     Raises: InputError: it is no such address, or that of the dashboard.
     """
     text = (written or "").strip().strip("'\"").strip()
-    if text in ("", "local", "auto"):
-        return text if text == "auto" else None
+    if text.lower() in ("", "local", "auto"):
+        return "auto" if text.lower() == "auto" else None
     match = _ADDRESS.fullmatch(text)
     if match is None or (match["port"] and not 0 < int(match["port"]) < 2**16):
         raise refused(text, "something else", "write HOST:6379, with an IPv6 address in brackets")

@@ -28,7 +28,8 @@ MLFLOW_SETTINGS = {
 # To make the tables of a new SQLite store, beside others who want to.
 CREATION_SECONDS = 300.0
 
-_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!$)")
+_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!$)", re.IGNORECASE)
+_NO_STORE = re.compile(r"(s3|gs|gcs|abfss?|wasbs?|hdfs|ftp)://|sqlite", re.IGNORECASE)
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _QUERY = re.compile(r"\w+=[^/]*(&\w+=[^/]*)*")
 
@@ -65,11 +66,11 @@ def canonical(address: str) -> str:
         path, question_mark, query = _split_query(text[match.end() :])
         # MLflow knows no other driver of SQLite.
         return sqlite_address(_sqlite_file(path)) + question_mark + query
-    if ":" not in text and Path(text).suffix in (".db", ".sqlite", ".sqlite3"):
+    if ":" not in text and Path(text).suffix.lower() in (".db", ".sqlite", ".sqlite3"):
         return sqlite_address(local_path(text).absolute())
     if re.fullmatch(r"[\w.-]+:\d+/?", text):
         raise _not_a_store(text, "an address without http://", f"write http://{text}")
-    if re.match(r"(s3|gs|gcs|abfss?|wasbs?|hdfs|ftp)://", text) or text.startswith("sqlite"):
+    if _NO_STORE.match(text):
         raise _not_a_store(text, "something else", "correct the address")
     return text
 

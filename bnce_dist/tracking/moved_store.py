@@ -24,7 +24,8 @@ def follow_moved_store(path: Path) -> None:
     """Lead the addresses in a local store to its files after the folder of both was moved.
 
     MLflow notes whole addresses: after ``mv runs elsewhere`` all models would be lost, and the next
-    run would write its files where the folder was. Nothing happens while files are still there.
+    run would write its files where the folder was. Nothing happens while the store's own files are
+    still there.
 
     Args:
         path: Of the SQLite file.
@@ -44,7 +45,7 @@ def follow_moved_store(path: Path) -> None:
 
 
 def _former_places(database: sqlite3.Connection, artifacts: Path) -> list[str]:
-    """Return addresses of the artifacts' folder where there is none any more."""
+    """Return addresses of the artifacts' folder where this store's files are no more."""
     known = database.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
     ours = [place for (place,) in known if (place or "").endswith(f"/{ARTIFACTS}")]
     return [
@@ -52,8 +53,24 @@ def _former_places(database: sqlite3.Connection, artifacts: Path) -> list[str]:
         for place in ours
         if place.startswith("file://")
         and place != artifacts.as_uri()
-        and not Path(url2pathname(urlsplit(place).path)).exists()
+        and _left(Path(url2pathname(urlsplit(place).path)), _runs(database, place), artifacts)
     ]
+
+
+def _runs(database: sqlite3.Connection, place: str) -> list[str]:
+    """Return the folders of runs relative to a place."""
+    rows = database.execute("SELECT artifact_uri FROM runs").fetchall()
+    return [uri[len(place) + 1 :] for (uri,) in rows if (uri or "").startswith(f"{place}/")]
+
+
+def _left(old: Path, runs: list[str], artifacts: Path) -> bool:
+    """Return whether the files of runs are not in the old folder, but in the present one."""
+    if not old.exists():
+        return True
+    is_there, is_here = (
+        any((f / url2pathname(r)).exists() for r in runs) for f in (old, artifacts)
+    )
+    return is_here and not is_there
 
 
 def _readdress(database: sqlite3.Connection, old: str, new: str) -> int:

@@ -33,6 +33,8 @@ def test_every_path_of_every_command_is_read_by_one_function(name: str) -> None:
     [
         ["train", "--output", "s3://b/r"],
         ["train", "target.pdb=s3://b/x.pdb"],
+        ["train", "--molecules", "s3://b/m.txt"],
+        ["train", "--dry-run", "target.force_field=[amber14-all.xml,s3://b/own.xml]"],
         ["train", "--config", "gs://b/x.yaml"],
         ["preflight", "--output", "s3://b/r"],
         ["evaluate-pretrained", "weights=s3://b/w.pt", "--dry-run"],

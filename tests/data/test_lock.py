@@ -32,9 +32,11 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(fcntl, "flock", refuse)
 
 
-def left_behind(path: Path, host: str, pid: int) -> Path:
+def left_behind(path: Path, host: str, pid: int, pid_space: str | None = None) -> Path:
     owner = path.with_name(".lock.owner")
-    owner.write_text(json.dumps({"host": host, "pid": pid, "id": "x", "beat": 3}))
+    space = lock._pid_space() if pid_space is None else pid_space
+    content = {"host": host, "pid": pid, "pid_space": space, "id": "x", "beat": 3}
+    owner.write_text(json.dumps(content))
     return owner
 
 
@@ -70,18 +72,19 @@ def test_a_process_of_this_node_that_lives_keeps_its_lock(
         pass
 
 
-def test_another_node_is_believed_while_it_shows_life(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()], ids=["node", "container"])
+def test_another_node_or_container_is_believed_while_it_shows_life(
+    path: Path, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    # The kernel's lock may be one of this node alone, so that it does not settle the matter.
-    owner = left_behind(path, "elsewhere", 7)
+    # The kernel's lock may be one of this node alone, and the process invisible from here.
+    owner = left_behind(path, host, 2**22 + 1, "another boot pid:[1]")
 
     def live() -> None:
         time.sleep(0.5)
         owner.write_text(owner.read_text().replace('"beat": 3', '"beat": 4'))
 
     threading.Thread(target=live).start()
-    with pytest.raises(Taken, match="process 7 on elsewhere"), only_process(path):
+    with pytest.raises(Taken, match=f"process {2**22 + 1} on {host}"), only_process(path):
         pass
     monkeypatch.setattr(lock, "WATCH_SECONDS", 0.5)
     with only_process(path):

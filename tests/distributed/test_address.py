@@ -25,6 +25,8 @@ from bnce_dist.distributed.cluster import ensure_ray
         ("  ", None),
         ("local", None),
         ("auto", "auto"),
+        ("AUTO", "auto"),
+        ("Local", None),
         ("host", "host:6379"),
         ("host:6380", "host:6380"),
         (" 'host:6379/' ", "host:6379"),

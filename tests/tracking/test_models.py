@@ -149,6 +149,23 @@ def test_models_follow_a_moved_folder(
     assert not runs.exists(), "nothing may be written where the folder was"
 
 
+def test_a_moved_store_finds_its_files_where_new_runs_have_begun_in_the_old_place(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    """After ``mv runs old`` the next command makes ``runs`` again, with a store of its own."""
+    runs = tmp_path / "runs"
+    tracker = MlflowTracker(runs / "one")
+    tracker.start_run("one", {})
+    tracker.finish()
+    register_a_file(local_store(runs / "one"), runs)
+    moved = runs.rename(tmp_path / "old")
+    others = runs / "mlflow_artifacts" / "1" / "2" / "artifacts" / "a.txt"
+    others.parent.mkdir(parents=True)
+    others.write_text("of another store")
+    moved_store = f"sqlite:///{moved}/mlflow.db"
+    assert fetch_model(f"models:/{NAME}/1", moved_store).read_text() == "the model"
+
+
 def register_a_file(store: str, runs: Path) -> str:
     """Register a model of the only run of a store and return the address of its folder."""
     client = MlflowClient(store)

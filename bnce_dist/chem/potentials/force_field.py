@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.bonded import PairVectors
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.places import local_path
 
 if TYPE_CHECKING:
     import openmm
@@ -72,9 +73,10 @@ def build_system(
 def _load_force_field(files: tuple[str, ...]) -> app.ForceField:
     from openmm import app
 
-    for file in files:
-        _require_no_scripts(Path(file))
-    return app.ForceField(*files)
+    places = [local_path(file) for file in files]
+    for place in places:
+        _require_no_scripts(place)
+    return app.ForceField(*map(str, places))
 
 
 def _require_no_scripts(path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.places import local_path
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.config import Config
 
@@ -72,8 +73,9 @@ def members_of(sequences: str, config: Config, folder: Path) -> list[Member]:
 
 def _listed(sequences: str) -> list[str]:
     """Return the sequences of a list or of a file; of FASTA, without the titles."""
-    path = Path(sequences).expanduser()
-    if not path.exists() and ("/" in sequences or path.suffix):
+    is_place = "/" in sequences or sequences.startswith("~")
+    path = local_path(sequences) if is_place else Path(sequences)
+    if not path.exists() and (is_place or path.suffix):
         raise InputError(
             f"--molecules {path}", expected="a file", got="nothing there", remedy="check the path"
         )
