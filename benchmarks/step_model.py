@@ -177,7 +177,7 @@ def here(stage: str, scaling: dict[str, Any], way: str) -> StepModel:
 
 
 def checked(stage: str) -> dict[str, dict[str, float]]:
-    """Return predicted beside measured times of steps of one and two workers [s]."""
+    """Return predicted beside measured times of steps of one and two workers."""
     scaling = read("scaling")
     batch, measured = scaling["batch_size"], scaling[stage]
     cases = {
@@ -191,9 +191,9 @@ def checked(stage: str) -> dict[str, dict[str, float]]:
         alone = model if count > 1 else replace(model, contention=1.0)
         predicted = alone.step_seconds(count)
         rows[name] = {
-            "predicted_seconds": predicted,
-            "measured_seconds": seconds,
-            "relative_error": predicted / seconds - 1,
+            "predicted_ms": 1e3 * predicted,
+            "measured_ms": 1e3 * seconds,
+            "difference_percent": 1e2 * (predicted / seconds - 1),
         }
     return rows
 
