@@ -6,8 +6,7 @@
 
 Every number is of whole reporting intervals after the first steps, or of shards after the first of
 every actor, without start-up. What is compared takes turns, so that whatever else the machine does
-hits all alike. A model of the communication (`StepModel`) is checked against the measured steps
-and projected to many GPUs; its assumptions are options.
+hits all alike. `step_model.py` explains the steps and projects them to many GPUs.
 """
 
 import multiprocessing
@@ -15,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +26,7 @@ import torch.distributed
 import typer
 from ray.train.torch import TorchTrainer
 from record import publish, summary
-from step_model import StepModel
+from step_model import REPORT_INTERVAL, STAGES
 from torch import nn
 
 from bnce_dist.core.ode import midpoint
@@ -54,7 +52,6 @@ from bnce_dist.training.task import TrainingMetadata, TrainingTask
 
 # Alanine dipeptide in internal coordinates.
 NUM_EUCLIDEAN, NUM_CIRCULAR = 55, 5
-REPORT_INTERVAL = 5
 # Ray goes on starting its own processes for a while after a training has begun.
 SETTLING_STEPS = 20
 SHARD_SIZE = {"generation": 2000, "energies": 20000}
@@ -120,7 +117,6 @@ class EnergyWorker:
 
 
 WORKERS = {"generation": (GenerationWorker, "z"), "energies": (EnergyWorker, "u")}
-STAGES = ("flow", "energy")
 
 
 class PlainProcesses:
@@ -241,37 +237,18 @@ def all_reduce_seconds(num_weights: int, num_workers: int, repeats: int = 30) ->
     return float(trainer.fit().return_value)
 
 
-def check_model(
-    rates: dict[str, dict[str, float]], batch_size: int, workers: list[int], num_weights: int
-) -> dict[str, Any]:
-    """Return predicted beside measured times of a step of several workers [s]."""
-    checked = {}
-    for count in [count for count in workers if count > 1]:
-        share = batch_size // count
-        computing = share / rates[f"share_{count}"]["median"]
-        adding_up = all_reduce_seconds(num_weights, count)
-        checked[str(count)] = {
-            "compute_seconds": computing,
-            "all_reduce_seconds": adding_up,
-            "predicted_seconds": computing + adding_up,
-            "measured_seconds": batch_size / rates[f"strong_{count}"]["median"],
-        }
-    return checked
-
-
 def stage_numbers(
     folder: Path, stage: str, batch_size: int, workers: list[int], num_steps: int, rounds: int
 ) -> dict[str, Any]:
-    """Return everything about the training of a stage, measured and projected."""
+    """Return everything about the training of a stage."""
     rates = training_rates(folder, stage, batch_size, workers, num_steps, rounds)
     num_weights = sum(p.numel() for p in build_objective(stage).parameters())
-    step = StepModel(num_weights=num_weights)
+    several = [count for count in workers if count > 1]
     return {
         **rates,
         "ray_overhead": 1 - rates["strong_1"]["median"] / rates["without_ray"]["median"],
-        "model": check_model(rates, batch_size, workers, num_weights),
-        "assumptions": asdict(step),
-        "projected_efficiency": {str(2**k): step.weak_efficiency(2**k) for k in range(3, 10)},
+        "num_weights": num_weights,
+        "all_reduce_seconds": {str(n): all_reduce_seconds(num_weights, n) for n in several},
     }
 
 

@@ -352,28 +352,77 @@ def scaling_measured() -> str:
     return table(("", "without Ray", "1 worker", *same), rows)
 
 
+_TRAININGS = {"flow": "emulator", "energy": "energy model"}
+_STEPS = {
+    "one": "1 worker",
+    "strong_two": "2 workers, same global batch",
+    "weak_two": "2 workers, same batch each",
+}
+
+
 def scaling_predicted() -> str:
     """Return the step's time by the model and by the clock."""
     columns = {
-        "predicted (s)": "{.predicted_seconds:.3f}",
-        "measured (s)": "{.measured_seconds:.3f}",
+        "predicted (ms)": "{.predicted_ms:.1f}",
+        "measured (ms)": "{.measured_ms:.1f}",
+        "difference (%)": "{.difference_percent:+.1f}",
     }
-    rows = [
-        (label, *(Template(f"scaling.{name}.model.2").format(cell) for cell in columns.values()))
-        for label, name in (("emulator", "flow"), ("energy model", "energy"))
-    ]
-    return table(("step of the same global batch", *columns), rows)
+    rows = []
+    for stage, label in _TRAININGS.items():
+        for step, way in _STEPS.items():
+            fill = Template(f"step_model.{stage}.checked.{step}").format
+            rows.append((f"{label}, {way}", *(fill(cell) for cell in columns.values())))
+    return table(("step", *columns), rows)
+
+
+_PARTS = {
+    "computing": "computing",
+    "drawing": "drawing",
+    "updating": "updating",
+    "ray": "Ray",
+    "waiting": "waiting for the slowest",
+    "bandwidth": "sum, bandwidth",
+    "latency": "sum, latency",
+}
 
 
 def scaling_projected() -> str:
-    """Return the efficiencies that the model of the step projects."""
-    cells = "{{scaling.{}.projected_efficiency.{}:.2f}}"
+    """Return the efficiencies that the model of the step projects, and what limits them."""
+    rows = []
+    for number in value_of("step_model.flow.projected"):
+        paths = {stage: f"step_model.{stage}.projected.{number}" for stage in _TRAININGS}
+        cells = (f"{{{path}.efficiency:.2f}}" for path in paths.values())
+        busy = f"{{{paths['energy']}.busy_fraction:.2f}}"
+        rows.append((number, *cells, busy, _PARTS[value_of(f"{paths['energy']}.limit")]))
+    header = ("GPUs", "emulator", "energy model", "busy computing it", "most of the rest of a step")
+    return table(header, rows)
+
+
+def scaling_parts() -> str:
+    """Return what a step of the energy model consists of [ms]."""
     rows = [
-        (number, *(cells.format(name, number) for name in ("flow", "energy")))
-        for number in value_of("scaling.flow.projected_efficiency")
-        if int(number) >= 8
-    ]
-    return table(("GPUs", "emulator", "energy model"), rows)
+        (number, *(f"{{step_model.energy.projected.{number}.parts_ms.{part}:.1f}}"
+                   for part in _PARTS))
+        for number in value_of("step_model.energy.projected")
+    ]  # fmt: skip
+    return table(("GPUs", *_PARTS.values()), rows)
+
+
+def scaling_changed() -> str:
+    """Return what would change the projection."""
+    changes = {
+        "nothing": "as above",
+        "alike": "steps of all ranks last alike",
+        "tree": "messages along a tree instead of a ring",
+        "larger_batch": "five times the samples per GPU",
+        "no_host_work": "the host's work behind the GPU's: no drawing, updating, Ray",
+        "overlap": "a sum that overlaps as DDP's buckets allow",
+    }
+    rows = []
+    for name, label in changes.items():
+        path = f"step_model.energy.changed.{name}"
+        rows.append((label, f"{{{path}.efficiency:.2f}}", f"{{{path}.busy_fraction:.2f}}"))
+    return table(("512 GPUs, energy model", "efficiency", "busy computing"), rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -391,6 +440,8 @@ TABLES: dict[str, Callable[[], str]] = {
         scaling_measured,
         scaling_predicted,
         scaling_projected,
+        scaling_parts,
+        scaling_changed,
     )
 }
 """By the name that documents use."""

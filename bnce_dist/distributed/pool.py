@@ -88,6 +88,7 @@ class ActorPool:
         self.kind: Literal["CPU", "GPU"] = "GPU" if has_gpus else "CPU"
         self._type = ray.remote(ShardActor).options(
             **ray_options(resources, 1 / resources.workers_per_gpu if has_gpus else 0),
+            # Of a pool that lives for days; what is finite is how many of them one shard may cost.
             max_restarts=-1,
             max_task_retries=MAX_TRIES - 1,
             **ANYWHERE,

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 class RecordRelay:
-    """Carries to the driver what it cannot see: the loss history, who has begun, and who leads."""
+    """Carries to the driver what it cannot see: the loss history, who has begun, and who leads.
+
+    A ``UserCallback`` of Ray Train would hear of records by ``ray.train.report`` alone, at which
+    all ranks wait for each other, and in the leader's process, from where they had to travel on.
+    """
 
     def __init__(self) -> None:
         self._records: list[Record] = []

@@ -34,7 +34,11 @@ class Sharded(SingleDevice):
         return super().accumulate(batch, fraction=fraction, is_last=is_last)
 
     def gather(self, name: str, shard: Tensor) -> Tensor:
-        """Return the whole tensor."""
+        """Return the whole tensor.
+
+        ``torch.distributed.checkpoint.state_dict`` would do it for the module and its optimiser,
+        but neither for the moving average nor for what DeepSpeed cut up.
+        """
         return cast(DTensor, shard).full_tensor()
 
     def scatter(self, name: str, whole: Tensor) -> Tensor:

@@ -55,12 +55,14 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 # Of Ray Train's own folder inside the task's. Every call has a new one, so that nothing is left to
-# what an earlier call, which may have been killed, noted there.
+# what an earlier call, which may have been killed, noted there: under one stable name Ray would go
+# on from its own notes of the newest checkpoint, not from the highest step that can be read.
 RUN_PREFIX = "ray_train"
 POLL_SECONDS = 0.5
 # How long an interrupted call waits for its workers to end.
 STOP_SECONDS = 20.0
-# How often Ray Train looks after its workers; a checkpoint counts only once it has looked.
+# How often Ray Train looks after its workers; a checkpoint counts only once it has looked. Every
+# step in between would wait if ranks asked `get_all_reported_checkpoints` until it counts.
 COMMIT_INTERVAL = ("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # How long an elastic group that lost a node asks for its old size before it takes what is there.
 REGROUP_TIMEOUT = ("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
@@ -226,9 +228,13 @@ def _run_config(run_folder: Path, max_failures: int, relay: ActorHandle) -> ray.
     return ray.train.RunConfig(
         name=run_folder.name,
         storage_path=str(run_folder.parent),
+        # A node that is taken away is no failure to Ray. `get_preemption_info` could save before,
+        # but is a barrier of all ranks at every step, to win less than one checkpoint_interval.
         failure_config=ray.train.FailureConfig(max_failures=max_failures),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         callbacks=[Introduction(relay)],
+        # No worker_runtime_env: which interface GLOO and NCCL use differs from node to node, so it
+        # is set where Ray is started (cluster/), or for a whole job by its runtime environment.
     )
 
 

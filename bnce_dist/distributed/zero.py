@@ -1,7 +1,8 @@
 """DeepSpeed's ZeRO: every rank holds a part of the optimiser state, gradients and weights.
 
 Only checkpoints of whole tensors leave this file: DeepSpeed's own can be read only by as many
-ranks as wrote them.
+ranks as wrote them, its universal ones only after a conversion on disk and by DeepSpeed alone. The
+private names that this takes are why its version is bounded; parity tests come before a new bound.
 """
 
 from typing import Any, cast
