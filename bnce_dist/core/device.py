@@ -4,18 +4,13 @@ Whoever owns a GPU computes on it: an actor or a rank that Ray gave one, and a p
 work of a run by itself. Everything else is on the CPU, unless a user names a device.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.ownership import owns_gpus
 
 DEVICE_VARIABLE = "BNCE_DEVICE"
 """Environment variable with the name of the device that commands and served models compute on."""
-
-_may_use_gpu = ContextVar("_may_use_gpu", default=True)
 
 
 def worker_device() -> torch.device:
@@ -24,18 +19,8 @@ def worker_device() -> torch.device:
     It is the first that this process sees: Ray shows an actor those it was given. Inside
     `without_gpu` it is the CPU.
     """
-    has_gpu = _may_use_gpu.get() and torch.cuda.is_available()
+    has_gpu = owns_gpus() and torch.cuda.is_available()
     return torch.device("cuda" if has_gpu else "cpu")
-
-
-@contextmanager
-def without_gpu() -> Iterator[None]:
-    """Say that the GPUs which this process sees are not its own."""
-    token = _may_use_gpu.set(False)
-    try:
-        yield
-    finally:
-        _may_use_gpu.reset(token)
 
 
 def device_from_name(name: str | torch.device) -> torch.device:

@@ -22,8 +22,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from bnce_dist.core.device import without_gpu
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.ownership import without_gpu
 from bnce_dist.distributed.address import cluster_address, refused, require_answer
 from bnce_dist.pipeline.cluster import ONE_CORE, WorkerResources
 

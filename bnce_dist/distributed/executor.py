@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, ShardWorker
@@ -24,7 +24,9 @@ from bnce_dist.pipeline.cluster import (
     WorkerResources,
 )
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
-from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+if TYPE_CHECKING:  # Importing torch takes seconds in every process that runs a job.
+    from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -105,11 +107,11 @@ class RayExecutor:
 
     def fit(
         self,
-        task: TrainingTask,
+        task: "TrainingTask",
         folder: Path,
         *,
-        report: Callable[[Record], None] | None = None,
-    ) -> TrainingResult:
+        report: "Callable[[Record], None] | None" = None,
+    ) -> "TrainingResult":
         """Train with Ray Train, continuing from the last checkpoint in ``folder``."""
         # Only here, because importing it takes a second in every process that runs a job.
         from bnce_dist.distributed.train import fit

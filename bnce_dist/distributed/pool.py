@@ -223,7 +223,8 @@ class _Writing:
                     self.failed[index] = reason_of_death(error)
                     ray.kill(actor)
                     (actor,) = self._pool.take(1)
-                self._idle.append(actor)
+                finally:  # An error of the work leaves its actor idle, for `close` to give back.
+                    self._idle.append(actor)
             yield [index for index, _ in self._running.values()]
 
     def close(self) -> None:

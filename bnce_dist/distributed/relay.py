@@ -1,10 +1,8 @@
-"""What carries news from a training group to the driver; its process imports no torch."""
+"""What carries news from a training group to the driver; its process imports Ray alone."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import ray
 from ray.actor import ActorHandle
-from ray.train.v2._internal.execution.callback import ControllerCallback
 
 if TYPE_CHECKING:
     from bnce_dist.training.task import Record
@@ -46,18 +44,3 @@ class RecordRelay:
         """Return the records that came in since the last call."""
         records, self._records = self._records, []
         return records
-
-
-class Introduction(ControllerCallback):
-    """Tells the driver who leads the group: Ray itself would tell a handler of Ctrl-C alone.
-
-    Args:
-        relay: Actor of a `RecordRelay`.
-    """
-
-    def __init__(self, relay: ActorHandle) -> None:
-        self._relay = relay
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        """Called in the leader's process."""
-        self._relay.lead.remote(ray.get_runtime_context().current_actor)

@@ -32,8 +32,9 @@ from bnce_dist.distributed.cluster import (
     reason_of_death,
     require_workers,
 )
+from bnce_dist.distributed.introduction import Introduction
 from bnce_dist.distributed.parallel import parallelise
-from bnce_dist.distributed.relay import Introduction, RecordRelay
+from bnce_dist.distributed.relay import RecordRelay
 from bnce_dist.distributed.waiting import Waiting
 from bnce_dist.pipeline.cluster import (
     DATA_PARALLEL,

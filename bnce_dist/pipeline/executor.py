@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bnce_dist.data.shards import (
     DatasetMetadata,
@@ -11,9 +11,10 @@ from bnce_dist.data.shards import (
     missing_shards,
     write_shard,
 )
-from bnce_dist.training import local
 from bnce_dist.training.progress import Progress, listening
-from bnce_dist.training.task import Record, TrainingResult, TrainingTask
+
+if TYPE_CHECKING:  # Importing torch takes seconds in every process that runs a job.
+    from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 Item = TypeVar("Item")
 Output = TypeVar("Output")
@@ -39,11 +40,11 @@ class Executor(Protocol):
 
     def fit(
         self,
-        task: TrainingTask,
+        task: "TrainingTask",
         folder: Path,
         *,
-        report: Callable[[Record], None] | None = None,
-    ) -> TrainingResult:
+        report: "Callable[[Record], None] | None" = None,
+    ) -> "TrainingResult":
         """Train, continuing from the last checkpoint in ``folder`` if there is one.
 
         Args:
@@ -104,12 +105,15 @@ class LocalExecutor:
 
     def fit(
         self,
-        task: TrainingTask,
+        task: "TrainingTask",
         folder: Path,
         *,
-        report: Callable[[Record], None] | None = None,
-    ) -> TrainingResult:
+        report: "Callable[[Record], None] | None" = None,
+    ) -> "TrainingResult":
         """Train in this process, continuing from ``folder/checkpoint.pt`` if there is one."""
+        # Only here, because it imports torch.
+        from bnce_dist.training import local
+
         return local.fit(task, folder, accumulation_steps=self._accumulation_steps, report=report)
 
     def map_shards(

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from bnce_dist.training.task import Record, TrainingTask
+if TYPE_CHECKING:  # Importing torch takes seconds in every process that says how far it is.
+    from bnce_dist.training.task import Record, TrainingTask
 
 LINE_INTERVAL_SECONDS = 10.0
 PART_INTERVAL_SECONDS = 1.0
@@ -119,12 +121,12 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
     """
 
     def __init__(
-        self, task: TrainingTask, done: int, report: Callable[[Record], None] | None
+        self, task: "TrainingTask", done: int, report: "Callable[[Record], None] | None"
     ) -> None:
         self._task, self._shown, self._report = task, done, report
         self._progress: Progress | None = None
 
-    def show(self, record: Record) -> None:
+    def show(self, record: "Record") -> None:
         """Show the record if it is later than all before."""
         if record["step"] <= self._shown:
             return

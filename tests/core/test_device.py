@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from bnce_dist.core.device import device_from_name, without_gpu, worker_device
+from bnce_dist.core.device import device_from_name, worker_device
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.ownership import without_gpu
 
 
 def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

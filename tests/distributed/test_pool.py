@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from ray import cloudpickle
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.random import generator
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.pool import map_shards
@@ -36,8 +36,7 @@ class Sampler:
         running = self.journal / f"running-{index}-{os.getpid()}"
         running.touch()
         time.sleep(self.pause_seconds)
-        draws = generator(7, "sample", index)
-        z = np.stack([np.float32(draws.initial_seed() % 1000 + i) for i in range(4)])
+        z = np.random.default_rng([7, index]).standard_normal(4, np.float32)
         running.rename(self.journal / f"done-{index}-{os.getpid()}")
         return {"z": z, "log_density": -0.5 * z**2}
 
@@ -128,6 +127,11 @@ def test_an_input_error_arrives_as_one_line(
     with pytest.raises(InputError) as caught:
         map_shards(make_worker, 1, tmp_path, metadata=METADATA, label="sample", num_actors=2)
     assert str(caught.value) == message
+    # The error is still held, and with it all that its traceback refers to.
+    deadline = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < deadline, "the actor left its core"
+        time.sleep(0.1)
 
 
 def test_foreign_shards_are_refused_and_left_alone(tmp_path: Path) -> None:
