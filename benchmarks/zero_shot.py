@@ -10,6 +10,7 @@ folder of its runs, if it is given, adds distances to their simulations.
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,9 @@ from bnce_dist.chem.coordinates.types import Blocks, StiffTypes
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.config.load import load_config
+from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
+from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.metrics import distances_to_reference
 from bnce_dist.generator.shared_emulator import SharedEmulator
@@ -56,6 +59,7 @@ KEPT = (
     "verdict",
     "seconds",
 )
+NUM_TIMED = 500
 
 
 def main(
@@ -65,6 +69,7 @@ def main(
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Run what has not run yet, print one JSON line and write it if asked."""
+    torch.set_num_threads(1)
     arguments = ["--transferable", "--config", CONFIG, "--molecules", ",".join(ASKED)]
     subprocess.run(
         [sys.executable, JOB, *arguments, "--output", output, "--name", name], check=True
@@ -100,22 +105,42 @@ def of_molecule(run: RunFolder, known: dict[str, Any], simulated: Path | None) -
         known: What the record of simulated dipeptides says of it.
         simulated: Folder of the simulation; None if it is not there.
     """
-    metrics = read_json(run.path / "metrics.json")
+    metrics, config = read_json(run.path / "metrics.json"), load_config(Config, run.config_path)
     reference = float(known["delta_f_reference_run_kT"])
     numbers = kept(metrics, KEPT) | {
         "delta_f_reference_kT": reference,
         "delta_f_reference_stderr_kT": known["delta_f_reference_run_stderr_kT"],
         "abs_error_kT": abs(metrics["delta_f_kT"] - reference),
         "abs_error_learned_kT": abs(metrics["delta_f_learned_kT"] - reference),
+        "cpu_minutes": cpu_minutes(run, config, metrics),
     }
     if simulated is None:
         return numbers
-    config = load_config(Config, run.config_path)
     samples = load_evaluation(run, Target.from_config(config.target)).samples
     energy_w2, torsion_w2 = distances_to_reference(
         samples, Reference.load(simulated), config.seed, weighted=True
     )
     return numbers | {"energy_w2_kT": energy_w2, "torsion_w2_rad": torsion_w2}
+
+
+def cpu_minutes(run: RunFolder, config: Config, metrics: dict[str, Any]) -> float:
+    """Return what a molecule cost, as the sum of its parts, on one thread."""
+    emulator = Emulator.load(run.stage("train_emulator") / "emulator.pt")
+    z_prior = emulator.sample_prior(NUM_TIMED, generator(0, "timed"))
+    started = time.process_time()
+    with torch.no_grad():
+        emulator.transport(z_prior)
+    sampling = (time.process_time() - started) / NUM_TIMED
+    num_drawn, num_kept = config.generate.num_samples, config.evaluate.num_samples
+    num_exact = metrics["log_density_num_samples"] + metrics["num_exact_top"]
+    history = read_json(run.stage("train_energy") / "history.json")
+    seconds = (
+        sampling * (num_drawn + num_kept)
+        + sum(record["cpu_seconds"] for record in history)
+        + metrics["annealing_cpu_seconds_per_sample"] * num_kept
+        + metrics["exact_cpu_seconds_per_sample"] * num_exact
+    )
+    return seconds / 60
 
 
 def means(molecules: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -136,7 +161,7 @@ def means(molecules: dict[str, dict[str, Any]]) -> dict[str, float]:
             <= run["delta_f_interval_kT"][1]
             for run in runs
         ),
-        "asked_minutes_max": max(sum(run["seconds"].values()) for run in runs) / 60,
+        "cpu_minutes_mean": float(np.mean([run["cpu_minutes"] for run in runs])),
     }
 
 
