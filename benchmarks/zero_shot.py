@@ -6,6 +6,8 @@ folder of its runs, if it is given, adds distances to their simulations.
 
     python benchmarks/zero_shot.py --output runs --write
     python benchmarks/zero_shot.py --output runs --references runs/dipeptides --write
+    python benchmarks/zero_shot.py --name more --record zero_shot_more --asked KS,NY --write \
+      generate.num_samples=40000 transferable.field=zero_shot.pt
 """
 
 import subprocess
@@ -37,7 +39,7 @@ from bnce_dist.runs.fleet.table import PUBLISHED_MD_DELTA_F_KT
 from bnce_dist.runs.transferable.internal import FILE_NAME, training_positions
 
 CONFIG = JOB.parent / "configs" / "zero_shot.yaml"
-ASKED = ("AC", "ET", "GN", "IM", "KS", "NY", "NF")
+ASKED = "AC,ET,GN,IM,KS,NY,NF"
 KEPT = (
     "delta_f_kT",
     "delta_f_stderr_kT",
@@ -63,6 +65,9 @@ NUM_TIMED = 500
 
 
 def main(
+    settings: Annotated[list[str] | None, typer.Argument(help="That win over the file's.")] = None,
+    asked: Annotated[str, typer.Option(help="Molecules, with commas.")] = ASKED,
+    record: Annotated[str, typer.Option(help="Name of the record.")] = "zero_shot",
     output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
     name: Annotated[str, typer.Option(help="Folder of the run.")] = "zero_shot",
     references: Annotated[Path | None, typer.Option(help="Folder of a fleet of the seven.")] = None,
@@ -70,31 +75,39 @@ def main(
 ) -> None:
     """Run what has not run yet, print one JSON line and write it if asked."""
     torch.set_num_threads(1)
-    arguments = ["--transferable", "--config", CONFIG, "--molecules", ",".join(ASKED)]
+    arguments = ["--transferable", "--config", CONFIG, "--molecules", asked, *(settings or [])]
     subprocess.run(
         [sys.executable, JOB, *arguments, "--output", output, "--name", name], check=True
     )
     folder, known = output / name, read_json(FOLDER / "dipeptides.json")["molecules"]
+    molecules = {}
+    for sequence in asked.split(","):
+        run = RunFolder(folder / f"{sequence}_zero_shot")
+        simulated = None if references is None else references / sequence / "simulate"
+        molecules[sequence] = of_molecule(run, known[sequence], simulated) | {
+            "published_md_delta_f_kT": PUBLISHED_MD_DELTA_F_KT[sequence]
+        }
+    numbers = {**of_field(folder), **means(molecules), "molecules": molecules}
+    publish(record, numbers, ("torch", "openmm"), write=write)
+
+
+def of_field(folder: Path) -> dict[str, Any]:
+    """Return what the field learned from, if that is there, and what learning cost."""
     field = folder / "field" / "train_emulator"
     shared = SharedEmulator.load(field / FILE_NAME)
-    molecules = {}
-    for asked in ASKED:
-        run = RunFolder(folder / f"{asked}_zero_shot")
-        simulated = None if references is None else references / asked / "simulate"
-        molecules[asked] = of_molecule(run, known[asked], simulated) | {
-            "published_md_delta_f_kT": PUBLISHED_MD_DELTA_F_KT[asked]
-        }
     numbers = {
         "training_molecules": list(shared.training_molecules),
-        "num_frames": len(np.load(field / "z.npy")),
-        "nats_left_by_coordinate": nats_left(folder, shared.training_molecules, "coordinate"),
-        "nats_left_by_centre": nats_left(folder, shared.training_molecules, "centre"),
         "field_training_cpu_seconds": sum(record["cpu_seconds"] for record in shared.history),
         "field_loss": shared.history[-1]["loss"],
-        **means(molecules),
-        "molecules": molecules,
     }
-    publish("zero_shot", numbers, ("torch", "openmm"), write=write)
+    if not (folder / "training").exists():
+        return numbers
+    taught = shared.training_molecules
+    return numbers | {
+        "num_frames": len(np.load(field / "z.npy")),
+        "nats_left_by_coordinate": nats_left(folder, taught, "coordinate"),
+        "nats_left_by_centre": nats_left(folder, taught, "centre"),
+    }
 
 
 def of_molecule(run: RunFolder, known: dict[str, Any], simulated: Path | None) -> dict[str, Any]:
