@@ -125,6 +125,7 @@ def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> d
         "delta_f_learned_kT": learned.value_kT,
         "delta_f_learned_stderr_kT": learned.stderr_kT,
         "delta_f_clipped_kT": of_clipped.value_kT,
+        "num_in_state": result.num_in_state,
         "weight_in_state": result.weight_in_state,
         **weight_diagnostics(weights, samples.in_state),
         **evidence(result),
@@ -209,7 +210,6 @@ def evidence(result: FreeEnergyDifference) -> dict[str, Any]:
     )
     for name, side in sides.items():
         numbers |= {
-            f"num_{name}": side.num_samples,
             f"num_exact_{name}": side.num_exact,
             f"ess_exact_{name}": side.ess,
             f"pareto_k_{name}": side.pareto_k,
