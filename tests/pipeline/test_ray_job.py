@@ -39,11 +39,8 @@ SMALL = (
 )
 ON_RAY = ("cluster.executor=ray", "cluster.num_workers=2")
 
-# Two ranks add the same two gradients: measured without Ray, FSDP2 moves no bit of what DDP gives.
+# Two ranks add the same two gradients, whoever of them keeps what: no bit has been seen to move.
 SAME_SUMS_KT = 1e-6
-# Another order of sums does: weights by 5e-8, which annealing and few exact weights make 3e-5 and
-# 2e-4 kT (one process beside two ranks), steep as the weights of twenty steps are.
-OTHER_SUMS_KT = 1e-3
 
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None,
@@ -105,12 +102,12 @@ ZERO_1, ZERO_2, ZERO_3 = (
 
 
 @pytest.mark.parametrize(
-    ("emulator", "energy", "tolerance_kT"),
+    ("emulator", "energy"),
     [
-        pytest.param(SHARDED, SHARDED, SAME_SUMS_KT, id="sharded"),
-        pytest.param(ZERO_1, ZERO_2, OTHER_SUMS_KT, id="zero1_zero2", marks=needs_deepspeed),
+        pytest.param(SHARDED, SHARDED, id="sharded"),
+        pytest.param(ZERO_1, ZERO_2, id="zero1_zero2", marks=needs_deepspeed),
         # ZeRO-3 trains no energy model.
-        pytest.param(ZERO_3, SHARDED, OTHER_SUMS_KT, id="zero3_sharded", marks=needs_deepspeed),
+        pytest.param(ZERO_3, SHARDED, id="zero3_sharded", marks=needs_deepspeed),
     ],
 )
 def test_every_strategy_comes_to_the_same_free_energy(
@@ -119,7 +116,6 @@ def test_every_strategy_comes_to_the_same_free_energy(
     tmp_path: Path,
     emulator: tuple[str, ...],
     energy: tuple[str, ...],
-    tolerance_kT: float,
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(ray_run / "simulate", folder / "simulate")
@@ -128,7 +124,7 @@ def test_every_strategy_comes_to_the_same_free_energy(
     run(*command, *energy, "--resume")
     metrics, expected = metrics_of(folder), metrics_of(ray_run)
     for name in ("delta_f_kT", "delta_f_learned_kT", "delta_f_exact_kT"):
-        assert metrics[name] == pytest.approx(expected[name], abs=tolerance_kT), name
+        assert metrics[name] == pytest.approx(expected[name], abs=SAME_SUMS_KT), name
 
 
 def test_the_transferable_path_on_two_workers(cluster: None, tmp_path: Path) -> None:
