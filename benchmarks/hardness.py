@@ -12,10 +12,12 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import mdtraj
 import mlflow.pyfunc
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from openmm.unit import nanometer
 from record import publish
 
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.simulation.trajectory import read_trajectory
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json, write_json
@@ -100,6 +103,10 @@ def kinds(folder: Path) -> dict[str, Kind]:
     archive = folder / "umbrella.npz"
     np.savez(archive, xs=centres, f_i_mean=np.sin(centres), f_i_std=np.full(36, 0.1))
     add("npz", archive, lambda path: str(load_umbrella(path)), is_checked=True)
+    for suffix, is_checked in ((".npz", True), (".xtc", False)):
+        path = _write_trajectory(folder / f"trajectory{suffix}", molecule)
+        read = partial(_read_trajectory, molecule=molecule)
+        add(f"trajectory {suffix}", path, read, is_checked=is_checked)
     found["HTTP body"] = _http(folder, molecule)
     return found
 
@@ -121,6 +128,21 @@ def _read_model(path: Path) -> Hashable:
     generator = BoltzmannGenerator.load(path)
     states = (generator.emulator.to_state(), generator.density.to_state())
     return _digest([*states, dict(generator.metrics), str(generator.target_config)])
+
+
+def _write_trajectory(path: Path, molecule: Molecule) -> Path:
+    """Write frames that vibrate as molecules do."""
+    noise = np.random.default_rng(0).normal(0, 0.003, (120, molecule.num_atoms, 3))
+    frames = (molecule.positions_nm + noise).astype(np.float32)
+    if path.suffix == ".npz":
+        np.savez(path, positions_nm=frames)
+    else:
+        mdtraj.Trajectory(frames, mdtraj.Topology.from_openmm(molecule.topology)).save(path)
+    return path
+
+
+def _read_trajectory(path: Path, molecule: Molecule) -> Hashable:
+    return read_trajectory(path, molecule, 300.0).positions_nm.tobytes()
 
 
 def _read_dataset(path: Path) -> Hashable:

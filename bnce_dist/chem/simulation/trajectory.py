@@ -1,6 +1,10 @@
 """Trajectories that somebody else has made, as training data and as the reference."""
 
 import logging
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +33,7 @@ from bnce_dist.core.weights import Weights
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".h5", ".pdb", ".npz")
+_READ_BY_C = (".dcd", ".xtc", ".trr")
 MIN_FRAMES = 100
 """Fewer say nothing of a distribution."""
 MIN_EFFECTIVE_FRAMES = 10.0
@@ -211,6 +216,8 @@ def _read_npz(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
 
 
 def _read_whole(path: Path, molecule: Molecule) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    if path.suffix.lower() in _READ_BY_C:
+        _require_harmless(path)
     topology = mdtraj.Topology.from_openmm(molecule.topology)
     trajectory = mdtraj.load(str(path), top=topology)
     if trajectory.unitcell_lengths is not None:
@@ -218,6 +225,18 @@ def _read_whole(path: Path, molecule: Molecule) -> tuple[NDArray[np.float32], ND
     if path.suffix.lower() == ".xtc":
         logger.info("trajectory %s: XTC rounds to 0.001 nm, half as much as a bond vibrates", path)
     return np.asarray(trajectory.xyz, dtype=np.float32), np.zeros(len(trajectory))
+
+
+def _require_harmless(path: Path) -> None:
+    """Let another process read a file first, which a damaged one may kill.
+
+    Raises: InputError: it was killed.
+    """
+    script = "import sys, mdtraj; mdtraj.open(sys.argv[1]).read()"
+    command = [sys.executable, "-c", script, os.fspath(path)]
+    status = subprocess.run(command, capture_output=True, check=False).returncode
+    if status < 0:
+        raise _unreadable(path, f"a file that ends its reader ({signal.Signals(-status).name})")
 
 
 def _with_vibrations(

@@ -147,6 +147,19 @@ def test_what_cannot_be_used_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_kills_its_reader_is_one_line(
+    alanine: Molecule, positions: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.xtc"
+    write_trajectory(path, alanine, positions)
+    content = bytearray(path.read_bytes())
+    # The length of the first frame's compressed coordinates, which mdtraj believes.
+    content[88:92] = (10**6).to_bytes(4, "big")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"own\.xtc.*a file that ends its reader \(SIGSEGV\)"):
+        read_trajectory(path, alanine, 300.0)
+
+
 def test_files_that_are_none_are_one_line(
     alanine: Molecule, positions: np.ndarray, tmp_path: Path
 ) -> None:
