@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,21 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".h5", ".pdb", ".npz")
 _READ_BY_C = (".dcd", ".xtc", ".trr")
+_READER = """
+import sys
+
+import mdtraj
+import numpy
+
+path, arrays, num_atoms = sys.argv[1:]
+topology = mdtraj.Topology()
+residue = topology.add_residue("MOL", topology.add_chain())
+for _ in range(int(num_atoms)):
+    topology.add_atom("C", mdtraj.element.carbon, residue)
+trajectory = mdtraj.load(path, top=topology)
+vectors = trajectory.unitcell_vectors
+numpy.savez(arrays, xyz=trajectory.xyz, vectors=[] if vectors is None else vectors)
+"""
 MIN_FRAMES = 100
 """Fewer say nothing of a distribution."""
 MIN_EFFECTIVE_FRAMES = 10.0
@@ -216,10 +232,9 @@ def _read_npz(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
 
 
 def _read_whole(path: Path, molecule: Molecule) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    if path.suffix.lower() in _READ_BY_C:
-        _require_harmless(path)
     topology = mdtraj.Topology.from_openmm(molecule.topology)
-    trajectory = mdtraj.load(str(path), top=topology)
+    read = _read_apart if path.suffix.lower() in _READ_BY_C else mdtraj.load
+    trajectory = read(path, top=topology)
     if trajectory.unitcell_lengths is not None:
         trajectory = trajectory.make_molecules_whole()
     if path.suffix.lower() == ".xtc":
@@ -227,16 +242,28 @@ def _read_whole(path: Path, molecule: Molecule) -> tuple[NDArray[np.float32], ND
     return np.asarray(trajectory.xyz, dtype=np.float32), np.zeros(len(trajectory))
 
 
-def _require_harmless(path: Path) -> None:
-    """Let another process read a file first, which a damaged one may kill.
+def _read_apart(path: Path, *, top: mdtraj.Topology) -> mdtraj.Trajectory:
+    """Do as ``mdtraj.load`` in a process of its own, which a damaged file may end.
 
-    Raises: InputError: it was killed.
+    Raises: InputError: it did, or the file cannot be read.
     """
-    script = "import sys, mdtraj; mdtraj.open(sys.argv[1]).read()"
-    command = [sys.executable, "-c", script, os.fspath(path)]
-    status = subprocess.run(command, capture_output=True, check=False).returncode
-    if status < 0:
-        raise _unreadable(path, f"a file that ends its reader ({signal.Signals(-status).name})")
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = Path(folder) / "arrays.npz"
+        places = [os.fspath(place) for place in (path, arrays)]
+        command = [sys.executable, "-c", _READER, *places, str(top.n_atoms)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name
+            raise _unreadable(path, f"a file that ends its reader ({name})")
+        if done.returncode:
+            raise _unreadable(path, (done.stderr.strip() or "nothing").splitlines()[-1])
+        with np.load(arrays, allow_pickle=False) as content:
+            trajectory = mdtraj.Trajectory(content["xyz"], top)
+            if len(content["vectors"]):
+                trajectory.unitcell_vectors = content["vectors"]
+    return trajectory
 
 
 def _with_vibrations(
