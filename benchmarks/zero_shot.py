@@ -84,8 +84,13 @@ def main(
     for sequence in asked.split(","):
         run = RunFolder(folder / f"{sequence}_zero_shot")
         simulated = None if references is None else references / sequence / "simulate"
-        molecules[sequence] = of_molecule(run, known[sequence], simulated) | {
-            "published_md_delta_f_kT": PUBLISHED_MD_DELTA_F_KT[sequence]
+        one, published = (
+            of_molecule(run, known[sequence], simulated),
+            PUBLISHED_MD_DELTA_F_KT[sequence],
+        )
+        molecules[sequence] = one | {
+            "published_md_delta_f_kT": published,
+            "abs_error_learned_to_md_kT": abs(one["delta_f_learned_kT"] - published),
         }
     numbers = {**of_field(folder), **means(molecules), "molecules": molecules}
     publish(record, numbers, ("torch", "openmm"), write=write)
@@ -159,7 +164,10 @@ def cpu_minutes(run: RunFolder, config: Config, metrics: dict[str, Any]) -> floa
 def means(molecules: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Return means over the molecules, and the smallest effective sample size."""
     runs = list(molecules.values())
-    names = ("abs_error_kT", "abs_error_learned_kT", "energy_w2_kT", "torsion_w2_rad")
+    names = (
+        *("abs_error_kT", "abs_error_learned_kT", "abs_error_learned_to_md_kT"),
+        *("energy_w2_kT", "torsion_w2_rad"),
+    )
     return {
         **{
             f"{name}_mean": float(np.mean([run[name] for run in runs]))
