@@ -24,7 +24,8 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "free_energy_profile": (
         "Free energy along the first torsion",
-        "Below: the difference to the reference. Bands hold 95 % of bootstrap replicates.",
+        "Below, if there is a reference: the difference to it. Bands hold 95 % of bootstrap"
+        " replicates.",
     ),
     "temperatures": (
         "Other temperatures",
