@@ -12,7 +12,10 @@ from typing import Any
 from bnce_dist.core.errors import InputError
 
 DIGEST = "sha256"
-"""The field of a JSON file that holds the digest of all the others."""
+"""The last field of a JSON file, which holds the digest of all the others."""
+
+CHECKED_BY = "checked_by"
+"""The first field of a JSON file: names the last, whose loss would not be noticed otherwise."""
 
 
 @contextlib.contextmanager
@@ -81,10 +84,11 @@ def require_new_files(paths: Iterable[Path], *, overwrite: bool) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON, atomically; NaN is refused.
 
-    An object gets one more field, ``sha256``, by which `read_json` knows it unaltered.
+    An object gets a last field, ``sha256``, by which `read_json` knows it unaltered, and a first
+    one that says so.
     """
     if isinstance(content, dict):
-        content = {**content, DIGEST: _json_sha256(content)}
+        content = {CHECKED_BY: DIGEST, **content, DIGEST: _json_sha256(content)}
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -119,11 +123,17 @@ def read_json(path: str | Path) -> Any:
         raise refused(f"unreadable text ({error})") from error
     if not isinstance(content, dict) or not content:
         return content
-    name, digest = content.popitem()
-    # A damaged name would pass for a file of a version that wrote no digest.
-    if (name == DIGEST) != (digest == _json_sha256(content)):
+    announced = content.get(CHECKED_BY) == DIGEST
+    if announced:
+        del content[CHECKED_BY]
+    name, digest = content.popitem() if content else ("", None)
+    matches = digest == _json_sha256(content)
+    if name == DIGEST and matches:
+        return content
+    # A lost digest, or a damaged name of it, would pass for a file of a version that wrote none.
+    if announced or name == DIGEST or matches:
         raise refused(f"other content than its {DIGEST} says")
-    return content if name == DIGEST else {**content, name: digest}
+    return {**content, name: digest}
 
 
 def _json_sha256(content: dict[str, Any]) -> str:

@@ -38,6 +38,20 @@ def test_every_flipped_bit_is_told_or_changes_nothing(tmp_path: Path) -> None:
     assert len(told) > 0.8 * 8 * len(whole)
 
 
+def test_every_deletion_is_told_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, CONTENT)
+    whole, num_told = path.read_bytes(), 0
+    for start in range(len(whole)):
+        for end in range(start + 1, len(whole) + 1):
+            path.write_bytes(whole[:start] + whole[end:])
+            try:
+                assert read_json(path) == CONTENT, (start, end)
+            except InputError:
+                num_told += 1
+    assert num_told > 0.98 * len(whole) * (len(whole) + 1) / 2
+
+
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "1" * 5000, '{"a": ', "\xff", '{"a": 1}}'])
 def test_no_json_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_bytes(text.encode("latin1"))
