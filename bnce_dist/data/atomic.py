@@ -121,19 +121,20 @@ def read_json(path: str | Path) -> Any:
         raise refused(error.strerror or error) from error
     except (ValueError, RecursionError) as error:
         raise refused(f"unreadable text ({error})") from error
-    if not isinstance(content, dict) or not content:
+    if not isinstance(content, dict):
         return content
     announced = content.get(CHECKED_BY) == DIGEST
-    if announced:
-        del content[CHECKED_BY]
-    name, digest = content.popitem() if content else ("", None)
-    matches = digest == _json_sha256(content)
+    rest = {name: value for name, value in content.items() if not announced or name != CHECKED_BY}
+    name, digest = rest.popitem() if rest else ("", "")
+    matches = digest == _json_sha256(rest)
     if name == DIGEST and matches:
-        return content
-    # A lost digest, or a damaged name of it, would pass for a file of a version that wrote none.
-    if announced or name == DIGEST or matches:
+        return rest
+    # A lost digest, or a damaged name of it, would pass for a file of a version that wrote none; a
+    # loss that touches first and last field leaves at most one text.
+    is_remnant = not rest and isinstance(digest, str)
+    if announced or name == DIGEST or matches or is_remnant:
         raise refused(f"other content than its {DIGEST} says")
-    return {**content, name: digest}
+    return content
 
 
 def _json_sha256(content: dict[str, Any]) -> str:

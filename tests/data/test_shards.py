@@ -112,7 +112,7 @@ def test_another_molecule_or_format_is_refused_at_opening(folder: Path) -> None:
     write_json(manifest, read_json(manifest) | {"schema_version": 2})
     with pytest.raises(InputError, match="schema 1, got 2"):
         ShardedDataset.open(folder)
-    manifest.write_text("{}")
+    manifest.write_text('{"schema_version": 1}')
     with pytest.raises(InputError, match="without its fields"):
         ShardedDataset.open(folder)
     manifest.unlink()
