@@ -345,12 +345,28 @@ class EnergyMatching(nn.Module):
             negative_times: What ``negatives.draw`` returned; if not shared, these points' rows.
         """
         x_t = self.path.interpolate(x_data, x_noise, t)
+        return self._losses(self.energy_model, x_t, x_noise, t, negative_times)
+
+    def _losses(
+        self,
+        model: EnergyModel,
+        x_t: Tensor,
+        x_noise: Tensor,
+        t: Tensor,
+        negative_times: Tensor,
+        present: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return what ``forward`` does, given points; ``present`` marks coordinates that exist."""
         losses: dict[str, Tensor] = {}
         if self.score_weight > 0:
-            own, others, gradient = self._energies_and_gradient(x_t, t, negative_times)
-            losses["score"] = (self.path.noise_scale(t) * gradient + x_noise).square().mean()
+            own, others, gradient = self._energies_and_gradient(model, x_t, t, negative_times)
+            squared = (self.path.noise_scale(t) * gradient + x_noise).square()
+            if present is None:
+                losses["score"] = squared.mean()
+            else:
+                losses["score"] = ((squared * present).sum(1) / present.sum(1)).mean()
         else:
-            own, others = self._energies(x_t, t, negative_times)
+            own, others = self._energies(model, x_t, t, negative_times)
         if self.infonce_weight > 0:
             candidates = self.negatives.candidates(own, others, t)
             losses["infonce"] = (candidates.logsumexp(1) - own).mean()
@@ -359,20 +375,22 @@ class EnergyMatching(nn.Module):
         loss = 0.0 * own.mean() + sum(weights[name] * value for name, value in losses.items())
         return {"loss": loss, **losses}
 
-    def _energies(self, x_t: Tensor, t: Tensor, negative_times: Tensor) -> tuple[Tensor, Tensor]:
+    def _energies(
+        self, model: EnergyModel, x_t: Tensor, t: Tensor, negative_times: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the energies at the own times and, if InfoNCE has a weight, at the others."""
         if self.infonce_weight > 0:
-            return self.energy_model.forward_with_times(x_t, t, negative_times)
-        own = self.energy_model(x_t, t)
+            return model.forward_with_times(x_t, t, negative_times)
+        own = model(x_t, t)
         return own, own.new_empty(len(own), 0)
 
     def _energies_and_gradient(
-        self, x_t: Tensor, t: Tensor, negative_times: Tensor
+        self, model: EnergyModel, x_t: Tensor, t: Tensor, negative_times: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``_energies`` and the gradient of the own ones, ``(batch, dim)``."""
         keep_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             x_t.requires_grad_()
-            own, others = self._energies(x_t, t, negative_times)
+            own, others = self._energies(model, x_t, t, negative_times)
             (gradient,) = torch.autograd.grad(own.sum(), x_t, create_graph=keep_graph)
         return own, others, gradient

@@ -28,6 +28,11 @@ NUM_RELATIONS = MAX_GRAPH_DISTANCE + 1 + 3
 """Distances in the graph, and instead of them the three roles of atoms that place another."""
 
 
+def num_stiff_of(tokens: Tokens) -> int:
+    """Return the size of the Euclidean block of a molecule's vectors."""
+    return sum(column >= 0 for *stiff, _ in tokens["slots"] for column in stiff)
+
+
 @dataclass(frozen=True)
 class Space:
     """Vectors with coordinates on the real line first and angles after them.

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,6 +38,14 @@ def write_torch(path: str | Path, content: dict[str, Any]) -> None:
         except RuntimeError as error:
             raise _failed_write(error) or error from None
         add_digest(stream)
+
+
+def halved(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a network's weights in 16 bits where they are no integers."""
+    return {
+        name: weight.half() if weight.is_floating_point() else weight
+        for name, weight in weights.items()
+    }
 
 
 def add_digest(stream: BinaryIO) -> None:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -27,7 +27,8 @@ from bnce_dist.core.interpolant import interpolant_from_name
 from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.path import ProductPath
-from bnce_dist.core.space import NodeFeatures, Space, Tokens
+from bnce_dist.core.space import NodeFeatures, Space, Tokens, num_stiff_of
+from bnce_dist.core.token_energy_matching import TokenEnergyMatching
 from bnce_dist.core.token_flow_matching import TokenFlowMatching
 from bnce_dist.nn.concatenated_energy import ConcatenatedEnergy
 from bnce_dist.nn.distance_energy import DistanceEnergy
@@ -202,6 +203,31 @@ class EnergyConfig(TrainingConfig):
             "infonce_weight",
         )
         return self
+
+
+class SharedEnergyConfig(EnergyConfig):
+    """One energy model of all molecules' samples (with `transferable.internal`), instead of one for
+    each molecule that is asked about."""
+
+    enabled: bool = False
+    """Whether there is one."""
+    fine_tunes: bool = True
+    """Whether molecules that are asked about get a second run, in which it goes on learning from
+    their own samples as `fine_tuning` says."""
+    samples_per_molecule: Count = 4000
+    """The field's samples of each training molecule that it learns from."""
+    num_steps: Count = 5000
+    """Optimiser steps."""
+    global_batch_size: Count = 256
+    """Samples per step over all workers, of all molecules mixed."""
+    learning_rate: Positive = 1e-3
+    """Peak of the schedule."""
+    architecture: Literal["tokens"] = "tokens"
+    """Attention over atoms, and time in a last inner product."""
+    width: Count = 64
+    """Channels of an atom, a multiple of 16."""
+    depth: Count = 4
+    """Layers."""
 
 
 VelocityModel = InternalVelocity | MeanFreeVelocity | TokenVelocity
@@ -396,12 +422,36 @@ def build_token_matching(
 
 def build_energy_matching(config: EnergyConfig, space: Space) -> EnergyMatching:
     """Return the energy model's objective around a new model (see ``build_energy_model``)."""
-    return EnergyMatching(
-        build_energy_model(config, space),
-        build_path(config.interpolant, space),
-        score_weight=config.score_weight,
-        infonce_weight=config.infonce_weight,
-        num_negatives=config.num_negatives,
-        negatives=config.negatives,
-        time_exponent=config.time_exponent,
+    return energy_matching(config, build_energy_model(config, space), space)
+
+
+def energy_matching(
+    config: EnergyConfig, energy_model: EnergyModel, space: Space
+) -> EnergyMatching:
+    """Return the objective around an energy model."""
+    path = build_path(config.interpolant, space)
+    return EnergyMatching(energy_model, path, **_objective_options(config))
+
+
+def build_shared_energy(config: SharedEnergyConfig, tokens: Tokens) -> TokenEnergy:
+    """Return the energy model of many molecules with initial weights, bound to one of them."""
+    model = build_energy_model(config, Space(num_stiff_of(tokens), tokens=tokens))
+    assert isinstance(model, TokenEnergy)
+    return model
+
+
+def build_shared_energy_matching(
+    config: SharedEnergyConfig, tokens: Sequence[Tokens]
+) -> TokenEnergyMatching:
+    """Return the objective of a new energy model of many molecules."""
+    return TokenEnergyMatching(
+        build_shared_energy(config, tokens[0]),
+        interpolant_from_name(config.interpolant),
+        tokens,
+        **_objective_options(config),
     )
+
+
+def _objective_options(config: EnergyConfig) -> dict[str, Any]:
+    names = ("score_weight", "infonce_weight", "num_negatives", "negatives", "time_exponent")
+    return {name: getattr(config, name) for name in names}

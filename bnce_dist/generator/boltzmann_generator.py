@@ -26,7 +26,7 @@ from bnce_dist.core.places import local_path
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.room import require_memory
-from bnce_dist.data.torch_file import write_torch
+from bnce_dist.data.torch_file import halved, write_torch
 from bnce_dist.generator.annealing import Annealer, AnnealingConfig
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
@@ -236,10 +236,7 @@ class BoltzmannGenerator:
         models = {"emulator": on_cpu.emulator.to_state(), "energy": on_cpu.density.to_state()}
         if half_precision:
             for state in models.values():
-                state["weights"] = {
-                    name: weight.half() if weight.is_floating_point() else weight
-                    for name, weight in state["weights"].items()
-                }
+                state["weights"] = halved(state["weights"])
         target, target_state = self.target_config, self.target.to_state()
         if target_state is None:
             # The sequence says it all: a structure only gave the first simulation its start.

@@ -19,7 +19,9 @@ from bnce_dist.nn.energy_model import EnergyModel
 SCHEMA_VERSION = 1
 _REMEDIES = {
     "shared_emulator": "ask it of a molecule: bnce train --transferable --molecules SEQUENCE "
-    "transferable.field=FILE; the folder of the run that this makes is a model"
+    "transferable.field=FILE; the folder of the run that this makes is a model",
+    "shared_generator": "name a molecule: --sequence KS, or SharedGenerator.load(FILE)"
+    ".of_molecule(SEQUENCE)",
 }
 _OTHER_FILE = "give the file that belongs to this molecule and purpose"
 
@@ -87,7 +89,7 @@ class ModelFile(ABC):
 
         Raises: InputError: absent, torn, or of something else.
         """
-        content = load_state(path, cls.kind, molecule_identity)
+        content = load_state(path, cls.kind, molecule_identity=molecule_identity)
         with as_input_error(partial(unusable, path)):
             return cls.from_state(content)
 
@@ -119,12 +121,12 @@ def model_state(
     }
 
 
-def load_state(path: Path, kind: str, molecule_identity: str | None = None) -> dict[str, Any]:
+def load_state(path: Path, *kinds: str, molecule_identity: str | None = None) -> dict[str, Any]:
     """Read a model file.
 
     Args:
         path: A model file.
-        kind: What it must be of.
+        kinds: What it may be of.
         molecule_identity: If given, the identity it must have.
 
     Raises: InputError: absent, torn, or of something else.
@@ -132,10 +134,11 @@ def load_state(path: Path, kind: str, molecule_identity: str | None = None) -> d
     content = read_torch(
         path,
         "model",
-        expected=f"a complete {kind} file",
+        expected=f"a complete {kinds[0]} file",
         remedy="delete it and run the stage that writes it again",
     )
     found = tuple(content.get(name) for name in ("schema_version", "kind", "molecule"))
+    kind = found[1] if found[1] in kinds else kinds[0]
     expected = (SCHEMA_VERSION, kind, molecule_identity or found[2])
     if found != expected:
         raise InputError(

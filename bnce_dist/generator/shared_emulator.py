@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Self
 
 from bnce_dist.chem.coordinates.tokens import tokens_of
 from bnce_dist.chem.coordinates.types import StiffTypes
+from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField
-from bnce_dist.chem.potentials.rest import rest_values
+from bnce_dist.chem.potentials.rest import RestValues, rest_values
 from bnce_dist.core.errors import as_input_error
 from bnce_dist.data.torch_file import write_torch
 from bnce_dist.generator.emulator import Emulator
@@ -52,10 +53,14 @@ class SharedEmulator:
         """
         force_field = target.force_field
         known = rest_values(force_field) if isinstance(force_field, ForceField) else {}
-        coordinates, unknown = self.types.coordinates(target.molecule, known)
-        tokens = tokens_of(target.molecule, coordinates.zmatrix)
+        return self.bound_to(target.molecule, known)
+
+    def bound_to(self, molecule: Molecule, known: RestValues) -> tuple[Emulator, tuple[str, ...]]:
+        """Return what `of_molecule` does, given rest values of what may be new."""
+        coordinates, unknown = self.types.coordinates(molecule, known)
+        tokens = tokens_of(molecule, coordinates.zmatrix)
         emulator = Emulator(
-            target.molecule.identity,
+            molecule.identity,
             coordinates,
             TokenVelocity(self.field, tokens),
             self.num_ode_steps,

@@ -91,26 +91,42 @@ class LateFusion(EnergyModel):
 
     def forward(self, z: Tensor, t: Tensor) -> Tensor:
         """Return ``U_t(z)``, ``(batch,)`` (see ``EnergyModel.forward``)."""
-        return (self._position_factor(z) * self._time_factor(t)).sum(1)
+        return self.fused(self._factor_of(z), t)
 
     def at_times(self, z: Tensor, times: Tensor) -> Tensor:
         """Return ``U`` at several times, ``(batch, times)`` (see ``EnergyModel.at_times``)."""
         time = self._time_factor(times.flatten()).unflatten(0, times.shape)
-        return _full_precision_product(self._position_factor(z), time)
+        return _full_precision_product(self._factor_of(z), time)
 
     def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``forward(z, t)`` and ``at_times(z, times)`` from one pass over the points."""
-        position = self._position_factor(z)
+        return self.fused_with_times(self._factor_of(z), t, times)
+
+    def fused(self, position: Tensor, t: Tensor) -> Tensor:
+        """Return ``U`` of points, ``(batch,)``, given their ``position_factor``."""
+        return (position * self._time_factor(t)).sum(1)
+
+    def fused_with_times(self, position: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``forward_with_times`` does, given the ``position_factor`` of points."""
         time = self._time_factor(torch.cat([t, times.flatten()]))
         own, others = time[: len(t)], time[len(t) :].unflatten(0, times.shape)
         return (position * own).sum(1), _full_precision_product(position, others)
 
-    def _position_factor(self, z: Tensor) -> Tensor:
-        features = self.feature_scale * self.position_features(z)
-        squared_norm = z[:, : self.num_euclidean].square().sum(1, keepdim=True)
-        return torch.cat(
-            [features.to(z.dtype), torch.ones_like(squared_norm), -0.5 * squared_norm], dim=1
-        )
+    def position_factor(self, features: Tensor, euclidean: Tensor) -> Tensor:
+        """Return what times are multiplied with.
+
+        Args:
+            features: ``f``, ``(batch, num_features)``.
+            euclidean: Euclidean block of the points.
+
+        Returns: ``(batch, num_features + 2)``.
+        """
+        scaled = (self.feature_scale * features).to(euclidean.dtype)
+        squared_norm = euclidean.square().sum(1, keepdim=True)
+        return torch.cat([scaled, torch.ones_like(squared_norm), -0.5 * squared_norm], dim=1)
+
+    def _factor_of(self, z: Tensor) -> Tensor:
+        return self.position_factor(self.position_features(z), z[:, : self.num_euclidean])
 
     def _time_factor(self, t: Tensor) -> Tensor:
         variance = self.interpolant.alpha(t).square() + self.interpolant.sigma(t).square()

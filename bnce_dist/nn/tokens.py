@@ -6,6 +6,7 @@ Points are laid out ``(batch, atoms, 4)``: bond, angle, stiff torsion and free t
 with zeros for what an atom does not have.
 """
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.interpolant import CircularInterpolant
+from bnce_dist.core.padded_tokens import TokenBatch, num_stiff, points_of
 from bnce_dist.core.space import NUM_RELATIONS, NUM_SLOTS, Tokens
 from bnce_dist.nn.blocks import TimeEmbedding
 from bnce_dist.nn.fusion import LateFusion
@@ -360,3 +362,48 @@ class TokenEnergy(LateFusion):
         points = molecule.points(z)
         of_atoms: Tensor = self.position_network(points, molecule.features, molecule.relations)
         return of_atoms.sum(1)
+
+    def of_batch(self, batch: TokenBatch) -> "BatchEnergy":
+        """Return the same energy for the molecules of a batch."""
+        return BatchEnergy(self, batch)
+
+    def of_molecule(self, tokens: Tokens, num_euclidean: int) -> "TokenEnergy":
+        """Return a copy for another molecule.
+
+        Args:
+            tokens: Of the molecule.
+            num_euclidean: Size of its Euclidean block.
+        """
+        own = {**self.config(), "tokens": tokens, "num_euclidean": num_euclidean}
+        energy = TokenEnergy(**own)
+        energy.load_state_dict(self.state_dict())
+        return energy
+
+
+@dataclass(frozen=True)
+class BatchEnergy:
+    """The energy of points of a batch that mixes molecules, laid out as ``core.padded_tokens``.
+
+    Args:
+        energy: Of any molecule: its weights belong to all.
+        batch: The molecules.
+    """
+
+    energy: TokenEnergy
+    batch: TokenBatch
+
+    def __call__(self, z: Tensor, t: Tensor) -> Tensor:
+        """Return ``U_t(z)``, ``(batch,)``, for ``z``, ``(batch, 4 atoms)``."""
+        return self.energy.fused(self._position_factor(z), t)
+
+    def forward_with_times(self, z: Tensor, t: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``U_t(z)``, ``(batch,)``, and ``U`` at all ``times``, ``(batch, times)``."""
+        return self.energy.fused_with_times(self._position_factor(z), t, times)
+
+    def _position_factor(self, z: Tensor) -> Tensor:
+        batch = self.batch
+        of_atoms = self.energy.position_network(
+            points_of(z), batch.features, batch.relations, batch.mask
+        )
+        features = (of_atoms * batch.mask[..., None]).sum(1)
+        return self.energy.position_factor(features, z[:, : num_stiff(z)])

@@ -10,6 +10,7 @@ from bnce_dist.generator.architectures import (
     EmulatorConfig,
     EnergyConfig,
     FineTuningConfig,
+    SharedEnergyConfig,
     TokenFieldConfig,
     TransferableConfig,
 )
@@ -62,6 +63,7 @@ class Config(Section):
     emulator: EmulatorConfig = EmulatorConfig()
     transferable: TransferableConfig = TransferableConfig()
     token_field: TokenFieldConfig = TokenFieldConfig()
+    shared_energy: SharedEnergyConfig = SharedEnergyConfig()
     fine_tuning: FineTuningConfig = FineTuningConfig()
     generate: GenerateConfig = GenerateConfig()
     energy: EnergyConfig = EnergyConfig()

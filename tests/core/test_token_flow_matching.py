@@ -9,7 +9,8 @@ from bnce_dist.core.objectives import FlowMatching
 from bnce_dist.core.path import ProductPath
 from bnce_dist.core.random import generator
 from bnce_dist.core.space import Tokens
-from bnce_dist.core.token_flow_matching import TokenFlowMatching, pack_vectors
+from bnce_dist.core.padded_tokens import pack_vectors
+from bnce_dist.core.token_flow_matching import TokenFlowMatching
 from bnce_dist.nn.tokens import TokenField, TokenVelocity
 
 # Bond, angle, stiff torsion, free torsion of each atom; the second molecule has two free ones.
@@ -66,7 +67,7 @@ def test_the_loss_is_the_mean_of_those_of_the_molecules_alone(objective: TokenFl
     rows, noise = pack_vectors(vectors("data"), TOKENS), pack_vectors(vectors("noise"), TOKENS)
     # Noise where an atom has nothing, which must not matter.
     filler = torch.randn(16, 20, generator=generator("filler"))
-    x_noise = torch.where(objective.present[rows[:, 0].long()] > 0, noise[:, 1:], filler)
+    x_noise = torch.where(objective.molecules.present[rows[:, 0].long()] > 0, noise[:, 1:], filler)
     together = objective(rows[:, 0].long(), rows[:, 1:], x_noise, t)["loss"]
     alone = []
     for index, (z, own) in enumerate(zip(vectors("data"), vectors("noise"), strict=True)):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.errors import InputError
@@ -57,15 +58,23 @@ class Sampler:
         """Return prior draws and samples of one shard, ``(samples, dim)`` each."""
         size = min(self.shard_size, self.num_samples - index * self.shard_size)
         z_prior = self.emulator.sample_prior(size, generator(*self.stream, index))
-        z = self.emulator.transport(z_prior)
-        if not torch.isfinite(z).all():
-            raise InputError(
-                "emulator",
-                expected="finite samples",
-                got=f"{int((~torch.isfinite(z)).any(1).sum())} of {size} not finite",
-                remedy="train it longer or with a smaller emulator.learning_rate",
-            )
+        z = require_finite(self.emulator.transport(z_prior))
         return {"z_prior": z_prior.cpu().numpy(), "z": z.cpu().numpy()}
+
+
+def require_finite(z: Tensor) -> Tensor:
+    """Return samples as they are, ``(samples, dim)``.
+
+    Raises: InputError: some of them are no numbers.
+    """
+    if not torch.isfinite(z).all():
+        raise InputError(
+            "emulator",
+            expected="finite samples",
+            got=f"{int((~torch.isfinite(z)).any(1).sum())} of {len(z)} not finite",
+            remedy="train it longer or with a smaller emulator.learning_rate",
+        )
+    return z
 
 
 def num_shards(num_samples: int, shard_size: int) -> int:

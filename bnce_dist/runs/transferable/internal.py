@@ -12,12 +12,13 @@ from bnce_dist.chem.coordinates.tokens import tokens_of
 from bnce_dist.chem.coordinates.types import StiffTypes
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
+from bnce_dist.core.padded_tokens import pack_vectors
 from bnce_dist.core.random import generator
-from bnce_dist.core.token_flow_matching import pack_vectors
 from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.architectures import build_token_field, build_token_matching
 from bnce_dist.generator.shared_emulator import SharedEmulator
+from bnce_dist.generator.shared_generator import load_field
 from bnce_dist.generator.unseen import leave_unseen_length, leave_unseen_types
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
@@ -78,7 +79,7 @@ def train_field(context: StageContext) -> None:
 
 def adopt_field(context: StageContext) -> None:
     """Leave ``shared_emulator.pt`` as it was given, and how it was trained."""
-    shared = SharedEmulator.load(Path(str(context.config.transferable.field)))
+    shared, _ = load_field(Path(str(context.config.transferable.field)))
     shared.save(context.folder / FILE_NAME)
     write_json(context.folder / HISTORY, shared.history)
 

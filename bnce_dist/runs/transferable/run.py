@@ -17,7 +17,7 @@ from bnce_dist.core.places import local_path
 from bnce_dist.data.atomic import file_sha256
 from bnce_dist.generator.architectures import require_architecture
 from bnce_dist.generator.folder import RunFolder
-from bnce_dist.generator.shared_emulator import SharedEmulator
+from bnce_dist.generator.shared_generator import load_field
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, RunKind, StageSpec
@@ -26,13 +26,29 @@ from bnce_dist.pipeline.stages.reference import run_reference
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import run_members, tracked_fleet, write_fleet
 from bnce_dist.runs.molecule import PreparedRun, prepare, run_molecule, with_common_store
-from bnce_dist.runs.transferable import internal, stages
+from bnce_dist.runs.transferable import density, internal, stages
 
 ZERO_SHOT, FINE_TUNED = "zero_shot", "fine_tuned"
 
 _FROM_SAMPLES_ON = tuple(
     spec for spec in STAGES if spec.name in ("generate", "train_energy", "evaluate")
 )
+
+_SHARED_ENERGY = (
+    StageSpec(
+        "generate",
+        density.sample_teachers,
+        ("shared_energy", "transferable"),
+        {"train_emulator": internal.FILE_NAME},
+    ),
+    StageSpec(
+        "train_energy",
+        density.train_shared_energy,
+        ("target", "transferable", "shared_energy"),
+        {"generate": "samples/", "train_emulator": internal.FILE_NAME},
+    ),
+)
+"""What follows the training of a field, if one energy model is to serve all molecules."""
 
 TRAINING_DATA = RunKind(STAGES[:1], is_cartesian=True)
 """The simulation of a molecule that a Cartesian field learns from."""
@@ -91,7 +107,9 @@ def prepare_transferable(
     # The field's run goes by the name of the first of its molecules.
     field = Member(taught[0].name, taught[0].config, RunFolder(folder / "field"))
     zero_shot = variants_of(members, ZERO_SHOT, folder)
-    fine_tuned = [] if is_internal else variants_of(members, FINE_TUNED, folder)
+    energy = config.shared_energy
+    fine_tunes = energy.enabled and energy.fine_tunes if is_internal else True
+    fine_tuned = variants_of(members, FINE_TUNED, folder) if fine_tunes else []
     asked_kind = zero_shot_kind(config, folder)
     return PreparedTransferable(
         config,
@@ -99,7 +117,10 @@ def prepare_transferable(
         training,
         prepared(field, field_kind(config, folder)),
         {member.name: prepared(member, asked_kind) for member in zero_shot},
-        {member.name: prepared(member, fine_tuned_kind(member.folder)) for member in fine_tuned},
+        {
+            member.name: prepared(member, fine_tuned_kind(config, member.folder))
+            for member in fine_tuned
+        },
     )
 
 
@@ -116,7 +137,7 @@ def run_transferable(run: PreparedTransferable, executor: Executor) -> list[Outc
     with tracked_fleet(run.config, run.folder) as tracker:
         simulate = partial(run_molecule, last_stage="simulate")
         _require_all(run_members(run.training, simulate, executor, ["simulate"]))
-        run_molecule(run.field, executor, last_stage="train_emulator")
+        run_molecule(run.field, executor, last_stage=run.field.kind.stages[-1].name)
         zero_shot = run_members(run.zero_shot, run_molecule, executor, STAGE_NAMES, ZERO_SHOT)
         usable = {o.sequence for o in zero_shot if not o.error}
         runs = {name: one for name, one in run.fine_tuned.items() if _asked(name) in usable}
@@ -138,17 +159,19 @@ def with_given_field(config: Config) -> Config:
     if config.transferable.field is None:
         return config
     path = local_path(config.transferable.field).absolute()
-    shared = SharedEmulator.load(path)
+    shared, shared_density = load_field(path)
     sizes = {name: shared.field.config()[name] for name in ("width", "depth", "num_heads")}
     transferable = {
         "internal": True,
         "field": str(path),
         "training_molecules": shared.training_molecules,
     }
+    with_density = {"enabled": shared_density is not None}
     return config.model_copy(
         update={
             "transferable": config.transferable.model_copy(update=transferable),
             "token_field": config.token_field.model_copy(update=sizes),
+            "shared_energy": config.shared_energy.model_copy(update=with_density),
         }
     )
 
@@ -199,18 +222,27 @@ def training_members(config: Config, folder: Path) -> list[Member]:
 
 
 def field_kind(config: Config, folder: Path) -> RunKind:
-    """Return the training of the field on all data sets together, or the field that is given."""
+    """Return the training of the field on all data sets together, or the field that is given.
+
+    An energy model of all molecules follows, if there is to be one.
+    """
+    has_density = config.shared_energy.enabled
     if (path := config.transferable.field) is not None:
         digest = file_sha256(Path(path))
-        spec = StageSpec("train_emulator", internal.adopt_field, (), file_digest=digest)
-        return RunKind((spec,), has_tokens=True)
+        adopt = StageSpec("train_emulator", internal.adopt_field, (), file_digest=digest)
+        inputs = {"train_emulator": internal.FILE_NAME}
+        adopt_energy = StageSpec(
+            "train_energy", density.adopt_energy, ("target",), inputs, file_digest=digest
+        )
+        return RunKind((adopt, adopt_energy) if has_density else (adopt,), has_tokens=True)
     members = training_members(config, folder)
     inputs = {member.name: "dataset/" for member in members}
     given = {member.name: member.folder.stage("simulate") for member in members}
     if config.transferable.internal:
         sections = ("transferable", "token_field")
         spec = StageSpec("train_emulator", internal.train_field, sections, inputs)
-        return RunKind((spec,), given, has_tokens=True)
+        specs = (spec, *_SHARED_ENERGY) if has_density else (spec,)
+        return RunKind(specs, given, has_tokens=True)
     spec = StageSpec("train_emulator", stages.train_field, ("transferable",), inputs)
     return RunKind((spec,), given, is_cartesian=True)
 
@@ -250,19 +282,30 @@ def zero_shot_kind(config: Config, folder: Path) -> RunKind:
         if is_internal and config.transferable.without_simulation
         else StageSpec("simulate", run_reference, ("target", "reference"))
     )
+    field = RunFolder(folder / "field")
+    given = {"field": field.stage("train_emulator")}
     specs = (simulate, bind, *_FROM_SAMPLES_ON)
-    given = {"field": RunFolder(folder / "field").stage("train_emulator")}
+    if is_internal and config.shared_energy.enabled:
+        inputs = {"train_emulator": "emulator.pt", "field_energy": density.FILE_NAME}
+        bind_energy = StageSpec("train_energy", density.bind_energy, (), inputs)
+        specs = (simulate, bind, bind_energy, STAGES[-1])
+        given["field_energy"] = field.stage("train_energy")
     return RunKind(specs, given, is_cartesian=not is_internal, has_tokens=is_internal)
 
 
-def fine_tuned_kind(folder: RunFolder) -> RunKind:
+def fine_tuned_kind(config: Config, folder: RunFolder) -> RunKind:
     """Return the run that goes on from the zero-shot run beside it, on its reweighted samples.
 
+    In internal coordinates it is the energy model that learns on, from the samples as they are.
+
     Args:
+        config: Of the transferable run.
         folder: Of the fine-tuned run.
     """
     name = folder.path.name.removesuffix(FINE_TUNED) + ZERO_SHOT
     zero_shot = RunFolder(folder.path.with_name(name))
+    if config.transferable.internal:
+        return _tuned_energy_kind(zero_shot)
     inputs = {"zero_shot_emulator": "emulator.pt", "zero_shot_evaluation": ""}
     sections = ("transferable", "fine_tuning", "evaluate")
     specs = (
@@ -276,6 +319,29 @@ def fine_tuned_kind(folder: RunFolder) -> RunKind:
         "zero_shot_evaluation": zero_shot.stage("evaluate"),
     }
     return RunKind(specs, given, is_cartesian=True)
+
+
+def _tuned_energy_kind(zero_shot: RunFolder) -> RunKind:
+    """Return the run in which a shared energy model learns on from samples of one molecule."""
+    adopted = {"simulate": "zero_shot_simulation", "train_emulator": "zero_shot_emulator"}
+    inputs = {"generate": "samples/", "train_emulator": "emulator.pt", "zero_shot_energy": ""}
+    specs = (
+        *(
+            StageSpec(stage, partial(density.adopt_zero_shot, name=name), (), {name: ""})
+            for stage, name in adopted.items()
+        ),
+        STAGES[2],
+        StageSpec(
+            "train_energy", density.fine_tune_energy, ("fine_tuning", "shared_energy"), inputs
+        ),
+        STAGES[-1],
+    )
+    given = {
+        "zero_shot_simulation": zero_shot.stage("simulate"),
+        "zero_shot_emulator": zero_shot.stage("train_emulator"),
+        "zero_shot_energy": zero_shot.stage("train_energy"),
+    }
+    return RunKind(specs, given, has_tokens=True)
 
 
 def _asked(name: str) -> str:
