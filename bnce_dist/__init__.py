@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bnce_dist.chem.molecule import Molecule
     from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
     from bnce_dist.generator.ensemble import Ensemble
+    from bnce_dist.generator.shared_generator import SharedGenerator
 
 # Both would send how they are used to their makers, and have to be told before they are imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -28,6 +29,7 @@ __all__ = [
     "BoltzmannGenerator",
     "Ensemble",
     "Molecule",
+    "SharedGenerator",
     "Simulation",
     "evaluate_pretrained",
     "learn_planar",
@@ -42,6 +44,7 @@ _MODULES = {
     "BoltzmannGenerator": "bnce_dist.generator.boltzmann_generator",
     "Ensemble": "bnce_dist.generator.ensemble",
     "Molecule": "bnce_dist.chem.molecule",
+    "SharedGenerator": "bnce_dist.generator.shared_generator",
     "Simulation": "bnce_dist.api",
     "evaluate_pretrained": "bnce_dist.api",
     "learn_planar": "bnce_dist.api",

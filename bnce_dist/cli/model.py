@@ -8,11 +8,13 @@ import typer
 from bnce_dist.core.device import DEVICE_VARIABLE
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.shared_generator import SharedGenerator
 from bnce_dist.generator.shipped import load_shipped
 from bnce_dist.generator.target import Target
 
 Sequence = Annotated[
-    str | None, typer.Option(help="Molecule of a model that comes with the package.")
+    str | None,
+    typer.Option(help="Molecule of a model that comes with the package, or of a --model of many."),
 ]
 Model = Annotated[
     str | None, typer.Option(help="Folder of a run, file of a model, or models:/NAME@ALIAS.")
@@ -42,19 +44,23 @@ REGISTRY = "models:/"
 def load_model(sequence: str | None, model: str | None, device: str) -> BoltzmannGenerator:
     """Return the model that the options name, on its device.
 
-    Raises: InputError: both or none of the options, no such model or no such device.
+    Both options together name a molecule and a model of many.
+
+    Raises: InputError: none of the options, no such model or molecule, or no such device.
     """
-    if sequence is not None and model is None:
-        return load_shipped(sequence, device=device)
-    if model is not None and sequence is None:
-        path = _fetched(model) if model.startswith(REGISTRY) else model
+    if model is None:
+        if sequence is not None:
+            return load_shipped(sequence, device=device)
+        raise InputError(
+            "command line",
+            expected="--sequence, --model or both",
+            got="none",
+            remedy="give e.g. --sequence ACE-ALA-NME, or --model runs/mine",
+        )
+    path = _fetched(model) if model.startswith(REGISTRY) else model
+    if sequence is None:
         return BoltzmannGenerator.load(path, device=device)
-    raise InputError(
-        "command line",
-        expected="one of --sequence and --model",
-        got="both" if model else "none",
-        remedy="give e.g. --sequence ACE-ALA-NME, or --model runs/mine",
-    )
+    return SharedGenerator.load(path).of_molecule(sequence).to(device)
 
 
 def aimed(target: Target, to: str | None, temperature_kelvin: float | None) -> Target | None:

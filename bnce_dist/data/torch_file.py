@@ -75,6 +75,10 @@ def read_torch(path: str | Path, what: str, *, expected: str, remedy: str) -> di
     def refused(got: object) -> InputError:
         return InputError(f"{what} {path}", expected=expected, got=got, remedy=remedy)
 
+    if not Path(path).exists():
+        raise InputError(
+            f"{what} {path}", expected=expected, got="no such file", remedy="check the path"
+        )
     with as_input_error(refused):
         _require_intact(Path(path), refused)
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -135,7 +135,7 @@ def load_state(path: Path, *kinds: str, molecule_identity: str | None = None) ->
         path,
         "model",
         expected=f"a complete {kinds[0]} file",
-        remedy="delete it and run the stage that writes it again",
+        remedy="copy it again from where it came, or delete it and run the stage that writes it",
     )
     found = tuple(content.get(name) for name in ("schema_version", "kind", "molecule"))
     kind = found[1] if found[1] in kinds else kinds[0]

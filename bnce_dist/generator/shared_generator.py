@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from bnce_dist.chem.templates import parse_sequence
 from bnce_dist.config.load import with_values
 from bnce_dist.core.errors import InputError, as_input_error
+from bnce_dist.core.places import local_path
 from bnce_dist.data.torch_file import halved, write_torch
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
@@ -47,7 +48,7 @@ class SharedGenerator:
         emulator, _ = self.emulator.of_molecule(target)
         return BoltzmannGenerator(config, target, emulator, self.density.of_molecule(emulator))
 
-    def save(self, path: Path, *, half_precision: bool = False) -> None:
+    def save(self, path: str | Path, *, half_precision: bool = False) -> None:
         """Write everything to one file, atomically.
 
         Args:
@@ -64,14 +65,15 @@ class SharedGenerator:
             "target": self.target_config.model_dump(mode="json"),
             **models,
         }
-        write_torch(path, content)
+        write_torch(local_path(path), content)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str | Path) -> Self:
         """Read a file that ``save`` wrote.
 
         Raises: InputError: absent, torn, or of something else.
         """
+        path = local_path(path)
         content = load_state(path, cls.kind)
         with as_input_error(partial(unusable, path)):
             return cls._from_state(content)

@@ -15,8 +15,10 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import build_system
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.cli.main import app
+from bnce_dist.generator.shipped import FOLDER
 
 NUM_SAMPLES = 40
+SHIPPED = FOLDER / "ace-ala-nme.pt"
 
 
 def bnce(*arguments: str | Path | int) -> Result:
@@ -170,7 +172,8 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
 def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     path = tmp_path / "s.npz"
     assert_refused(sample(tmp_path / "s.xtx"), ".npz, .dcd, .pdb, .xtc", "the nearest is .xtc")
-    assert_refused(sample(path, "--model", "runs/mine"), "one of --sequence and --model")
+    assert_refused(sample(path, "--model", "runs/mine"), "got no such file; check the path")
+    assert_refused(sample(path, "--model", SHIPPED), "kind shared_generator", "got")
     assert_refused(bnce("sample", "-o", path), "got none")
     assert_refused(bnce("sample", "--sequence", "AC", "-o", path), "ACE-ALA-NME", "bnce train")
     assert_refused(bnce("sample", "--model", tmp_path / "m.pt", "-o", path), "generator file")

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from bnce_dist.core.interpolant import TrigonometricInterpolant
 from bnce_dist.core.objectives import FlowMatching
+from bnce_dist.core.padded_tokens import pack_vectors
 from bnce_dist.core.path import ProductPath
 from bnce_dist.core.random import generator
 from bnce_dist.core.space import Tokens
-from bnce_dist.core.padded_tokens import pack_vectors
 from bnce_dist.core.token_flow_matching import TokenFlowMatching
 from bnce_dist.nn.tokens import TokenField, TokenVelocity
 
