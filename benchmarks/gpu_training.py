@@ -17,11 +17,10 @@ from bnce_dist.core.space import Space
 from bnce_dist.generator.architectures import (
     EmulatorConfig,
     EnergyConfig,
-    TransferableConfig,
     build_energy_matching,
     build_flow_matching,
-    build_molecular_matching,
 )
+from bnce_dist.generator.shared_architectures import TransferableConfig, build_molecular_matching
 from bnce_dist.training.loop import split_batch, take_step
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.state import TrainState

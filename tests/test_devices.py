@@ -41,15 +41,9 @@ from bnce_dist.generator.architectures import (
     VELOCITY_MODELS,
     EmulatorConfig,
     EnergyConfig,
-    TokenFieldConfig,
-    TransferableConfig,
     build_energy_matching,
     build_energy_model,
-    build_field,
     build_flow_matching,
-    build_molecular_matching,
-    build_token_field,
-    build_token_matching,
     build_velocity_field,
     space_of,
 )
@@ -57,6 +51,14 @@ from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.evaluation import evaluate_samples
 from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.shared_architectures import (
+    TokenFieldConfig,
+    TransferableConfig,
+    build_field,
+    build_molecular_matching,
+    build_token_field,
+    build_token_matching,
+)
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.nn.tokens import TokenVelocity

@@ -8,11 +8,8 @@ from typing import Literal
 from torch import nn
 
 from bnce_dist.core.space import Space
-from bnce_dist.generator.architectures import (
-    build_energy_matching,
-    build_flow_matching,
-    build_molecular_matching,
-)
+from bnce_dist.generator.architectures import build_energy_matching, build_flow_matching
+from bnce_dist.generator.shared_architectures import build_molecular_matching
 from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor, LocalExecutor

@@ -6,15 +6,14 @@ from pydantic import Field
 
 from bnce_dist.chem.simulation.settings import DatasetConfig, ReferenceConfig, SpreadConfig
 from bnce_dist.config.section import Count, Section
-from bnce_dist.generator.architectures import (
-    EmulatorConfig,
-    EnergyConfig,
+from bnce_dist.generator.architectures import EmulatorConfig, EnergyConfig
+from bnce_dist.generator.metrics import EvaluateConfig
+from bnce_dist.generator.shared_architectures import (
     FineTuningConfig,
     SharedEnergyConfig,
     TokenFieldConfig,
     TransferableConfig,
 )
-from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import TargetConfig
 from bnce_dist.pipeline.cluster import ClusterConfig
 

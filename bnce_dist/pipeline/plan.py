@@ -10,12 +10,8 @@ from torch import nn
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.space import Space
-from bnce_dist.generator.architectures import (
-    build_energy_model,
-    build_field,
-    build_token_field,
-    build_velocity_field,
-)
+from bnce_dist.generator.architectures import build_energy_model, build_velocity_field
+from bnce_dist.generator.shared_architectures import build_field, build_token_field
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.training.loop import per_rank_batch_size, require_samples_for_all

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bnce_dist.config.load import load_config
-from bnce_dist.generator.architectures import build_field, build_molecular_matching
+from bnce_dist.generator.shared_architectures import build_field, build_molecular_matching
 from bnce_dist.generator.target import Target
 from bnce_dist.nn.gvp import GVPVectorField
 from bnce_dist.pipeline.config import Config

@@ -12,10 +12,7 @@ import numpy as np
 from bnce_dist.core.random import generator
 from bnce_dist.core.systems import system_from_name
 from bnce_dist.data.atomic import atomic_path, read_json, write_json
-from bnce_dist.generator.architectures import (
-    build_energy_matching,
-    build_energy_model,
-)
+from bnce_dist.generator.architectures import build_energy_matching, build_energy_model
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.artifact import Artifact, digest_of
 from bnce_dist.pipeline.executor import Executor

@@ -16,10 +16,7 @@ from bnce_dist.core.random import generator
 from bnce_dist.core.space import Space
 from bnce_dist.data.atomic import file_sha256
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset
-from bnce_dist.generator.architectures import (
-    build_energy_matching,
-    build_energy_model,
-)
+from bnce_dist.generator.architectures import build_energy_matching, build_energy_model
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.target import Target

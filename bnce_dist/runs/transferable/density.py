@@ -16,14 +16,14 @@ from bnce_dist.core.random import generator
 from bnce_dist.core.space import Space, Tokens
 from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.generator.architectures import (
+from bnce_dist.generator.architectures import energy_matching
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.shared_architectures import (
     SharedEnergyConfig,
     build_shared_energy,
     build_shared_energy_matching,
-    energy_matching,
 )
-from bnce_dist.generator.emulator import Emulator
-from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.shared_density import SharedDensity
 from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.shared_generator import SharedGenerator, load_field

@@ -16,7 +16,7 @@ from bnce_dist.core.padded_tokens import pack_vectors
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.generator.architectures import build_token_field, build_token_matching
+from bnce_dist.generator.shared_architectures import build_token_field, build_token_matching
 from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.shared_generator import load_field
 from bnce_dist.generator.unseen import leave_unseen_length, leave_unseen_types

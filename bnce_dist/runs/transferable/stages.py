@@ -14,13 +14,13 @@ from bnce_dist.core.molecular_flow_matching import MolecularFlowMatching, pack_c
 from bnce_dist.core.random import generator
 from bnce_dist.core.space import NodeFeatures
 from bnce_dist.core.weights import Weights
-from bnce_dist.generator.architectures import (
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.shared_architectures import (
     TransferableConfig,
     build_field,
     build_molecular_matching,
     molecular_matching,
 )
-from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.unseen import leave_unseen_length
 from bnce_dist.nn.mean_free import MeanFreeVelocity
 from bnce_dist.pipeline.results import HeldOut
