@@ -52,6 +52,9 @@ def test_files_are_those_of_an_ensemble_in_memory(
             with np.load(own) as arrays, np.load(other) as others:
                 assert set(arrays) == set(others)
                 for name in arrays:
+                    if arrays[name].dtype.kind != "f":
+                        assert np.array_equal(arrays[name], others[name])
+                        continue
                     # Some processors round the last torsions of a batch another way.
                     np.testing.assert_allclose(arrays[name], others[name], rtol=1e-14, atol=0)
         elif own.suffix == ".pdb" or own.suffix == ".xtc":
