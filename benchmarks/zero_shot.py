@@ -1,8 +1,9 @@
-"""Seven dipeptides that nobody simulated, by one field in internal coordinates.
+"""Seven dipeptides that nobody simulated, by one field and one density in internal coordinates.
 
 Forty others teach, each simulated without umbrellas; what is asked has no simulation at all. The
 references are those of the record `dipeptides.json`, of the same force field and temperature; the
-folder of its runs, if it is given, adds distances to their simulations.
+folder of its runs, if it is given, adds distances to their simulations. Every molecule is asked
+with the density as it is, and with one that learned on from the field's samples of that molecule.
 
     python benchmarks/zero_shot.py --output runs --write
     python benchmarks/zero_shot.py --output runs --references runs/dipeptides --write
@@ -37,6 +38,7 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.results import load_evaluation
 from bnce_dist.runs.fleet.table import PUBLISHED_MD_DELTA_F_KT
 from bnce_dist.runs.transferable.internal import FILE_NAME, training_positions
+from bnce_dist.runs.transferable.run import FINE_TUNED, ZERO_SHOT
 
 CONFIG = JOB.parent / "configs" / "zero_shot.yaml"
 ASKED = "AC,ET,GN,IM,KS,NY,NF"
@@ -80,19 +82,17 @@ def main(
         [sys.executable, JOB, *arguments, "--output", output, "--name", name], check=True
     )
     folder, known = output / name, read_json(FOLDER / "dipeptides.json")["molecules"]
-    molecules = {}
+    molecules: dict[str, dict[str, Any]] = {}
+    fine_tuned: dict[str, dict[str, Any]] = {}
     for sequence in asked.split(","):
-        run = RunFolder(folder / f"{sequence}_zero_shot")
         simulated = None if references is None else references / sequence / "simulate"
-        one, published = (
-            of_molecule(run, known[sequence], simulated),
-            PUBLISHED_MD_DELTA_F_KT[sequence],
-        )
-        molecules[sequence] = one | {
-            "published_md_delta_f_kT": published,
-            "abs_error_learned_to_md_kT": abs(one["delta_f_learned_kT"] - published),
-        }
+        for runs, variant in ((molecules, ZERO_SHOT), (fine_tuned, FINE_TUNED)):
+            run = RunFolder(folder / f"{sequence}_{variant}")
+            if run.path.exists():
+                runs[sequence] = of_molecule(run, sequence, known[sequence], simulated)
     numbers = {**of_field(folder), **means(molecules), "molecules": molecules}
+    if fine_tuned:
+        numbers["fine_tuned"] = {**means(fine_tuned), "molecules": fine_tuned}
     publish(record, numbers, ("torch", "openmm"), write=write)
 
 
@@ -105,6 +105,10 @@ def of_field(folder: Path) -> dict[str, Any]:
         "field_training_cpu_seconds": sum(record["cpu_seconds"] for record in shared.history),
         "field_loss": shared.history[-1]["loss"],
     }
+    energy = folder / "field" / "train_energy" / "history.json"
+    if energy.exists():
+        history = read_json(energy)
+        numbers["energy_training_cpu_seconds"] = sum(record["cpu_seconds"] for record in history)
     if not (folder / "training").exists():
         return numbers
     taught = shared.training_molecules
@@ -115,21 +119,27 @@ def of_field(folder: Path) -> dict[str, Any]:
     }
 
 
-def of_molecule(run: RunFolder, known: dict[str, Any], simulated: Path | None) -> dict[str, Any]:
-    """Return what a run found of a molecule, beside a simulation of it that it knows nothing of.
+def of_molecule(
+    run: RunFolder, sequence: str, known: dict[str, Any], simulated: Path | None
+) -> dict[str, Any]:
+    """Return what a run found of a molecule, beside simulations of it that it knows nothing of.
 
     Args:
         run: The molecule's.
+        sequence: Of the molecule.
         known: What the record of simulated dipeptides says of it.
         simulated: Folder of the simulation; None if it is not there.
     """
     metrics, config = read_json(run.path / "metrics.json"), load_config(Config, run.config_path)
     reference = float(known["delta_f_reference_run_kT"])
+    published = PUBLISHED_MD_DELTA_F_KT[sequence]
     numbers = kept(metrics, KEPT) | {
         "delta_f_reference_kT": reference,
         "delta_f_reference_stderr_kT": known["delta_f_reference_run_stderr_kT"],
         "abs_error_kT": abs(metrics["delta_f_kT"] - reference),
         "abs_error_learned_kT": abs(metrics["delta_f_learned_kT"] - reference),
+        "published_md_delta_f_kT": published,
+        "abs_error_learned_to_md_kT": abs(metrics["delta_f_learned_kT"] - published),
         "cpu_minutes": cpu_minutes(run, config, metrics),
     }
     if simulated is None:
@@ -149,12 +159,16 @@ def cpu_minutes(run: RunFolder, config: Config, metrics: dict[str, Any]) -> floa
     with torch.no_grad():
         emulator.transport(z_prior)
     sampling = (time.process_time() - started) / NUM_TIMED
-    num_drawn, num_kept = config.generate.num_samples, config.evaluate.num_samples
+    num_kept = config.evaluate.num_samples
     num_exact = metrics["log_density_num_samples"] + metrics["num_exact_top"]
-    history = read_json(run.stage("train_energy") / "history.json")
+    learning = 0.0
+    if run.stage("generate").exists():
+        history = read_json(run.stage("train_energy") / "history.json")
+        learning = sampling * config.generate.num_samples
+        learning += sum(record["cpu_seconds"] for record in history)
     seconds = (
-        sampling * (num_drawn + num_kept)
-        + sum(record["cpu_seconds"] for record in history)
+        sampling * num_kept
+        + learning
         + metrics["annealing_cpu_seconds_per_sample"] * num_kept
         + metrics["exact_cpu_seconds_per_sample"] * num_exact
     )

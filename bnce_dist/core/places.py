@@ -9,23 +9,30 @@ from bnce_dist.core.errors import InputError
 
 # A ``Path`` has lost one of the two slashes already. One letter is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=/|$)")
 _THIS_MACHINE = ("", "localhost", "127.0.0.1")
 
 
 def local_path(place: str | Path) -> Path:
     """Return the path that a place on this machine's file systems is at.
 
-    ``~`` and ``~user`` are expanded, ``file:///x`` is understood.
+    ``~``, ``~user`` and a variable of the environment at the beginning (``$HOME/x``, which no shell
+    expands in a YAML file) are expanded, ``file:///x`` is understood.
 
     Args:
         place: What somebody wrote: a path, or an address.
 
-    Raises: InputError: nothing was written, there is no such user, or it is an address of
-        something else than a file system (``s3://...``).
+    Raises: InputError: nothing was written, there is no such user or variable, or it is an address
+        of something else than a file system (``s3://...``).
     """
     text = os.fspath(place)
     if not text.strip() or "\0" in text:
         raise _refused(text, "none" if not text.strip() else "a character that no path has")
+    if (variable := _VARIABLE.match(text)) is not None:
+        name = variable[1] or variable[2]
+        if not os.environ.get(name):
+            raise _refused(text, f"the variable {name}, which is not set")
+        text = os.environ[name] + text[variable.end() :]
     scheme = _SCHEME.match(text)
     if scheme is not None and scheme[1].lower() == "file":
         return _path_of_file_address(text)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import not_writable
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def only_process(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
 
     Raises:
         Taken: another process is still there.
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or its file system fails at locking.
     """
     deadline = time.monotonic() + wait_seconds
     with contextlib.ExitStack() as held:
@@ -84,7 +85,12 @@ def _has_kernel_lock(stream: TextIO, owner: "_Owner") -> bool:
         raise Taken(owner.described()) from None
     except OSError as error:
         if error.errno not in _NO_KERNEL_LOCK:
-            raise
+            raise InputError(
+                f"lock file {stream.name}",
+                expected="a file system that can lock it, or says that it cannot",
+                got=error.strerror or error,
+                remedy="choose an --output on another file system, or ask those who keep this one",
+            ) from error
         return False
     return True
 

@@ -17,6 +17,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("runs", "runs"),
         ("/data/run#1", "/data/run#1"),
+        ("a/$HOME/$x", "a/$HOME/$x"),
+        ("$x.y", "$x.y"),
         ("a dir/ü:x/100%", "a dir/ü:x/100%"),
         ("C:/runs", "C:/runs"),
         ("./~x", "~x"),
@@ -30,7 +32,7 @@ def test_a_path_is_what_was_meant(written: str | Path, meant: str) -> None:
     assert local_path(written) == Path(meant)
 
 
-@pytest.mark.parametrize("written", ["~/x", Path("~/x"), "~//x"])
+@pytest.mark.parametrize("written", ["~/x", Path("~/x"), "~//x", "$HOME/x", Path("${HOME}/x")])
 def test_the_home(written: str | Path, home: Path) -> None:
     assert local_path(written) == home / "x"
 
@@ -45,6 +47,7 @@ def test_the_home(written: str | Path, home: Path) -> None:
         ("https://h/x", "begins with https:"),
         ("file://other/x", "on the machine other"),
         ("~nobody-of-that-name/x", "unknown user"),
+        ("$NOT_SET/x", "the variable NOT_SET, which is not set"),
         ("", "got none"),
         (" ", "got none"),
         ("a\0b", "a character"),

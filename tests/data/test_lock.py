@@ -72,6 +72,19 @@ def test_a_process_of_this_node_that_lives_keeps_its_lock(
         pass
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPERM])
+def test_a_file_system_that_fails_at_locking_is_one_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    message = f"lock file .*, got {os.strerror(number)}; choose an --output on another file system"
+    with pytest.raises(InputError, match=message), only_process(path):
+        pass
+
+
 @pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()], ids=["node", "container"])
 def test_another_node_or_container_is_believed_while_it_shows_life(
     path: Path, monkeypatch: pytest.MonkeyPatch, host: str
