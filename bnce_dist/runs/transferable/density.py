@@ -1,7 +1,7 @@
 """The stages of an energy model for many molecules, and of what it goes on to learn of one."""
 
 import shutil
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from bnce_dist.chem.coordinates.tokens import tokens_of
 from bnce_dist.chem.coordinates.types import shared_zmatrix
 from bnce_dist.chem.molecule import Molecule
+from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.objectives import EnergyMatching
 from bnce_dist.core.padded_tokens import packed
@@ -72,11 +73,7 @@ class TeacherSampler:
     ) -> None:
         self.shared = SharedEmulator.load(shared_path)
         self.sequences, self.num_samples, self.stream = sequences, num_samples, stream
-
-    @cached_property
-    def max_atoms(self) -> int:
-        """Of the largest of the molecules."""
-        return max(Molecule.from_sequence(sequence).num_atoms for sequence in self.sequences)
+        self.max_atoms = max(_num_atoms(sequence) for sequence in sequences)
 
     @lru_cache(maxsize=1)  # noqa: B019 - shards of one molecule follow each other
     def emulator(self, place: int) -> Emulator:
@@ -175,6 +172,11 @@ def fine_tune_energy(context: StageContext) -> None:
 def build_matching_from(path: Path, config: SharedEnergyConfig, space: Space) -> EnergyMatching:
     """Return the objective of one molecule around the energy model of a file."""
     return energy_matching(config, LearnedDensity.load(path).energy_model, space)
+
+
+def _num_atoms(sequence: str) -> int:
+    """Return the number of a molecule's atoms, which needs no positions."""
+    return sum(len(one.atom_names) for one in chain_templates(parse_sequence(sequence)))
 
 
 def tokens_of_sequence(sequence: str) -> Tokens:
