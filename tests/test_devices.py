@@ -52,10 +52,12 @@ from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.evaluation import evaluate_samples
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.shared_architectures import (
+    SharedEnergyConfig,
     TokenFieldConfig,
     TransferableConfig,
     build_field,
     build_molecular_matching,
+    build_shared_energy_matching,
     build_token_field,
     build_token_matching,
 )
@@ -326,6 +328,12 @@ def token_matching() -> nn.Module:
     return build_token_matching(FIELD, TOKEN_FIELD, tokens)
 
 
+def shared_energy_matching(negatives: str) -> nn.Module:
+    tokens = [tokens_of_molecule(Molecule.from_sequence(sequence)) for sequence in ("AA", "AS")]
+    config = SharedEnergyConfig(num_features=8, num_negatives=4, negatives=negatives, **SMALL)
+    return build_shared_energy_matching(config, tokens)
+
+
 def energy_matching(architecture: str, negatives: str, molecule: Molecule) -> nn.Module:
     config = EnergyConfig(
         architecture=architecture, num_features=8, num_negatives=4, negatives=negatives, **SMALL
@@ -342,7 +350,11 @@ ON_THE_CPU = {"optimal_transport"}
 """Couplings that scipy solves, once per batch."""
 OBJECTIVES = {
     "flow": flow_matching,
-    "tokens": lambda _: token_matching(),
+    "many-flow": lambda _: token_matching(),
+    **{
+        f"many-{negatives}": lambda _, negatives=negatives: shared_energy_matching(negatives)
+        for negatives in ("stratified", "independent")
+    },
     **{
         f"molecules-{coupling}": lambda _, coupling=coupling: molecular_matching(coupling)
         for coupling in COUPLINGS.keys() - ON_THE_CPU
@@ -367,7 +379,7 @@ def test_a_step_of_training(fused_on_meta: None, name: str, molecule: Molecule) 
     """Two of them, as in the loop; none waits, and only what is drawn comes from the host."""
     objective = OBJECTIVES[name](molecule)
     path = getattr(objective, "path", None)
-    num_columns = path.dim + (name == "tokens") if path else 1 + 3 * molecule.num_atoms
+    num_columns = path.dim + name.startswith("many") if path else 1 + 3 * molecule.num_atoms
     data = np.zeros((BATCH, num_columns), np.float32)
     settings = TrainSettings(num_steps=1000)
     state = TrainState(SingleDevice(objective.to(META), settings))
