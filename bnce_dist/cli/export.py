@@ -8,6 +8,7 @@ import typer
 from bnce_dist.cli.common import errors_as_one_line, place
 from bnce_dist.data.atomic import require_new_files
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.shared_generator import SharedGenerator, is_shared
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -28,9 +29,11 @@ def export(
     """Write a run's models to one file.
 
     It holds the emulator, the energy model, the distribution they are for, and the run's results;
-    ``bnce sample --model`` takes it anywhere.
+    ``bnce sample --model`` takes it anywhere. Of a transferable run it holds what all molecules
+    share; ``bnce sample --model FILE --sequence KS`` says which is meant.
     """
     with errors_as_one_line():
         require_new_files([output], overwrite=overwrite)
-        BoltzmannGenerator.load(run).save(output, half_precision=half)
+        model = SharedGenerator.load(run) if is_shared(run) else BoltzmannGenerator.load(run)
+        model.save(output, half_precision=half)
     typer.echo(f"{output} ({output.stat().st_size / 1e3:.0f} kB)")

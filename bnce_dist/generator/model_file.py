@@ -126,7 +126,7 @@ def load_state(path: Path, *kinds: str, molecule_identity: str | None = None) ->
 
     Args:
         path: A model file.
-        kinds: What it may be of.
+        kinds: What it may be of; anything if none is given.
         molecule_identity: If given, the identity it must have.
 
     Raises: InputError: absent, torn, or of something else.
@@ -134,11 +134,11 @@ def load_state(path: Path, *kinds: str, molecule_identity: str | None = None) ->
     content = read_torch(
         path,
         "model",
-        expected=f"a complete {kinds[0]} file",
+        expected=f"a complete {kinds[0] if kinds else 'model'} file",
         remedy="copy it again from where it came, or delete it and run the stage that writes it",
     )
     found = tuple(content.get(name) for name in ("schema_version", "kind", "molecule"))
-    kind = found[1] if found[1] in kinds else kinds[0]
+    kind = found[1] if found[1] in kinds or not kinds else kinds[0]
     expected = (SCHEMA_VERSION, kind, molecule_identity or found[2])
     if found != expected:
         raise InputError(

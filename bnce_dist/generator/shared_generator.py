@@ -1,6 +1,6 @@
 """One file for molecules that nobody simulated: the flow and the density of all of them."""
 
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,17 @@ from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.places import local_path
 from bnce_dist.data.torch_file import halved, write_torch
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
 from bnce_dist.generator.shared_density import SharedDensity
 from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.target import Target, TargetConfig
+from bnce_dist.generator.unseen import new_to
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "shared_generator.pt"
+"""What a transferable run calls its own."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,12 @@ class SharedGenerator:
     emulator: SharedEmulator
     density: SharedDensity
 
+    @property
+    def residues(self) -> list[str]:
+        """Names of the residues that it has met."""
+        taught = self.emulator.training_molecules
+        return sorted({residue for name in taught for residue in parse_sequence(name)})
+
     def of_molecule(self, sequence: str) -> BoltzmannGenerator:
         """Return the generator of a molecule.
 
@@ -42,11 +55,24 @@ class SharedGenerator:
 
         Raises: InputError: no such molecule, or one with a residue that no training molecule has.
         """
-        require_known_residues(sequence, self.emulator.training_molecules)
+        taught, sequence = self.emulator.training_molecules, sequence.strip().upper()
+        self._require_known(sequence)
         config = self.target_config.model_copy(update={"sequence": sequence})
         target = Target.from_config(config)
-        emulator, _ = self.emulator.of_molecule(target)
+        emulator, unknown = self.emulator.of_molecule(target)
+        for note in new_to(target.molecule, taught, unknown):
+            logger.warning("%s: %s", sequence, note)
         return BoltzmannGenerator(config, target, emulator, self.density.of_molecule(emulator))
+
+    def _require_known(self, sequence: str) -> None:
+        if new := set(parse_sequence(sequence)) - set(self.residues):
+            raise InputError(
+                f"molecule {sequence}",
+                expected=f"residues of the training molecules ({', '.join(self.residues)})",
+                got=", ".join(sorted(new)),
+                remedy=f"`bnce train target.sequence={sequence}` trains a model of it, or "
+                "--transferable a field that has met them",
+            )
 
     def save(self, path: str | Path, *, half_precision: bool = False) -> None:
         """Write everything to one file, atomically.
@@ -69,11 +95,13 @@ class SharedGenerator:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file that ``save`` wrote.
+        """Read a file that ``save`` wrote, or the one in the folder of a transferable run.
 
-        Raises: InputError: absent, torn, or of something else.
+        Raises: InputError: absent, unfinished, torn, or of something else.
         """
         path = local_path(path)
+        if path.is_dir():
+            path = RunFolder(path / "field").stage("train_energy") / FILE_NAME
         content = load_state(path, cls.kind)
         with as_input_error(partial(unusable, path)):
             return cls._from_state(content)
@@ -85,6 +113,14 @@ class SharedGenerator:
             SharedEmulator.from_state(state["emulator"]),
             SharedDensity.from_state(state["density"]),
         )
+
+
+def is_shared(path: str | Path) -> bool:
+    """Return whether a folder is that of a transferable run, or a file is of many molecules."""
+    path = local_path(path)
+    if path.is_dir():
+        return (path / "field").is_dir()
+    return path.exists() and load_state(path)["kind"] == SharedGenerator.kind
 
 
 def load_field(path: Path) -> tuple[SharedEmulator, SharedDensity | None]:
@@ -101,23 +137,3 @@ def load_field(path: Path) -> tuple[SharedEmulator, SharedDensity | None]:
             return SharedEmulator.from_state(content), None
         density = SharedDensity.from_state(content["density"])
         return SharedEmulator.from_state(content["emulator"]), density
-
-
-def require_known_residues(sequence: str, taught: Sequence[str]) -> None:
-    """Refuse a molecule with a residue that none of others has.
-
-    Args:
-        sequence: Of the molecule.
-        taught: Sequences of the others.
-
-    Raises: InputError: it has one, or there is no such molecule.
-    """
-    known = {residue for name in taught for residue in parse_sequence(name)}
-    if new := set(parse_sequence(sequence)) - known:
-        raise InputError(
-            f"molecule {sequence}",
-            expected=f"residues of the training molecules ({', '.join(sorted(known))})",
-            got=", ".join(sorted(new)),
-            remedy="train a model of the molecule itself by `bnce train target.sequence=...`, or "
-            "a field that has met them by --transferable",
-        )

@@ -23,8 +23,7 @@ def leave_unseen_length(folder: Path, molecule: Molecule, taught: Sequence[str])
         molecule: What the field is asked about.
         taught: Sequences of what it learned from.
     """
-    length = len(molecule.residue_names)
-    lengths = sorted({len(parse_sequence(sequence)) for sequence in taught})
+    length, lengths = len(molecule.residue_names), _lengths(taught)
     if length not in lengths:
         write_json(folder / _LENGTH_FILE, {"num_residues": length, "trained_lengths": lengths})
 
@@ -46,6 +45,23 @@ def unseen(folder: Path) -> dict[str, Any]:
     return {name: one for path in paths if path.exists() for name, one in read_json(path).items()}
 
 
+def new_to(
+    molecule: Molecule, taught: Sequence[str], unseen_types: Sequence[str]
+) -> tuple[str, ...]:
+    """Return one sentence for each thing that is new to a field, before anything is sampled.
+
+    Args:
+        molecule: What the field is asked about.
+        taught: Sequences of what it learned from.
+        unseen_types: Of stiff coordinates.
+    """
+    length, lengths = len(molecule.residue_names), _lengths(taught)
+    notes = _type_notes({"unseen_types": unseen_types})
+    if length in lengths:
+        return notes
+    return (f"{_learned_from(lengths, length)}.", *notes)
+
+
 def unseen_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one sentence for each thing that was not in training.
 
@@ -59,14 +75,20 @@ def _length_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one sentence, with the effective samples, if the length was not in training."""
     if "trained_lengths" not in metrics:
         return ()
-    *others, last = map(str, metrics["trained_lengths"])
-    lengths = f"{', '.join(others)} and {last}" if others else last
     num_samples = metrics["ess_num_samples"]
     effective = (metrics["ess_fraction"] or 0.0) * num_samples
-    return (
-        f"The field learned from chains of {lengths} residues, caps included, none of "
-        f"{metrics['num_residues']}: {effective:.1f} of {num_samples} samples are effective.",
-    )
+    learned = _learned_from(metrics["trained_lengths"], metrics["num_residues"])
+    return (f"{learned}: {effective:.1f} of {num_samples} samples are effective.",)
+
+
+def _lengths(taught: Sequence[str]) -> list[int]:
+    return sorted({len(parse_sequence(sequence)) for sequence in taught})
+
+
+def _learned_from(trained_lengths: Sequence[int], length: int) -> str:
+    *others, last = map(str, trained_lengths)
+    lengths = f"{', '.join(others)} and {last}" if others else last
+    return f"The field learned from chains of {lengths} residues, caps included, none of {length}"
 
 
 def _type_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:

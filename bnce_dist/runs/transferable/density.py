@@ -27,6 +27,7 @@ from bnce_dist.generator.shared_architectures import (
 )
 from bnce_dist.generator.shared_density import SharedDensity
 from bnce_dist.generator.shared_emulator import SharedEmulator
+from bnce_dist.generator.shared_generator import FILE_NAME as GENERATOR_FILE
 from bnce_dist.generator.shared_generator import SharedGenerator, load_field
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
@@ -35,7 +36,6 @@ from bnce_dist.runs.transferable.internal import FILE_NAME as EMULATOR_FILE
 from bnce_dist.runs.transferable.internal import HISTORY
 
 FILE_NAME = "shared_energy.pt"
-GENERATOR_FILE = "shared_generator.pt"
 SHARD_SIZE = 1000
 """A transformer's attention of more samples at once leaves the cache."""
 
