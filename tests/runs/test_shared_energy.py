@@ -15,7 +15,6 @@ from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.learned_density import LearnedDensity
-from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.shared_generator import SharedGenerator
 
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "zero_shot_smoke.yaml"
@@ -124,10 +123,23 @@ def test_what_a_file_cannot_be_asked_is_refused(finished: Path) -> None:
 @pytest.mark.slow
 def test_half_the_bytes_hold_nearly_the_same(finished: Path, tmp_path: Path) -> None:
     path = finished / "field" / "train_energy" / "shared_generator.pt"
-    shared = SharedGenerator.load(path)
-    shared.save(tmp_path / "half.pt", half_precision=True)
+    command = ["export", finished, tmp_path / "half.pt", "--half"]
+    written = CliRunner().invoke(bnce, [str(part) for part in command])
+    assert written.exit_code == 0, written.output
     assert (tmp_path / "half.pt").stat().st_size < 0.8 * path.stat().st_size
     whole, half = (SharedGenerator.load(file).of_molecule("GA").sample(10, seed=1)
                    for file in (path, tmp_path / "half.pt"))  # fmt: skip
     np.testing.assert_allclose(half.positions_nm, whole.positions_nm, atol=0.005)
-    assert isinstance(shared.emulator, SharedEmulator)
+
+
+@pytest.mark.slow
+def test_what_is_new_to_it_is_said(finished: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shared = SharedGenerator.load(finished)
+    assert shared.residues == ["ALA", "GLY"]
+    shared.of_molecule("ga")
+    assert not caplog.text
+    shared.of_molecule("GAG")
+    assert (
+        "GAG: The field learned from chains of 2 residues, caps included, none of 3." in caplog.text
+    )
+    assert "No training molecule has ALA inner" in caplog.text
