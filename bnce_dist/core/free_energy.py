@@ -10,7 +10,8 @@ from scipy.special import ndtri, stdtrit
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.strata import BoolArray, FloatArray, Side, SideWeights, light_log_ratio
 
-_MIN_EXACT = 10
+MIN_EXACT = 10
+"""Exact weights on each side of the state, unless all samples there have one."""
 _MIN_SAMPLES = 2
 _MAX_FOLDED = 0.499
 
@@ -272,10 +273,10 @@ def _split(
     random &= ~np.isnan(exact)
     for name, side in (("in the state", inside), ("outside the state", ~inside)):
         num_exact = int((~np.isnan(exact[side])).sum())
-        if num_exact < min(_MIN_EXACT, int(np.isfinite(weights[side]).sum())):
+        if num_exact < min(MIN_EXACT, int(np.isfinite(weights[side]).sum())):
             raise InputError(
                 f"exact log densities {name}",
-                expected=f"at least {_MIN_EXACT}, or of every sample there",
+                expected=f"at least {MIN_EXACT}, or of every sample there",
                 got=f"{num_exact} of {side.sum()} samples",
                 remedy="raise num_exact",
             )

@@ -21,7 +21,7 @@ from bnce_dist.config.load import load_section, with_values
 from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.device import device_from_name
 from bnce_dist.core.errors import InputError, as_input_error
-from bnce_dist.core.free_energy import select_for_exact
+from bnce_dist.core.free_energy import MIN_EXACT, select_for_exact
 from bnce_dist.core.places import local_path
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
@@ -136,6 +136,11 @@ class BoltzmannGenerator:
             raise InputError(
                 "num_exact", expected=f"0 to {num_samples}, the number of samples", got=num_exact,
                 remedy="ask for fewer, or draw more samples",
+            )  # fmt: skip
+        if 0 < num_exact < min(2 * MIN_EXACT, num_samples):
+            raise InputError(
+                "num_exact", expected=f"at least {2 * MIN_EXACT}, or of all samples", got=num_exact,
+                remedy="ask for more, or for none",
             )  # fmt: skip
         # The batches, then the same joined.
         require_memory(

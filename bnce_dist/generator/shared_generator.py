@@ -1,6 +1,5 @@
 """One file for molecules that nobody simulated: the flow and the density of all of them."""
 
-import logging
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,7 @@ from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
 from bnce_dist.generator.shared_density import SharedDensity
 from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.target import Target, TargetConfig
-from bnce_dist.generator.unseen import new_to
-
-logger = logging.getLogger(__name__)
+from bnce_dist.generator.unseen import unseen_of
 
 FILE_NAME = "shared_generator.pt"
 """What a transferable run calls its own."""
@@ -48,7 +45,7 @@ class SharedGenerator:
         return sorted({residue for name in taught for residue in parse_sequence(name)})
 
     def of_molecule(self, sequence: str) -> BoltzmannGenerator:
-        """Return the generator of a molecule.
+        """Return the generator of a molecule; its ``metrics`` say what of it nobody has met.
 
         Args:
             sequence: Of the molecule.
@@ -60,9 +57,11 @@ class SharedGenerator:
         config = self.target_config.model_copy(update={"sequence": sequence})
         target = Target.from_config(config)
         emulator, unknown = self.emulator.of_molecule(target)
-        for note in new_to(target.molecule, taught, unknown):
-            logger.warning("%s: %s", sequence, note)
-        return BoltzmannGenerator(config, target, emulator, self.density.of_molecule(emulator))
+        density, new = (
+            self.density.of_molecule(emulator),
+            unseen_of(target.molecule, taught, unknown),
+        )
+        return BoltzmannGenerator(config, target, emulator, density, new)
 
     def _require_known(self, sequence: str) -> None:
         if new := set(parse_sequence(sequence)) - set(self.residues):

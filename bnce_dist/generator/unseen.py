@@ -45,10 +45,10 @@ def unseen(folder: Path) -> dict[str, Any]:
     return {name: one for path in paths if path.exists() for name, one in read_json(path).items()}
 
 
-def new_to(
+def unseen_of(
     molecule: Molecule, taught: Sequence[str], unseen_types: Sequence[str]
-) -> tuple[str, ...]:
-    """Return one sentence for each thing that is new to a field, before anything is sampled.
+) -> dict[str, Any]:
+    """Return what is new to a field, as `unseen` does.
 
     Args:
         molecule: What the field is asked about.
@@ -56,10 +56,10 @@ def new_to(
         unseen_types: Of stiff coordinates.
     """
     length, lengths = len(molecule.residue_names), _lengths(taught)
-    notes = _type_notes({"unseen_types": unseen_types})
-    if length in lengths:
-        return notes
-    return (f"{_learned_from(lengths, length)}.", *notes)
+    new: dict[str, Any] = {"unseen_types": list(unseen_types)} if unseen_types else {}
+    if length not in lengths:
+        new |= {"num_residues": length, "trained_lengths": lengths}
+    return new
 
 
 def unseen_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
@@ -77,18 +77,16 @@ def _length_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     num_samples = metrics["ess_num_samples"]
     effective = (metrics["ess_fraction"] or 0.0) * num_samples
-    learned = _learned_from(metrics["trained_lengths"], metrics["num_residues"])
-    return (f"{learned}: {effective:.1f} of {num_samples} samples are effective.",)
+    *others, last = map(str, metrics["trained_lengths"])
+    lengths = f"{', '.join(others)} and {last}" if others else last
+    return (
+        f"The field learned from chains of {lengths} residues, caps included, none of "
+        f"{metrics['num_residues']}: {effective:.1f} of {num_samples} samples are effective.",
+    )
 
 
 def _lengths(taught: Sequence[str]) -> list[int]:
     return sorted({len(parse_sequence(sequence)) for sequence in taught})
-
-
-def _learned_from(trained_lengths: Sequence[int], length: int) -> str:
-    *others, last = map(str, trained_lengths)
-    lengths = f"{', '.join(others)} and {last}" if others else last
-    return f"The field learned from chains of {lengths} residues, caps included, none of {length}"
 
 
 def _type_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:

@@ -272,3 +272,7 @@ def test_exact_densities_on_request_are_those_of_the_emulator(
     np.testing.assert_allclose(some.log_weights_exact[known], exact[known], atol=2e-3)
     with pytest.raises(InputError, match="num_exact"):
         generator.sample(100, num_exact=101)
+    with pytest.raises(
+        InputError, match="num_exact: expected at least 20, or of all samples, got 1"
+    ):
+        generator.sample(100, num_exact=1)
