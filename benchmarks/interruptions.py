@@ -1,12 +1,15 @@
 """Runs killed at random moments and continued by the same command end as if nothing had been.
 
     python benchmarks/interruptions.py --parallel 2 --write
+    python benchmarks/interruptions.py --local 0 --mlflow 0 --ray 0 --server 20 \\
+      --record interruptions_server --write
 
-Three kinds of small runs: in one process; the same recorded in MLflow; on Ray with two workers and
-MLflow. Each is done undisturbed, then again and again with SIGKILL at a moment drawn uniformly over
-the undisturbed run's time; some of the continued runs are killed too. What is killed is the driver;
-on Ray the driver alone, the driver with everything it started (as when a machine dies), or one of
-Ray's worker processes. Compared are the arrays of all shards, both models, every number of
+Four kinds of small runs: in one process; the same recorded in a file of MLflow, or by a server of
+it; on Ray with two workers and MLflow. Each is done undisturbed, then again and again with SIGKILL
+at a moment drawn uniformly over the undisturbed run's time; some of the continued runs are killed
+too. What is killed is the driver; on Ray the driver alone, the driver with everything it started (as when a machine dies), or one of
+Ray's worker processes; of a run with a server that server, which is started again when the run has
+ended without it. Compared are the arrays of all shards, both models, every number of
 ``metrics.json`` that is no time, and what MLflow holds: bit for bit.
 """
 
@@ -32,6 +35,7 @@ import psutil
 import typer
 from mlflow.tracking import MlflowClient
 from record import publish
+from tracking_server import Server
 
 from bnce_dist.data.atomic import file_sha256, read_json
 from bnce_dist.data.shards import ShardedDataset
@@ -55,8 +59,14 @@ ALONE, ON_RAY = "cluster.executor=local", "cluster.num_workers=2"
 FLAVOURS: Mapping[str, Sequence[str]] = {
     "local": (ALONE, "tracking.backend=jsonl"),
     "mlflow": (ALONE, "tracking.backend=mlflow"),
+    "server": (ALONE, "tracking.backend=mlflow"),
     "ray": (ON_RAY, "tracking.backend=mlflow"),
 }
+KILLED: Mapping[str, Sequence[str]] = {
+    "server": ("server",),
+    "ray": ("driver", "everything", "worker"),
+}
+"""What is killed of a flavour, if not the driver alone."""
 ELSEWHERE = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
 SHARE_KILLED_TWICE = 0.3
 LONGEST_SECONDS = 3600.0
@@ -71,12 +81,19 @@ class Trial:
     Args:
         output: Folder of its run's folder.
         flavour: How it is run.
+        server: Where it is recorded, if not in a file.
     """
 
     output: Path
     flavour: str
+    server: Server | None = None
     kills: list[str] = field(default_factory=list)
     error: str = ""
+
+    @classmethod
+    def of(cls, output: Path, flavour: str) -> "Trial":
+        """Return a trial with what it needs besides its command."""
+        return cls(output, flavour, Server(output) if flavour == "server" else None)
 
     @property
     def folder(self) -> Path:
@@ -96,8 +113,12 @@ class Trial:
     def start(self) -> subprocess.Popen[bytes]:
         """Start the command of the run, which is also the one that continues it."""
         self.output.mkdir(parents=True, exist_ok=True)
+        if self.server is not None:
+            self.server.start()
         place = ["--output", self.output, "--name", NAME, "--config", SMOKE]
         command = [sys.executable, "jobs/train.py", *place, *SMALLER, *FLAVOURS[self.flavour]]
+        if self.server is not None:
+            command.append(f"tracking.store={self.server.address}")
         kept = {
             k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
         }
@@ -118,6 +139,11 @@ class Trial:
         lines = (self.output / "stderr.txt").read_text(errors="replace").strip().splitlines()
         self.error = lines[-1] if lines else "no message"
 
+    def end(self) -> None:
+        """Stop what the trial needed besides its command."""
+        if self.server is not None:
+            self.server.kill()
+
     def kill(self, kind: str, moment: float, choose: random.Random) -> None:
         """Run the command and kill something a moment after its start [s], if it still runs then.
 
@@ -128,7 +154,7 @@ class Trial:
         with suppress(subprocess.TimeoutExpired):
             driver.wait(moment)
         stage = self.stage
-        victims = _victims(driver, kind, choose) if driver.poll() is None else []
+        victims = _victims(driver, self.server, kind, choose) if driver.poll() is None else []
         for victim in victims:
             with suppress(psutil.NoSuchProcess):
                 victim.kill()
@@ -146,9 +172,12 @@ class Trial:
 
 
 def _victims(
-    driver: subprocess.Popen[bytes], kind: str, choose: random.Random
+    driver: subprocess.Popen[bytes], server: Server | None, kind: str, choose: random.Random
 ) -> list[psutil.Process]:
     """Return what is to be killed, waiting for a worker if there is none yet."""
+    if server is not None and server.process is not None:
+        process = psutil.Process(server.process.pid)
+        return [process, *process.children(recursive=True)]
     process = psutil.Process(driver.pid)
     if kind == "driver":
         return [process]
@@ -218,7 +247,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def undisturbed(flavour: str, folder: Path, num_runs: int) -> tuple[dict[str, Any], float]:
     """Return the fingerprint of undisturbed runs, several at once, and how long they took [s]."""
-    trials = [Trial(folder / f"undisturbed{number}", flavour) for number in range(num_runs)]
+    trials = [Trial.of(folder / f"undisturbed{number}", flavour) for number in range(num_runs)]
     started = time.monotonic()
     with ThreadPoolExecutor(num_runs) as threads:
         list(threads.map(Trial.finish, trials))
@@ -226,6 +255,8 @@ def undisturbed(flavour: str, folder: Path, num_runs: int) -> tuple[dict[str, An
     for trial in trials:
         if trial.error:
             raise SystemExit(f"an undisturbed run failed: {trial.error}")
+    for trial in trials:
+        trial.end()
     first, *others = map(fingerprint, trials)
     for other in others:
         if differing(first, other):
@@ -238,15 +269,16 @@ def run_trial(
 ) -> dict[str, Any]:
     """Return what became of one run that was killed once or twice and then left alone."""
     choose = random.Random(f"{seed} {flavour} {number}")
-    kinds = ("driver", "everything", "worker") if flavour == "ray" else ("driver",)
+    kinds = KILLED.get(flavour, ("driver",))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        trial = Trial(Path(directory) / "out", flavour)
+        trial = Trial.of(Path(directory) / "out", flavour)
         left = seconds
         for _ in range(2 if choose.random() < SHARE_KILLED_TWICE else 1):
             moment = choose.uniform(0, left)
             trial.kill(choose.choice(kinds), moment, choose)
             left -= moment
         trial.finish()
+        trial.end()
         differs = [] if trial.error else differing(fingerprint(trial), expected)
         leftovers = sorted(path.name for path in trial.folder.rglob(".*.part"))
     outcome = {"trial": number, "kills": trial.kills, "differs": differs, "error": trial.error}
@@ -282,13 +314,15 @@ def measure(flavour: str, num_trials: int, seed: int, parallel: int) -> dict[str
 def main(
     local: Annotated[int, typer.Option(help="Trials in one process.")] = 60,
     mlflow: Annotated[int, typer.Option(help="The same, recorded in MLflow.")] = 30,
+    server: Annotated[int, typer.Option(help="Trials with a server of MLflow.")] = 0,
     ray: Annotated[int, typer.Option(help="Trials on Ray, with MLflow.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
     parallel: Annotated[int, typer.Option(min=1, help="At once, those on Ray apart.")] = 1,
+    record: Annotated[str, typer.Option(help="Name of the record.")] = "interruptions",
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Kill, continue and compare; print one JSON line and write it if asked."""
-    counts = {"local": local, "mlflow": mlflow, "ray": ray}
+    counts = {"local": local, "mlflow": mlflow, "server": server, "ray": ray}
     numbers = {
         flavour: measure(flavour, count, seed, parallel)
         for flavour, count in counts.items()
@@ -299,7 +333,7 @@ def main(
         for name in ("num_trials", "num_identical", "num_kills")
     }
     packages = ["torch", "ray", "mlflow", "bnce_dist"]
-    publish("interruptions", {"seed": seed, **total, **numbers}, packages, write=write)
+    publish(record, {"seed": seed, **total, **numbers}, packages, write=write)
 
 
 if __name__ == "__main__":
