@@ -7,10 +7,10 @@
 Four kinds of small runs: in one process; the same recorded in a file of MLflow, or by a server of
 it; on Ray with two workers and MLflow. Each is done undisturbed, then again and again with SIGKILL
 at a moment drawn uniformly over the undisturbed run's time; some of the continued runs are killed
-too. What is killed is the driver; on Ray the driver alone, the driver with everything it started (as when a machine dies), or one of
-Ray's worker processes; of a run with a server that server, which is started again when the run has
-ended without it. Compared are the arrays of all shards, both models, every number of
-``metrics.json`` that is no time, and what MLflow holds: bit for bit.
+too. What is killed is the driver; on Ray the driver alone, the driver with everything it started
+(as when a machine dies), or one of Ray's worker processes; of a run with a server that server,
+which is started again when the run has ended without it. Compared are the arrays of all shards,
+both models, every number of ``metrics.json`` that is no time, and what MLflow holds: bit for bit.
 """
 
 import hashlib
