@@ -138,7 +138,9 @@ def run_transferable(run: PreparedTransferable, executor: Executor) -> list[Outc
         simulate = partial(run_molecule, last_stage="simulate")
         _require_all(run_members(run.training, simulate, executor, ["simulate"]))
         run_molecule(run.field, executor, last_stage=run.field.kind.stages[-1].name)
-        zero_shot = run_members(run.zero_shot, run_molecule, executor, STAGE_NAMES, ZERO_SHOT)
+        first, *_ = run.zero_shot.values()
+        names = [spec.name for spec in first.kind.stages]
+        zero_shot = run_members(run.zero_shot, run_molecule, executor, names, ZERO_SHOT)
         usable = {o.sequence for o in zero_shot if not o.error}
         runs = {name: one for name, one in run.fine_tuned.items() if _asked(name) in usable}
         fine_tuned = run_members(runs, run_molecule, executor, STAGE_NAMES, FINE_TUNED)
