@@ -199,6 +199,27 @@ def zero_shot() -> str:
     return table(["molecule", *columns, "verdict"], rows)
 
 
+def zero_shot_densities() -> str:
+    """Return what becomes of the same question by two learned densities."""
+    columns = {
+        "molecule": "{name}",
+        "reference (kT)": "{{zero_shot.molecules.{name}.delta_f_reference_kT:.2f}}",
+    }
+    for title, record_name in (("its own", "zero_shot"), ("shared", "zero_shot_shared")):
+        path = f"{record_name}.molecules.{{name}}"
+        columns |= {
+            f"learned alone, {title} (kT)": f"{{{{{path}.delta_f_learned_kT:.2f}}}}",
+            f"scatter, {title} (kT)": f"{{{{{path}.log_density_error_sd_kT:.1f}}}}",
+            f"ESS fraction, {title}": f"{{{{{path}.ess_fraction:.2f}}}}",
+            f"without annealing, {title}": f"{{{{{path}.ess_fraction_one_step:.4f}}}}",
+        }
+    rows = [
+        [cell.format(name=name) for cell in columns.values()]
+        for name in value_of("zero_shot_shared.molecules")
+    ]
+    return table(list(columns), rows)
+
+
 def like_for_like() -> str:
     """Return mean errors beside published ones, of the same densities to the same reference."""
     molecules = value_of("dipeptides.molecules").values()
@@ -435,6 +456,7 @@ TABLES: dict[str, Callable[[], str]] = {
         coverage,
         dipeptides,
         zero_shot,
+        zero_shot_densities,
         like_for_like,
         pretrained,
         planar,
