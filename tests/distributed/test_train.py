@@ -4,6 +4,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray.train
@@ -11,11 +12,12 @@ import torch
 from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.distributed.train import _keep_last, fit
+from bnce_dist.distributed.train import _keep_last, _run_config, fit
 from bnce_dist.pipeline.cluster import Parallelism
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.training.checkpoint import load_checkpoint, save_checkpoint
@@ -101,6 +103,30 @@ def test_a_death_that_ray_meets_while_it_sets_the_group_up_is_one_line(
     monkeypatch.setattr(TorchTrainer, "fit", fails)
     with pytest.raises(InputError, match="one that died, while its group was set up: "):
         fit(task, tmp_path / "run", num_workers=1)
+
+
+class KillsAtTheStart(WorkerGroupCallback):
+    """Ends a worker after its start and before its work, as bad luck may."""
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        ray.kill(worker_group.get_workers()[-1].actor)
+
+
+def test_a_group_that_dies_before_it_begins_gives_its_cores_back(
+    two_cpus: None, task: TrainingTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_killer(*arguments: Any) -> ray.train.RunConfig:
+        config = _run_config(*arguments)
+        config.callbacks.append(KillsAtTheStart())
+        return config
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bnce_dist.distributed.train._run_config", with_killer)
+        with pytest.raises(InputError, match="expected workers that live"):
+            fit(task, tmp_path / "run", num_workers=2)
+    # Two cores have room for another two only if nothing of the first is left.
+    result = fit(task, tmp_path / "run", num_workers=2)
+    assert result.history[-1]["step"] == task.settings.num_steps
 
 
 class Diverging(nn.Module):
