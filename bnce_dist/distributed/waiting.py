@@ -70,16 +70,22 @@ class Waiting:
 
 
 class WaitingRelay:
-    """Carries to the driver what it cannot see of its jobs: who has begun, and what they say."""
+    """Carries to the driver what it cannot see of its jobs: who has begun, and what they say.
+
+    Nobody asks what became of a note, so it is not sent again: Ray would announce every retry, also
+    of those that the driver ends the relay under.
+    """
 
     def __init__(self) -> None:
         self._begun: set[int] = set()
         self._lines: list[str] = []
 
+    @ray.method(max_task_retries=0)
     def begin(self, index: int) -> None:
         """Note that a job has a process."""
         self._begun.add(index)
 
+    @ray.method(max_task_retries=0)
     def say(self, line: str) -> None:
         """Take a line in."""
         self._lines.append(line)
