@@ -1,6 +1,7 @@
 """Replay a journal into an MLflow store, exactly once."""
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -51,6 +52,9 @@ class MlflowSender:
         client: The store.
         state: The store's name and experiment, at position 0.
         experiment_id: The experiment's id in the store.
+
+    Attributes:
+        registering: Held while the folder of a model is sent; who writes one takes it.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class MlflowSender:
         self._client = client
         self._experiment_id = experiment_id
         self._state = state
+        self.registering = threading.Lock()
         kept = read_state(state_path)
         if kept is not None and kept.position <= journal.size:
             same_store = kept.tracking_uri == state.tracking_uri
@@ -123,7 +128,8 @@ class MlflowSender:
         elif first["event"] == "artifact":
             self._upload(run_id, first)
         elif first["event"] == "model":
-            self._register(run_id, first)
+            with self.registering:
+                self._register(run_id, first)
         else:
             self._client.set_terminated(run_id, first["status"], first["time_ms"])
 

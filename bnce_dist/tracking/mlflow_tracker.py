@@ -69,7 +69,9 @@ class MlflowTracker(Tracker):
         """Record the generator as two models to be served, and register both."""
         from bnce_dist.tracking.pyfunc import write_served_models
 
-        folders = write_served_models(self._folder / "served", Path(path), example_nm)
+        # A run that is continued may still be sending what it left the last time.
+        with self._sender.registering:
+            folders = write_served_models(self._folder / "served", Path(path), example_nm)
         for suffix, folder in folders.items():
             self._record(
                 "model",
@@ -92,7 +94,10 @@ class MlflowTracker(Tracker):
         super().finish(status)
         self._finished.set()
         before = self.unsent + 1
-        while self._thread.is_alive() and self.unsent < before:
+        # A model is one record of hundreds of files.
+        while self._thread.is_alive() and (
+            self.unsent < before or self._sender.registering.locked()
+        ):
             before = self.unsent
             self._thread.join(PATIENCE_SECONDS)
         if self.unsent:

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,8 +18,9 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.tracking import mlflow_store, mlflow_tracker
+from bnce_dist.tracking import mlflow_store, mlflow_tracker, pyfunc
 from bnce_dist.tracking.mlflow_tracker import MlflowTracker, flush
+from bnce_dist.tracking.tracker import Quality
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +218,56 @@ def test_a_record_the_store_refuses_does_not_hold_up_the_rest(
     assert "never_written.png is gone" in caplog.text
     parent = runs(f"sqlite:///{output / 'mlflow.db'}")["adp"]
     assert parent.data.metrics == {"delta_f_kT": 3.9}
+
+
+class SlowUploads:
+    """Uploads of models that take a second from their first file to their last."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.began, self.num_incomplete = threading.Event(), 0
+        monkeypatch.setattr(MlflowClient, "log_artifacts", self)
+        monkeypatch.setattr(pyfunc, "write_served_models", self.write)
+
+    def __call__(self, run_id: str, path: Path, folder: str) -> None:
+        listed = list(path.iterdir())
+        self.began.set()
+        time.sleep(1)
+        self.num_incomplete += not all(file.exists() for file in listed)
+
+    @staticmethod
+    def write(folder: Path, generator: Path, example_nm: object) -> dict[str, Path]:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        (folder / f"model{time.monotonic_ns()}").touch()
+        return {"": folder}
+
+
+def test_a_model_is_not_written_anew_while_it_is_sent(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = SlowUploads(monkeypatch)
+    quality = Quality("adp", 0.1, 0.5, reliable=True)
+    tracker = MlflowTracker(output / "adp")
+    tracker.start_run("adp", {})
+    tracker.log_generator("ace-ala-nme", "generator.pt", [], quality)
+    assert uploads.began.wait(60)
+    tracker.log_generator("ace-ala-nme", "generator.pt", [], quality)
+    tracker.finish()
+    assert tracker.unsent == 0
+    assert uploads.num_incomplete == 0
+
+
+def test_a_long_upload_is_waited_for(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = SlowUploads(monkeypatch)
+    monkeypatch.setattr(mlflow_tracker, "PATIENCE_SECONDS", 0.3)
+    tracker = MlflowTracker(output / "adp")
+    tracker.start_run("adp", {})
+    tracker.log_generator(
+        "ace-ala-nme", "generator.pt", [], Quality("adp", 0.1, 0.5, reliable=True)
+    )
+    assert uploads.began.wait(60)
+    tracker.finish()
+    assert tracker.unsent == 0
 
 
 @pytest.mark.parametrize("credentials", ["", "user:secret@"])
