@@ -179,12 +179,19 @@ CASES = {
     "one_sided_07": Case(Tail(0.5, 0.3), Tail(0.5, 0.7), noise(0.8, 0.3)),
     "one_sided_09": Case(Tail(0.5, 0.3), Tail(0.5, 0.9), noise(0.8, 0.3)),
     "one_sided_no_mean": Case(Tail(0.5, 0.3), Tail(0.5, 1.1), noise(0.8, 0.3)),
+    "rest_09": Case(Tail(0.5, 0.9), Tail(0.5, 0.3), noise(0.8, 0.3)),
     "both_sides_08": _same(Tail(0.5, 0.8), noise(0.8)),
     "no_learned_tail": _same(Tail(0.2, 0.7), shrunk(1.0)),
     "no_learned_tail_09": Case(Tail(0.5, 0.3), Tail(0.5, 0.9), shrunk(1.0)),
     "log_normal_22": _same(Tail(2.2), noise(0.7, 0.2), share=0.4, num_exact=3_500),
     "rare_conformation": _same(Mixture(0.8, probability=0.005, jump=3.0), noise(0.5, 0.1)),
     "few_samples": _same(Tail(0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=300),
+    "few_samples_09": Case(
+        Tail(0.9), Tail(0.5, 0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=300
+    ),
+    "many_samples_09": Case(
+        Tail(0.5, 0.3), Tail(0.5, 0.9), noise(0.8, 0.3), num_samples=40_000, num_exact=4_000
+    ),
     "all_exact": _same(Tail(1.2), noise(1.0), num_exact=10_000),
 }
 """A to H are those of the first review of the estimators; the others are harder.

@@ -43,12 +43,15 @@ COVERED_CASES = {
     "one_sided_07": "k = 0.7 in the state",
     "one_sided_09": "k = 0.9 in the state",
     "one_sided_no_mean": "k = 1.1 in the state: no mean, no truth",
+    "rest_09": "k = 0.9 outside the state",
     "both_sides_08": "k = 0.8 on both sides",
     "no_learned_tail": "k = 0.7, none of it learned",
     "no_learned_tail_09": "k = 0.9 in the state, none of it learned",
     "log_normal_22": "log-normal 2.2",
     "rare_conformation": "one in 200 samples is 20 times as heavy",
     "few_samples": "log-normal 0.9, 1,000 samples in all",
+    "few_samples_09": "k = 0.9 in the state, 1,000 samples in all",
+    "many_samples_09": "k = 0.9 in the state, 40,000 samples in all",
     "all_exact": "log-normal 1.2, every weight exact",
 }
 """The cases of ``coverage.json`` in words."""

@@ -15,7 +15,8 @@ _SHAPES = (np.arange(80) + 0.5) / 40
 _HAVE_MEAN = _SHAPES < 1
 # Shape over scale, in units of the inverse median.
 _SHAPES_OVER_SCALES = np.geomspace(0.01, 20, 200)
-_HIDDEN_QUANTILE = 0.975
+_MAX_MISSED = 0.015
+_MAX_MISSED_PER_EXCEEDANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,12 @@ class Tail:
 
     Args:
         shape: Its ``k``; moments above ``1 / k`` are infinite.
-        hidden_kT: How far the log of the weights' sum may be above the sample's: the 97.5 %
-            quantile of the log of the sum with the tail's mean in place of its sampled one, over
-            the posterior of scale and shape, of shapes that have a mean; not negative [kT].
+        hidden_kT: How far the log of the weights' sum may be above the sample's: a quantile of the
+            log of the sum with the tail's mean in place of its sampled one, over the posterior of
+            scale and shape, of shapes that have a mean; not negative [kT]. The quantile is 98.5 %
+            of 150 exceedances or more, and of fewer one that is missed as much less often: the
+            fewer there are, the fewer of the tails that hide much look as if they had a mean, and
+            it is of these that most have to be held.
         no_mean_probability: Of a shape of 1 or more, where all from 0 to 2 are alike beforehand.
     """
 
@@ -65,10 +69,12 @@ def fit_tail(log_weights: FloatArray, multiplicity: FloatArray | None = None) ->
     if positive.sum() < _MIN_EXCEEDANCES:
         return None
     x, mass = exceedances[positive][::-1], counts[:size][positive][::-1]
-    posterior, scales = _posterior(x, mass)
+    num_effective = _effective_for_mean(x, mass)
+    posterior, scales = _posterior(x, mass, num_effective)
     mean_excess = scales[_HAVE_MEAN] / (1 - _SHAPES[_HAVE_MEAN, None])
     missing = mass.sum() * mean_excess - mass @ x
-    upper = _quantile(missing.ravel(), posterior[_HAVE_MEAN].ravel(), _HIDDEN_QUANTILE)
+    missed = min(_MAX_MISSED, _MAX_MISSED_PER_EXCEEDANCE * num_effective)
+    upper = _quantile(missing.ravel(), posterior[_HAVE_MEAN].ravel(), 1 - missed)
     return Tail(
         shape=_shape(x, mass),
         hidden_kT=math.log1p(max(upper, 0.0) / float(counts @ weights)),
@@ -90,16 +96,19 @@ def generalised_pareto_shape(exceedances: FloatArray) -> float:
     return _shape(np.sort(exceedances), np.ones(len(exceedances)))
 
 
-def _posterior(x: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _posterior(
+    x: FloatArray, counts: FloatArray, num_effective: float
+) -> tuple[FloatArray, FloatArray]:
     """Return the posterior on a grid of shapes and scales, and the scales, ``(shapes, ratios)``.
 
-    The shape and the logarithm of the scale are uniform beforehand.
+    The shape and the logarithm of the scale are uniform beforehand. What is known is worth an
+    effective number of exceedances.
     """
     ratios = _SHAPES_OVER_SCALES / np.median(x)
     log_terms = np.log1p(ratios[:, None] * x) @ counts / counts.sum()
     scales = _SHAPES[:, None] / ratios
     log_likelihood = -np.log(scales) - (1 + 1 / _SHAPES[:, None]) * log_terms
-    log_posterior = _effective_for_mean(x, counts) * log_likelihood
+    log_posterior = num_effective * log_likelihood
     return np.exp(log_posterior - logsumexp(log_posterior)), scales
 
 

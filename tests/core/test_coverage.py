@@ -10,11 +10,8 @@ from scipy import stats
 
 from bnce_dist.data.atomic import read_json
 
-# No mean, or so nearly none that where the promise ends is written in docs/theory.md.
-HOPELESS = (
-    *("small_state_tail_09", "medium_state_tail_09", "one_sided_09", "no_learned_tail_09"),
-    *("small_state_no_mean", "one_sided_no_mean"),
-)
+# No interval holds what has no mean.
+HOPELESS = ("small_state_no_mean", "one_sided_no_mean")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -53,8 +50,11 @@ def test_the_record_keeps_the_promise() -> None:
     cases = read_json(BENCHMARKS / "results" / "coverage.json")["cases"]
     for name in "ABCDEFGH":
         assert cases[name]["coverage"] >= 0.93, name
-    for name in "ABCEH":
-        assert cases[name]["coverage"] <= 0.98, name
+    for name in "ABH":
+        assert cases[name]["coverage"] <= 0.97, name
+    # Wider than they need be, so that those of heavier tails which look like these hold theirs.
+    for name in "CE":
+        assert cases[name]["coverage"] <= 0.985, name
     for name in "ABCEFH":
         assert cases[name]["share_reliable"] >= 0.75, name
     for name, numbers in cases.items():
