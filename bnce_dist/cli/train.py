@@ -25,6 +25,7 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.results import summary
 from bnce_dist.pipeline.run import STAGE_NAMES
+from bnce_dist.pipeline.stages.trajectory import check_trajectories
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import combined_error, run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
@@ -213,6 +214,7 @@ def _print_plans(config: Config, members: Sequence[Member], *, is_transferable: 
 def _plan(config: Config, folder: RunFolder, is_transferable: bool = False) -> list[str]:
     """Return what a run comes to, in comments."""
     target = Target.from_config(config.target)
+    check_trajectories(config, target)
     is_internal = config.transferable.internal
     space = space_of(
         target.molecule,

@@ -55,12 +55,13 @@ def test_files_take_the_places_of_simulations(
     np.testing.assert_allclose(angles, phi, atol=1e-5)
 
 
+@pytest.mark.parametrize("option", ["--stage=simulate", "--dry-run"])
 def test_a_bad_file_is_found_before_anything_is_made(
-    run_job: Job, frames: np.ndarray, tmp_path: Path
+    run_job: Job, frames: np.ndarray, tmp_path: Path, option: str
 ) -> None:
     np.savez(tmp_path / "data.npz", positions_nm=frames * 10)
     setting = f"dataset.trajectory={tmp_path / 'data.npz'}"
-    result = run_job("--stage", "simulate", "--output", tmp_path, "--name", "run", setting)
+    result = run_job(option, "--output", tmp_path, "--name", "run", setting)
     assert result.exit_code != 0
     assert "which are angstrom; divide by 10" in result.stderr
     assert not (tmp_path / "run" / "simulate" / "umbrella").exists()

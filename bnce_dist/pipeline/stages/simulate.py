@@ -8,6 +8,6 @@ from bnce_dist.pipeline.stages.trajectory import check_trajectories
 
 def run(context: StageContext) -> None:
     """Leave ``reference`` and the data set ``dataset``."""
-    check_trajectories(context)
+    check_trajectories(context.config, context.target)
     run_reference(context)
     run_dataset(context)

@@ -11,7 +11,7 @@ from bnce_dist.chem.simulation.trajectory import Trajectory, read_trajectory
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.target import Target
-from bnce_dist.pipeline.stages.context import StageContext
+from bnce_dist.pipeline.config import Config
 
 TRAJECTORY_UNITS = {
     "phi": "rad",
@@ -22,14 +22,14 @@ TRAJECTORY_UNITS = {
 }
 
 
-def check_trajectories(context: StageContext) -> None:
-    """Read the trajectories that the configuration names, before anything expensive.
+def check_trajectories(config: Config, target: Target) -> None:
+    """Read the trajectories that a configuration names, before anything expensive.
 
     Raises: InputError: one cannot be used.
     """
-    for section in (context.config.reference, context.config.dataset):
+    for section in (config.reference, config.dataset):
         if section.trajectory is not None:
-            read(context.target, Path(section.trajectory), section.stride)
+            read(target, Path(section.trajectory), section.stride)
 
 
 def read(target: Target, path: Path, stride: int) -> Trajectory:
