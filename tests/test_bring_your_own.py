@@ -4,6 +4,8 @@ import re
 import shlex
 from pathlib import Path
 
+import mdtraj
+import numpy as np
 import pytest
 from openmm import app
 from typer.testing import CliRunner
@@ -39,6 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         app.PDBFile.writeFile(peptide.topology, peptide.positions_nm * 10, stream, keepIds=True)
     with (folder / "peptide.cif").open("w") as stream:
         app.PDBxFile.writeFile(peptide.topology, peptide.positions_nm * 10, stream, keepIds=True)
+    frames = peptide.positions_nm + np.random.default_rng(0).normal(0, 1e-3, (1000, 22, 3))
+    trajectory = mdtraj.Trajectory(frames, mdtraj.Topology.from_openmm(peptide.topology))
+    trajectory.save(str(folder / "train.dcd"))
+    trajectory.save(str(folder / "equilibrium.xtc"))
     return folder
 
 
