@@ -223,6 +223,18 @@ def zero_shot_densities() -> str:
     return table(list(columns), rows)
 
 
+def zero_shot_ablation() -> str:
+    """Return what fields of other trainings give to frames that none of them has seen."""
+    columns = {
+        "teachers": "{.num_teachers:d}",
+        "whitened together by": "{.blocks}",
+        "steps": "{.num_steps:,d}",
+        "nats more than the first": "{.nats_more_than_40:.1f} +- {.nats_more_than_40_stderr:.1f}",
+    }
+    order = ("40", "40_coordinate", "20", "10", "40_longer", "committed")
+    return row_per_path(columns, [f"zero_shot_ablation.fields.{name}" for name in order])
+
+
 def like_for_like() -> str:
     """Return mean errors beside published ones, of the same densities to the same reference."""
     molecules = value_of("dipeptides.molecules").values()
@@ -460,6 +472,7 @@ TABLES: dict[str, Callable[[], str]] = {
         dipeptides,
         zero_shot,
         zero_shot_densities,
+        zero_shot_ablation,
         like_for_like,
         pretrained,
         planar,
