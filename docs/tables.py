@@ -203,13 +203,16 @@ def zero_shot() -> str:
 
 
 def zero_shot_densities() -> str:
-    """Return what becomes of the same question by two learned densities."""
+    """Return what becomes of the same question by three learned densities."""
     columns = {
         "molecule": "{name}",
         "reference (kT)": "{{zero_shot.molecules.{name}.delta_f_reference_kT:.2f}}",
     }
-    for title, record_name in (("its own", "zero_shot"), ("shared", "zero_shot_shared")):
-        path = f"{record_name}.molecules.{{name}}"
+    for title, path in (
+        ("its own", "zero_shot.molecules.{name}"),
+        ("shared", "zero_shot_shared.molecules.{name}"),
+        ("fine-tuned", "zero_shot_tuned.fine_tuned.molecules.{name}"),
+    ):
         columns |= {
             f"learned alone, {title} (kT)": f"{{{{{path}.delta_f_learned_kT:.2f}}}}",
             f"scatter, {title} (kT)": f"{{{{{path}.log_density_error_sd_kT:.1f}}}}",
