@@ -23,6 +23,7 @@ from bnce_dist.chem.coordinates import Coordinates, WhitenedInternal, ZMatrix
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.core.bridge import LogDensity
+from bnce_dist.core.space import Space
 from bnce_dist.generator.architectures import EnergyConfig, build_energy_model
 from bnce_dist.generator.learned_density import LearnedDensity
 
@@ -57,7 +58,9 @@ def of_molecule(sequence: str, rounds: int) -> dict[str, object]:
     zmatrix = ZMatrix.from_graph(molecule.elements, molecule.bonds)
     coordinates = WhitenedInternal.fit(zmatrix, positions)
     z = coordinates.encode(positions)[0]
-    model = build_energy_model(EnergyConfig(), coordinates.num_euclidean, coordinates.num_circular)
+    model = build_energy_model(
+        EnergyConfig(), Space(coordinates.num_euclidean, coordinates.num_circular)
+    )
     learned = LearnedDensity(molecule.identity, coordinates, model).log_density_z_and_gradient
     single = force_field.astype(torch.float32)
     analytic = copy.deepcopy(coordinates).float()
