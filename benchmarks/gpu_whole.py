@@ -22,7 +22,7 @@ from bnce_dist.chem.simulation.umbrella import UmbrellaSampler
 from bnce_dist.core.free_energy import delta_f
 from bnce_dist.core.random import generator
 from bnce_dist.core.space import Space
-from bnce_dist.generator.annealing import Annealer, AnnealingConfig
+from bnce_dist.generator.annealing import Annealer, AnnealingConfig, draw_pilot
 from bnce_dist.generator.architectures import (
     EmulatorConfig,
     EnergyConfig,
@@ -191,11 +191,12 @@ def _size_of_training(bench: Bench) -> dict[str, Any]:
 def _free_energy(
     target: Target, emulator: Emulator, density: LearnedDensity, bench: Bench
 ) -> dict[str, float]:
-    annealer = Annealer.of(emulator, density, target)
+    annealer = Annealer.of(density, target)
     config = AnnealingConfig(
         num_levels=2 if bench.tiny else None, num_leapfrog=3, num_pilot=20 if bench.tiny else 300
     )
-    schedule = annealer.tune(config, SEED, "annealing")
+    pilot = draw_pilot(emulator, config, SEED, "annealing")
+    schedule = annealer.tune(pilot, config, SEED, "annealing")
     number = 64 if bench.tiny else 10_000
     prior = emulator.sample_prior(number, generator(SEED, "evaluate"))
     arrays = annealer.anneal(

@@ -1,10 +1,10 @@
-"""A pretrained field's samples, weighted by our energy model to its authors' target.
+"""A pretrained field's samples, annealed from our energy model to its authors' target.
 
 The weights, the umbrella-sampling profile and the energies of molecular dynamics are files of the
 BoltzNCE repository. What is finished of the run is not repeated.
 
-    python benchmarks/published.py unweighted_ot_ema.pt ad2_umbrella_sampling_means.npz \
-        energies_data_holdout_all.npy --output runs --write
+    python benchmarks/pretrained.py trained_vector_5_layer_ot_ema.pt \
+        ad2_umbrella_sampling_means.npz energies_data_holdout_all.npy --output runs --write
 """
 
 import subprocess
@@ -21,16 +21,15 @@ from bnce_dist.data.atomic import read_json
 JOB = Path(__file__).parents[1] / "jobs" / "evaluate_pretrained.py"
 NAME = "pretrained_adp_xtb"
 MD_OFFSET_KT = 34600
-# What two cores make in half an hour, not the defaults.
+# What two cores make in somewhat more than an hour, not the defaults.
 SIZES = (
-    "samples.num_training=20000",
-    "samples.num_held_out=10000",
+    "samples.num_training=24000",
+    "samples.num_held_out=5000",
     "samples.num_steps=8",
     "samples.shard_size=250",
     "samples.batch_size=250",
-    "energy.num_steps=1000",
-    "energy.global_batch_size=512",
-    "evaluate.num_exact=160",
+    "energy.num_steps=3000",
+    "evaluate.num_exact=1000",
 )
 
 

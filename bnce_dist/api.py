@@ -18,8 +18,9 @@ from bnce_dist.runs.fleet.run import run_fleet
 from bnce_dist.runs.molecule import prepare, run_molecule
 from bnce_dist.runs.planar.config import PlanarConfig
 from bnce_dist.runs.planar.run import run_tracked
+from bnce_dist.runs.pretrained.comparison import Comparison
 from bnce_dist.runs.pretrained.config import PretrainedConfig
-from bnce_dist.runs.pretrained.results import Comparison, evaluate_pretrained_field
+from bnce_dist.runs.pretrained.results import evaluate_pretrained_field
 from bnce_dist.runs.pretrained.run import PretrainedRun
 from bnce_dist.runs.sweep.checks import resolve
 from bnce_dist.runs.sweep.config import SweepConfig

@@ -22,7 +22,7 @@ from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.nn.pretrained import load_pretrained
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.stages.reference import Reference
-from bnce_dist.runs.pretrained.metrics import load_energies, load_umbrella
+from bnce_dist.runs.pretrained.comparison import load_energies, load_umbrella
 from bnce_dist.training.checkpoint import load_checkpoint
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.task import TrainingMetadata, TrainingTask

@@ -9,9 +9,10 @@ import typer
 from bnce_dist.cli.common import begin_work, errors_as_one_line, place, run_path
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.distributed.launch import create_executor
+from bnce_dist.runs.pretrained.comparison import Comparison, load_energies, load_umbrella
 from bnce_dist.runs.pretrained.config import PretrainedConfig
-from bnce_dist.runs.pretrained.metrics import load_energies, load_umbrella, summary
-from bnce_dist.runs.pretrained.results import Comparison, evaluate_pretrained_field
+from bnce_dist.runs.pretrained.metrics import summary
+from bnce_dist.runs.pretrained.results import evaluate_pretrained_field
 from bnce_dist.runs.pretrained.run import PretrainedRun
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -1,4 +1,4 @@
-"""Samples of an emulator, annealed from its learned density to a target."""
+"""Samples annealed from their learned density to a target."""
 
 import copy
 from dataclasses import dataclass
@@ -39,30 +39,25 @@ class AnnealingConfig(Section):
 
 @dataclass(frozen=True)
 class Annealer:
-    """Takes samples of an emulator to a target, by a schedule that is fixed beforehand.
+    """Takes samples to a target, by a schedule that is fixed beforehand.
 
     Args:
-        emulator: Of the samples.
-        density: Its learned density, the start of the path.
+        density: That of the samples as it was learned, the start of the path.
         target: The end of the path: it may differ from the one the models were trained for in
             temperature and potential.
         bridge: Between the two, in float32.
     """
 
-    emulator: Emulator
     density: LearnedDensity
     target: Target
     bridge: Bridge
 
     @classmethod
-    def of(
-        cls, emulator: Emulator, density: LearnedDensity, target: Target, *, compiled: bool = False
-    ) -> "Annealer":
+    def of(cls, density: LearnedDensity, target: Target, *, compiled: bool = False) -> "Annealer":
         """Connect a learned density with a target.
 
         Args:
-            emulator: Draws the samples.
-            density: Of the emulator.
+            density: Of the samples.
             target: What they are to become samples of.
             compiled: Whether compiling the force field is worth the time.
 
@@ -83,20 +78,20 @@ class Annealer:
             target.molecule, copy.deepcopy(density.coordinates).float(), potential
         )
         bridge = Bridge(density.log_density_z_and_gradient, end, density.path)
-        return cls(emulator, density, target, bridge)
+        return cls(density, target, bridge)
 
-    def tune(self, config: AnnealingConfig, *key: int | str) -> AnnealingSchedule:
-        """Find the schedule by a pilot run on samples of its own.
+    def tune(self, pilot: Tensor, config: AnnealingConfig, *key: int | str) -> AnnealingSchedule:
+        """Find the schedule by a pilot run.
 
         Args:
+            pilot: Samples of its own, ``(samples, dim)``, for which nothing else is asked.
             config: What is asked of it.
             key: Of the random stream.
         """
-        z_prior = self.emulator.sample_prior(config.num_pilot, generator(*key, "pilot"))
         return tune_schedule(
             self.bridge,
-            self.emulator.transport(z_prior),
-            generator(*key, "tune", device=self.emulator.device),
+            pilot,
+            generator(*key, "tune", device=self.density.device),
             num_levels=config.num_levels,
             min_ess_fraction=config.min_ess_fraction,
             num_leapfrog=config.num_leapfrog,
@@ -108,7 +103,7 @@ class Annealer:
         """Anneal samples.
 
         Args:
-            z: Samples of the emulator, ``(samples, dim)``.
+            z: Samples in model space, ``(samples, dim)``.
             schedule: Of `tune`.
             noise: Of the moves, on the samples' device.
 
@@ -130,3 +125,14 @@ class Annealer:
             "accepted": annealed.accepted,
             "clashed": annealed.clashed,
         }
+
+
+def draw_pilot(emulator: Emulator, config: AnnealingConfig, *key: int | str) -> Tensor:
+    """Return samples of an emulator for `Annealer.tune`, ``(samples, dim)``.
+
+    Args:
+        emulator: Of the samples that are to be annealed.
+        config: Says how many.
+        key: Of the random stream.
+    """
+    return emulator.transport(emulator.sample_prior(config.num_pilot, generator(*key, "pilot")))

@@ -27,7 +27,7 @@ from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.room import require_memory
 from bnce_dist.data.torch_file import halved, write_torch
-from bnce_dist.generator.annealing import Annealer, AnnealingConfig
+from bnce_dist.generator.annealing import Annealer, AnnealingConfig, draw_pilot
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.evaluation import evaluate_samples, log_num_images, molecule_log_weights
@@ -355,8 +355,9 @@ class BoltzmannGenerator:
             return lambda z, _: evaluate_samples(
                 target, self.emulator.coordinates, z, self.density.log_density_z(z)
             )
-        annealer = Annealer.of(self.emulator, self.density, target)
-        schedule = annealer.tune(annealing, seed, "annealing")
+        annealer = Annealer.of(self.density, target)
+        key = (seed, "annealing")
+        schedule = annealer.tune(draw_pilot(self.emulator, annealing, *key), annealing, *key)
         return lambda z, index: annealer.anneal(
             z, schedule, generator(seed, "anneal", index, device=self.device)
         )

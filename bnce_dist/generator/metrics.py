@@ -19,6 +19,7 @@ from bnce_dist.config.section import (
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
     delta_f,
+    select_for_exact,
     shift_by_folds,
     stratified_delta_f,
 )
@@ -28,18 +29,50 @@ from bnce_dist.core.weights import Weights
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.samples import FloatArray, Samples
 
+# A side is not judged by fewer than ten exact likelihoods.
+_MIN_HEAVY = 20
 
-class EvaluateConfig(Section):
+
+class WeightingConfig(Section):
+    """The weights of samples, and the exact likelihoods that they are corrected and judged by."""
+
+    num_exact: Annotated[int, Field(ge=10)] = 2_500
+    """Of the samples, the first ones get an exact likelihood, which corrects the learned one; as
+    many as num_samples is all of them."""
+    num_exact_top: Annotated[int, Field(ge=0)] | None = None
+    """Samples of the largest weights that get one too, half of them on each side of the state; null
+    is a quarter of num_exact, and at least ten on each side."""
+    clip_fraction: Fraction = 0.002
+    """Share of the largest weights that is clipped."""
+    num_bootstrap: Annotated[int, Field(ge=20)] = 500
+    """Bootstrap resamples."""
+    annealing: AnnealingConfig = AnnealingConfig()
+
+    def rows_for_exact(
+        self, log_weights: FloatArray, in_state: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Return which samples get an exact likelihood.
+
+        Args:
+            log_weights: By the learned density, ``(n,)`` [nats].
+            in_state: Whether each is in the state, ``(n,)``.
+
+        Raises: InputError: fewer samples than `num_exact`.
+        """
+        num_heavy = self.num_exact // 4 if self.num_exact_top is None else self.num_exact_top
+        return select_for_exact(
+            log_weights,
+            in_state,
+            num_random=self.num_exact,
+            num_heavy=max(num_heavy, _MIN_HEAVY),
+        )
+
+
+class EvaluateConfig(WeightingConfig):
     """Held-out samples, their weights, and the exact likelihood to judge by."""
 
     num_samples: Annotated[int, Field(ge=100)] = 16_000
     """Held-out samples that are reweighted."""
-    num_exact: Annotated[int, Field(ge=10)] = 2_500
-    """Of them, the first ones get an exact likelihood, which corrects the learned one; as many as
-    num_samples is all of them."""
-    num_exact_top: Annotated[int, Field(ge=0)] | None = None
-    """Samples of the largest weights that get one too, half of them on each side of the state; null
-    is a quarter of num_exact, and at least ten on each side."""
     shard_size: Count = 1_000
     """Samples per shard."""
     exact_shard_size: Count = 50
@@ -47,11 +80,6 @@ class EvaluateConfig(Section):
     num_exact_frames: Annotated[int, Field(ge=0)] = 400
     """Frames of the simulation that get one, half of them on each side of the state, for a second
     estimate by Bennett's ratio; not in Cartesian coordinates."""
-    clip_fraction: Fraction = 0.002
-    """Share of the largest weights that is clipped."""
-    num_bootstrap: Annotated[int, Field(ge=20)] = 500
-    """Bootstrap resamples."""
-    annealing: AnnealingConfig = AnnealingConfig()
     temperatures_kelvin: Positives = ()
     """Temperatures [K] besides the target's at which the free energy is asked for, with its energy
     and entropy; the samples are annealed to each."""
@@ -92,7 +120,7 @@ _ESTIMATES = (
 """What is made of weights."""
 
 
-def evaluation_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+def evaluation_metrics(samples: Samples, config: WeightingConfig, seed: int) -> dict[str, Any]:
     """Return the free energy, the diagnostics of its weights, and the density's errors.
 
     Args:
@@ -157,7 +185,7 @@ def metrics_without_weights(samples: Samples) -> dict[str, Any]:
     }
 
 
-def one_step_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+def one_step_metrics(samples: Samples, config: WeightingConfig, seed: int) -> dict[str, Any]:
     """Return what the weights would be without annealing, under names that say so.
 
     Args:
@@ -305,7 +333,7 @@ def _counts(samples: Samples) -> dict[str, int]:
     }
 
 
-def _exact_metrics(samples: Samples, config: EvaluateConfig, seed: int) -> dict[str, Any]:
+def _exact_metrics(samples: Samples, config: WeightingConfig, seed: int) -> dict[str, Any]:
     count = samples.num_random
     weights = Weights(samples.log_weights_exact[:count])
     exact = _delta_f(weights, samples.in_state[:count], config, seed)
@@ -348,7 +376,7 @@ def _density_metrics(samples: Samples) -> dict[str, Any]:
 
 
 def _delta_f(
-    weights: Weights, in_state: NDArray[np.bool_], config: EvaluateConfig, seed: int
+    weights: Weights, in_state: NDArray[np.bool_], config: WeightingConfig, seed: int
 ) -> FreeEnergyDifference:
     return delta_f(
         weights.log_weights,

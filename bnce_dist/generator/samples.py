@@ -106,6 +106,24 @@ class Samples:
             log_weights_annealed=arrived["log_weights"],
         )
 
+    def with_exact(self, exact: Mapping[str, np.ndarray]) -> "Samples":
+        """Return the same samples with exact densities of some, and of no others.
+
+        Args:
+            exact: Which, ``row``, the first `num_random` among them; ``log_density`` where they
+                were drawn [nats], ``inverted``, and ``cpu_seconds`` [s].
+        """
+        log_density = np.full(len(self.log_density), np.nan)
+        inverted = np.zeros(len(log_density), dtype=bool)
+        log_density[exact["row"]] = exact["log_density"]
+        inverted[exact["row"]] = exact["inverted"]
+        return replace(
+            self,
+            log_density_exact=log_density,
+            inverted=inverted,
+            cpu_seconds_exact=exact["cpu_seconds"],
+        )
+
     @property
     def is_molecule(self) -> NDArray[np.bool_]:
         """Which samples are the molecule, ``(n,)``; the others have weight zero."""

@@ -261,8 +261,8 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
     verdict = Verdict.from_record(metrics["verdict"])
     rows = {
         "delta_f": _interval(metrics),
-        **_reference_rows(metrics),
-        **(_estimate_rows(metrics) if metrics["delta_f_kT"] is not None else {}),
+        **reference_rows(metrics),
+        **(estimate_rows(metrics) if metrics["delta_f_kT"] is not None else {}),
         "log density error": f"{metrics['log_density_rmse_kT']:.2f} kT, "
         f"{metrics['speedup_over_exact']:.0f} times faster than exact for one more sample",
         "break-even": break_even(metrics),
@@ -270,13 +270,18 @@ def summary(metrics: Mapping[str, Any], folder: Path) -> str:
         "memory": f"{metrics['peak_memory_gb']:.1f} GB",
         "folder": str(folder),
     }
+    return table_of(rows, verdict)
+
+
+def table_of(rows: Mapping[str, str], verdict: Verdict) -> str:
+    """Return rows of names and texts for a terminal, a verdict below them."""
     lines = [f"{name:<20} {text}" for name, text in rows.items()]
     heads = ["verdict", *("" for _ in verdict.advice)]
     lines += [f"{head:<20} {text}" for head, text in zip(heads, verdict.lines(), strict=True)]
     return "\n".join(lines)
 
 
-def _reference_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+def reference_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return what the result should be, as far as it is known."""
     rows = {}
     if (source := metrics["delta_f_reference_source"]) is not None:
@@ -294,7 +299,7 @@ def _interval(metrics: Mapping[str, Any]) -> str:
     return with_interval(metrics, "delta_f")
 
 
-def _estimate_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
+def estimate_rows(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return what there is to say of the weights and of what is made of them."""
     return {
         "energy model alone": with_error(metrics, "delta_f_learned"),

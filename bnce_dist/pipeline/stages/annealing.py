@@ -12,7 +12,7 @@ from bnce_dist.core.annealing import AnnealingSchedule
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import generator
 from bnce_dist.data.shards import ShardedDataset
-from bnce_dist.generator.annealing import Annealer, AnnealingConfig
+from bnce_dist.generator.annealing import Annealer, AnnealingConfig, draw_pilot
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.target import Target
@@ -36,6 +36,9 @@ _UNITS = {
     "clashed": "1",
     "cpu_seconds": "s",
 }
+
+
+SCHEDULE_UNITS = {"fractions": "1", "step_sizes": "1", "num_leapfrog": "1"}
 
 
 def annealed_at(temperature_kelvin: float) -> str:
@@ -62,7 +65,6 @@ def _anneal(
     make_annealer = partial(
         load_annealer,
         target=target,
-        emulator_path=context.inputs["train_emulator"] / "emulator.pt",
         density_path=context.inputs["train_energy"] / "energy.pt",
         compiled=context.config.cluster.compile_force_field,
     )
@@ -81,21 +83,18 @@ def _anneal(
     )
 
 
-def load_annealer(
-    target: Target, emulator_path: Path, density_path: Path, compiled: bool
-) -> Annealer:
-    """Return what anneals samples on this worker, from the files of the models."""
+def load_annealer(target: Target, density_path: Path, compiled: bool) -> Annealer:
+    """Return what anneals samples on this worker, from the file of their density."""
     identity, device = target.molecule.identity, worker_device()
-    emulator = Emulator.load(emulator_path, molecule_identity=identity).to(device)
     density = LearnedDensity.load(density_path, molecule_identity=identity).to(device)
-    return Annealer.of(emulator, density, target.to(device), compiled=compiled)
+    return Annealer.of(density, target.to(device), compiled=compiled)
 
 
 class AnnealingWorker:
     """Anneals shards of model-space samples.
 
     Args:
-        make_annealer: Loads the models.
+        make_annealer: Loads the density.
         schedule: Levels and step sizes, the same for every shard.
         samples_folder: Data set with ``z``.
         seed: Of the run; with the index of a shard it decides the moves.
@@ -114,7 +113,7 @@ class AnnealingWorker:
 
     def __call__(self, index: int) -> Mapping[str, np.ndarray]:
         """Return everything about one shard's samples where they arrived."""
-        device = self.annealer.emulator.device
+        device = self.annealer.density.device
         z = torch.from_numpy(self.samples.read(index, ["z"])["z"]).to(device)
         noise = generator(self.seed, "anneal", index, device=device)
         started = time.process_time()
@@ -129,24 +128,27 @@ class Tuner:
     """Finds the levels and step sizes of annealing from a pilot of its own.
 
     Args:
-        make_annealer: Loads the models.
+        make_annealer: Loads the density.
+        emulator_path: The emulator's file.
         config: How many levels, or how many there may be.
         seed: Of the run.
     """
 
     def __init__(
-        self, make_annealer: "partial[Annealer]", config: AnnealingConfig, seed: int
+        self,
+        make_annealer: "partial[Annealer]",
+        emulator_path: Path,
+        config: AnnealingConfig,
+        seed: int,
     ) -> None:
         self.annealer, self.config, self.seed = make_annealer(), config, seed
+        self.emulator = Emulator.load(emulator_path).to(self.annealer.density.device)
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """Return the schedule, level by level."""
-        schedule = self.annealer.tune(self.config, self.seed, "annealing")
-        return {
-            "fractions": np.array(schedule.fractions),
-            "step_sizes": np.array(schedule.step_sizes),
-            "num_leapfrog": np.full(schedule.num_levels, schedule.num_leapfrog),
-        }
+        key = (self.seed, "annealing")
+        pilot = draw_pilot(self.emulator, self.config, *key)
+        return schedule_arrays(self.annealer.tune(pilot, self.config, *key))
 
 
 def _schedule(
@@ -154,12 +156,32 @@ def _schedule(
 ) -> AnnealingSchedule:
     """Return the schedule of an interrupted call, or find it."""
     levels = context.executor.map_shards(
-        partial(Tuner, make_annealer, context.config.evaluate.annealing, context.config.seed),
+        partial(
+            Tuner,
+            make_annealer,
+            context.inputs["train_emulator"] / "emulator.pt",
+            context.config.evaluate.annealing,
+            context.config.seed,
+        ),
         1,
         context.folder / f"{name}_schedule",
-        metadata=context.metadata({"fractions": "1", "step_sizes": "1", "num_leapfrog": "1"}),
+        metadata=context.metadata(SCHEDULE_UNITS),
         label="tune annealing",
-    ).load()
+    )
+    return schedule_from(levels.load())
+
+
+def schedule_arrays(schedule: AnnealingSchedule) -> dict[str, np.ndarray]:
+    """Return a schedule as a shard, level by level."""
+    return {
+        "fractions": np.array(schedule.fractions),
+        "step_sizes": np.array(schedule.step_sizes),
+        "num_leapfrog": np.full(schedule.num_levels, schedule.num_leapfrog),
+    }
+
+
+def schedule_from(levels: Mapping[str, np.ndarray]) -> AnnealingSchedule:
+    """Return the schedule that `schedule_arrays` described."""
     return AnnealingSchedule(
         tuple(levels["fractions"].tolist()),
         tuple(levels["step_sizes"].tolist()),

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from bnce_dist.chem.coordinates import WhitenedInternal
 from bnce_dist.core.device import worker_device
-from bnce_dist.core.free_energy import select_for_exact
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.evaluation import evaluate_samples, molecule_log_weights
@@ -34,8 +33,6 @@ _EVALUATION_UNITS = {
     "mirrored": "1",
     "cpu_seconds": "s",
 }
-# A side is not judged by fewer than ten exact likelihoods.
-_MIN_HEAVY = 20
 _EXACT_UNITS = {
     "row": "1",
     "is_top": "1",
@@ -123,13 +120,8 @@ def rows_for_exact(
         weights = molecule_log_weights(
             arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
         )
-    num_heavy = config.num_exact // 4 if config.num_exact_top is None else config.num_exact_top
-    return select_for_exact(
-        weights,
-        target.state.contains(arrays["phi"], arrays["psi"]),
-        num_random=config.num_exact,
-        num_heavy=max(num_heavy, _MIN_HEAVY),
-    )
+    in_state = target.state.contains(arrays["phi"], arrays["psi"])
+    return config.rows_for_exact(weights, in_state)
 
 
 class Evaluator:

@@ -4,8 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from bnce_dist.config.section import Count, Fraction, Place, Positive, Section
+from bnce_dist.config.section import Count, Place, Positive, Section
+from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.architectures import EnergyConfig
+from bnce_dist.generator.metrics import WeightingConfig
 from bnce_dist.generator.target import TargetConfig
 from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.runs.pretrained.field import TIME_EXPONENT
@@ -44,15 +46,13 @@ class PretrainedEnergyConfig(EnergyConfig):
     """Optimiser steps."""
 
 
-class PretrainedEvaluateConfig(Section):
-    """What the weights are turned into."""
+class PretrainedEvaluateConfig(WeightingConfig):
+    """What the weights are turned into; the defaults are what xTB can do in an hour."""
 
-    num_exact: Annotated[int, Field(ge=0)] = 0
-    """Samples that get an exact likelihood, seconds each: half in the state, half outside."""
-    clip_fraction: Fraction = 0.002
-    """Share of the largest weights that is clipped."""
-    num_bootstrap: Annotated[int, Field(ge=20)] = 500
-    """Bootstrap resamples."""
+    num_exact: Annotated[int, Field(ge=10)] = 1_000
+    """Of the samples, the first ones get an exact likelihood, two CPU-seconds each, which corrects
+    the learned one."""
+    annealing: AnnealingConfig = AnnealingConfig(num_levels=30, num_pilot=60)
 
 
 class PretrainedConfig(Section):

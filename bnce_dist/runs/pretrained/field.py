@@ -138,7 +138,7 @@ class PretrainedSampler:
 
     def sample_with_log_density(
         self, z_prior: Tensor, *, num_steps: int, time_exponent: float = TIME_EXPONENT
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `sample` makes of noise, and its exact log density as one molecule.
 
         That is modulo rigid motion, and summed over the images that the field cannot tell apart:
@@ -149,9 +149,10 @@ class PretrainedSampler:
             num_steps: Of `sample`.
             time_exponent: Of `sample`.
 
-        Returns: ``(batch, atoms, 3)`` [nm] and ``(batch,)`` float64 [nats].
+        Returns: ``(batch, atoms, 3)`` [nm], ``(batch,)`` float64 [nats], and where the steps turn
+            space inside out, ``(batch,)`` bool, as of `core.divergence.sample_with_log_density`.
         """
-        z, log_density_z, _ = sample_with_log_density(
+        z, log_density_z, inverted = sample_with_log_density(
             self.velocity_field,
             build_path("linear", Space(self.coordinates.num_euclidean)),
             z_prior.to(self._device),
@@ -163,7 +164,8 @@ class PretrainedSampler:
         log_num_numberings = len(exchangeable_hydrogens(self.molecule)) * math.log(2)
         log_images = log_num_images(self.molecule, self.coordinates) + log_num_numberings
         log_volume = self.coordinates.log_rotation_volume - log_det
-        return positions.cpu(), (log_density_z + log_volume + log_images).cpu()
+        log_density = log_density_z + log_volume + log_images
+        return positions.cpu(), log_density.cpu(), inverted.cpu()
 
     @property
     def _device(self) -> torch.device:

@@ -1,42 +1,23 @@
 """A pretrained field from its samples to numbers and figures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bnce_dist.core.metrics import FreeEnergyProfile, free_energy_profile
+from bnce_dist.core.metrics import free_energy_profile
+from bnce_dist.core.weights import Weights
 from bnce_dist.data.atomic import write_json
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.runs.pretrained.metrics import (
-    FloatArray,
-    pretrained_metrics,
-    require_interval,
-    sample_weights,
-)
-from bnce_dist.runs.pretrained.run import PretrainedRun
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What other people found for the same molecule.
-
-    Args:
-        umbrella: Free-energy profile along phi.
-        md_energies_kT: Reduced potentials of a simulation, ``(frames,)`` [kT].
-        md_offset_kT: What was added to these energies [kT].
-    """
-
-    umbrella: FreeEnergyProfile | None = None
-    md_energies_kT: FloatArray | None = None
-    md_offset_kT: float = 0.0
+from bnce_dist.runs.pretrained.comparison import Comparison, require_interval
+from bnce_dist.runs.pretrained.metrics import pretrained_metrics
+from bnce_dist.runs.pretrained.run import Evaluated, PretrainedRun
 
 
 def evaluate_pretrained_field(
     run: PretrainedRun, executor: Executor, comparison: Comparison | None = None
 ) -> dict[str, Any]:
-    """Sample a pretrained field, learn the samples' density, and reweight them to a potential.
+    """Sample a pretrained field, learn the samples' density, and weight them to a potential.
 
     Args:
         run: Checked; what its folder holds already is not repeated.
@@ -51,14 +32,7 @@ def evaluate_pretrained_field(
     if comparison.umbrella is not None:
         require_interval(run.target.state)
     evaluated = run.execute(executor)
-    metrics = pretrained_metrics(
-        run.config,
-        run.target,
-        evaluated,
-        umbrella=comparison.umbrella,
-        md_energies_kT=comparison.md_energies_kT,
-        md_offset_kT=comparison.md_offset_kT,
-    )
+    metrics = pretrained_metrics(run.config, run.target.state, evaluated, comparison)
     write_json(run.folder.path / "metrics.json", metrics)
     _write_figures(run, evaluated, metrics, comparison)
     return metrics
@@ -66,7 +40,7 @@ def evaluate_pretrained_field(
 
 def _write_figures(
     run: PretrainedRun,
-    evaluated: Mapping[str, np.ndarray],
+    evaluated: Evaluated,
     metrics: Mapping[str, Any],
     comparison: Comparison,
 ) -> None:
@@ -77,26 +51,33 @@ def _write_figures(
     from bnce_dist.report.profile import profile_figure
 
     umbrella, md_energies_kT = comparison.umbrella, comparison.md_energies_kT
-    weights, valid, seed = sample_weights(evaluated), evaluated["valid"], run.config.seed
+    samples, drawn, seed = evaluated.samples, evaluated.drawn, run.config.seed
+    weights, molecules = Weights(samples.log_weights), drawn.is_molecule
     if umbrella is not None:
-        num_bins, phi = len(umbrella.centres), evaluated["phi"]
+        num_bins = len(umbrella.centres)
         profile = profile_figure(
-            free_energy_profile(phi, weights.normalised, num_bins, seed=seed),
+            free_energy_profile(samples.phi, weights.normalised, num_bins, seed=seed),
             umbrella,
-            free_energy_profile(phi[valid], num_bins=num_bins, seed=seed),
+            free_energy_profile(drawn.phi[molecules], num_bins=num_bins, seed=seed),
             delta_f=(metrics["delta_f_kT"], metrics["delta_f_stderr_kT"]),
             delta_f_reference=(
-                metrics["delta_f_umbrella_kT"],
-                metrics["delta_f_umbrella_stderr_kT"],
+                metrics["delta_f_reference_kT"],
+                metrics["delta_f_reference_stderr_kT"],
             ),
             state=require_interval(run.target.state),
         )
         save_figure(profile, run.folder.path / "figures" / "free_energy_profile.png")
     if md_energies_kT is not None:
-        energies = evaluated["reduced_potential"][valid] + comparison.md_offset_kT
+        offset_kT = comparison.md_offset_kT
         ensembles = {
-            "Emulator": (energies, np.zeros_like(energies)),
-            "Reweighted": (energies, weights.log_weights[valid]),
+            "Emulator": (
+                drawn.reduced_potential[molecules] + offset_kT,
+                np.zeros(int(molecules.sum())),
+            ),
+            "Reweighted": (
+                samples.reduced_potential[molecules] + offset_kT,
+                weights.log_weights[molecules],
+            ),
             "Molecular dynamics": (md_energies_kT, np.zeros_like(md_energies_kT)),
         }
         save_figure(energy_figure(ensembles), run.folder.path / "figures" / "energies.png")

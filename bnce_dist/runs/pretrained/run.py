@@ -1,6 +1,8 @@
 """One run: samples of a pretrained field, their density learned, their weights to the target."""
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -8,8 +10,6 @@ import numpy as np
 import torch
 
 from bnce_dist.chem.coordinates import WhitenedInternal, ZMatrix
-from bnce_dist.chem.potentials.openmm import ReducedPotential
-from bnce_dist.chem.potentials.xtb import XTBPotential
 from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
@@ -19,12 +19,15 @@ from bnce_dist.data.shards import DatasetMetadata, ShardedDataset
 from bnce_dist.generator.architectures import build_energy_matching, build_energy_model
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.artifact import digest_of
 from bnce_dist.pipeline.executor import Executor
+from bnce_dist.pipeline.stages.annealing import SCHEDULE_UNITS, load_annealer, schedule_from
 from bnce_dist.pipeline.stages.fitting import fit_in_folder
 from bnce_dist.pipeline.stages.generate import num_shards
 from bnce_dist.pipeline.stages.train_emulator import encode
+from bnce_dist.runs.pretrained.annealing import ANNEALED_UNITS, AnnealingWorker, PilotWorker
 from bnce_dist.runs.pretrained.config import PretrainedConfig
 from bnce_dist.runs.pretrained.field import PretrainedSampler
 from bnce_dist.runs.pretrained.workers import (
@@ -41,9 +44,29 @@ from bnce_dist.training.task import TrainingMetadata
 
 _SAMPLING = {"num_steps", "time_exponent", "shard_size"}
 """Settings that decide a shard of samples."""
-_EXACT = _SAMPLING | {"num_held_out"}
-"""Settings that decide which samples get an exact likelihood."""
 OTHER_RUN_REMEDY = "choose another --name or --output"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Held-out samples of a pretrained field, weighted.
+
+    Args:
+        drawn: As the field made them.
+        annealed: Where annealing brought them; None if it was not asked for.
+        moves: What annealing did, as of `annealing_metrics`; None as before.
+        log_density_training: Learned one of as many training samples [nats].
+    """
+
+    drawn: Samples
+    annealed: Samples | None
+    moves: Mapping[str, np.ndarray] | None
+    log_density_training: np.ndarray
+
+    @property
+    def samples(self) -> Samples:
+        """Those that the result is made of."""
+        return self.annealed or self.drawn
 
 
 class PretrainedRun:
@@ -53,27 +76,29 @@ class PretrainedRun:
         config: Of the run.
         folder: Of the run, absolute; whatever it holds already is not repeated.
 
-    Raises: InputError: unusable weights, molecule, potential or folder.
+    Raises: InputError: unusable weights, molecule, potential or folder, or more exact likelihoods
+        than samples.
     """
 
     def __init__(self, config: PretrainedConfig, folder: Path) -> None:
         self.config, self.folder = config, RunFolder(folder)
         self.folder.require_same_run(config, OTHER_RUN_REMEDY)
+        if config.evaluate.num_exact > config.samples.num_held_out:
+            raise InputError(
+                "evaluate.num_exact",
+                expected=f"at most samples.num_held_out, {config.samples.num_held_out}",
+                got=config.evaluate.num_exact,
+                remedy="lower it, or draw more samples",
+            )
         self.target = Target.from_config(config.target)
         self.weights = Path(config.weights).absolute()
         PretrainedSampler.load(self.weights, self.target.molecule)
-        self.potential: ReducedPotential = self.target.force_field
         if config.target.potential == "xtb":
-            self.potential = XTBPotential(self.target.molecule, config.target.temperature_kelvin)
+            self.target = self.target.with_xtb()
 
-    def execute(self, executor: Executor) -> dict[str, np.ndarray]:
-        """Sample, learn, weigh; an interrupted run goes on where it was.
+    def execute(self, executor: Executor) -> Evaluated:
+        """Sample, learn, anneal, weigh; an interrupted run goes on where it was.
 
-        Returns: The held-out samples and what is known of each, by `workers.SAMPLE_UNITS` and
-            `workers.ENERGY_UNITS`; ``log_density`` [nats], zero for samples that are not the
-            molecule; the places of some samples, ``exact_row``, with their exact one,
-            ``log_density_exact`` [nats]; and ``log_density_training`` [nats] of as many training
-            samples.
         Raises: InputError: the folder cannot be written, or training diverges.
         """
         self.folder.write_config(self.config)
@@ -82,20 +107,44 @@ class PretrainedRun:
             density = self._learn(executor, samples)
             held_out = self._draw(executor, "held_out", self.config.samples.num_held_out)
             arrays = {**held_out.load(), **self._evaluate(executor, held_out).load()}
-            exact = self._compute_likelihoods(executor, arrays)
-        valid, training = arrays["valid"], samples.load()
-        seen = training["positions_nm"][valid_samples(training)][: len(valid)]
-        log_density = np.zeros(len(valid))
-        log_density[valid] = density.log_density(
-            torch.from_numpy(arrays["positions_nm"][valid])
-        ).numpy()
-        return {
-            **arrays,
-            "log_density": log_density,
-            "log_density_training": density.log_density(torch.from_numpy(seen)).numpy(),
-            "exact_row": exact["row"],
-            "log_density_exact": exact["log_density"],
-        }
+            seen = samples.load()
+            started = time.process_time()
+            log_density = _log_density(density, arrays)
+            cpu_seconds = (time.process_time() - started) / len(log_density)
+            drawn = self._samples(arrays, log_density, cpu_seconds)
+            moves, annealed = None, None
+            if self.config.evaluate.annealing.enabled:
+                moves = self._anneal(executor, seen, held_out).load()
+                in_state = self.target.state.contains(moves["phi"], moves["psi"])
+                annealed = drawn.annealed(moves, in_state)
+            exact = self._compute_likelihoods(executor, held_out, annealed or drawn)
+        return Evaluated(
+            drawn.with_exact(exact),
+            annealed.with_exact(exact) if annealed else None,
+            moves,
+            _log_density(density, seen)[valid_samples(seen)][: len(log_density)],
+        )
+
+    def _samples(
+        self, arrays: Mapping[str, np.ndarray], log_density: np.ndarray, cpu_seconds: float
+    ) -> Samples:
+        """Return the samples as they were drawn, none with an exact density yet."""
+        number = len(log_density)
+        return Samples(
+            reduced_potential=arrays["reduced_potential"],
+            log_density=log_density,
+            log_density_exact=np.full(number, np.nan),
+            num_random=self.config.evaluate.num_exact,
+            phi=arrays["phi"],
+            psi=arrays["psi"],
+            in_state=self.target.state.contains(arrays["phi"], arrays["psi"]),
+            valid=arrays["intact"],
+            native_chirality=~arrays["mixed"],
+            mirrored=arrays["mirrored"],
+            inverted=None,
+            cpu_seconds=np.full(number, cpu_seconds),
+            cpu_seconds_exact=np.zeros(0),
+        )
 
     def _draw(self, executor: Executor, name: str, num_samples: int) -> ShardedDataset:
         return executor.map_shards(
@@ -112,7 +161,9 @@ class PretrainedRun:
         return partial(FieldWorker, self.weights, molecule, config, num_samples, stream)
 
     def _evaluate(self, executor: Executor, held_out: ShardedDataset) -> ShardedDataset:
-        worker = partial(EnergyWorker, self.target.molecule, self.potential, held_out.folder)
+        worker = partial(
+            EnergyWorker, self.target.molecule, self.target.force_field, held_out.folder
+        )
         return executor.map_shards(
             worker,
             len(held_out),
@@ -121,22 +172,53 @@ class PretrainedRun:
             label="evaluate",
         )
 
-    def _compute_likelihoods(
-        self, executor: Executor, held_out: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """Return the rows of some samples and their exact log densities."""
-        rows = rows_for_exact(
-            self.target.state.contains(held_out["phi"], held_out["psi"]),
-            held_out["valid"],
-            self.config.evaluate.num_exact,
+    def _anneal(
+        self, executor: Executor, seen: Mapping[str, np.ndarray], held_out: ShardedDataset
+    ) -> ShardedDataset:
+        """Anneal held-out samples, by a schedule that was found on training samples."""
+        config, seed = self.config.evaluate.annealing, self.config.seed
+        make_annealer = partial(
+            load_annealer,
+            self.target,
+            self.folder.stage("energy") / "energy.pt",
+            compiled=False,
         )
-        if not len(rows):
-            return {"row": rows, "log_density": np.zeros(0)}
+        pilot_nm = seen["positions_nm"][valid_samples(seen)][: config.num_pilot]
+        made_of: dict[str, bool | set[str]] = {
+            "target": True,
+            "samples": True,
+            "energy": True,
+            "evaluate": {"annealing"},
+        }
+        levels = executor.map_shards(
+            partial(PilotWorker, make_annealer, pilot_nm, config, seed),
+            1,
+            self.folder.stage("annealed_schedule"),
+            metadata=self._metadata(SCHEDULE_UNITS, **made_of),
+            label="tune annealing",
+        )
+        schedule = schedule_from(levels.load())
+        return executor.map_shards(
+            partial(AnnealingWorker, make_annealer, schedule, held_out.folder, seed),
+            len(held_out),
+            self.folder.stage("annealed"),
+            metadata=self._metadata(ANNEALED_UNITS, **made_of),
+            label="anneal",
+        )
+
+    def _compute_likelihoods(
+        self, executor: Executor, held_out: ShardedDataset, samples: Samples
+    ) -> dict[str, np.ndarray]:
+        """Return the rows of some samples, their exact log densities and what each took."""
+        rows = self.config.evaluate.rows_for_exact(samples.log_weights_learned, samples.in_state)
+        field = self._field_worker("held_out", self.config.samples.num_held_out)
         likelihoods = executor.map_shards(
-            partial(LikelihoodWorker, self._field_worker("held_out", len(held_out["phi"])), rows),
+            partial(LikelihoodWorker, field, rows),
             num_shards(len(rows), LIKELIHOODS_PER_SHARD),
             self.folder.stage("exact"),
-            metadata=self._metadata(LIKELIHOOD_UNITS, evaluate={"num_exact"}, samples=_EXACT),
+            metadata=self._metadata(
+                LIKELIHOOD_UNITS, target=True, samples=True, energy=True, evaluate=True
+            ),
             label="exact likelihood",
         )
         return likelihoods.load()
@@ -189,17 +271,10 @@ class PretrainedRun:
         return DatasetMetadata(self.target.molecule.identity, units, {"key": key})
 
 
-def rows_for_exact(in_state: np.ndarray, valid: np.ndarray, num_exact: int) -> np.ndarray:
-    """Return which samples get an exact likelihood: half of them from each side of the state.
-
-    Where one side has too few, all of them. The first samples of a side are as good as drawn from
-    it at random.
-
-    Args:
-        in_state: Of every sample, ``(samples,)`` bool.
-        valid: Whether it is the molecule, ``(samples,)`` bool.
-        num_exact: How many at most.
-    """
-    inside = np.flatnonzero(valid & in_state)[: num_exact // 2]
-    outside = np.flatnonzero(valid & ~in_state)[: num_exact - len(inside)]
-    return np.concatenate([inside, outside])
+def _log_density(density: LearnedDensity, samples: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the learned log density of samples, ``(samples,)`` [nats]; zero if no molecule."""
+    valid = valid_samples(samples)
+    log_density = np.zeros(len(valid))
+    positions = torch.from_numpy(samples["positions_nm"][valid])
+    log_density[valid] = density.log_density(positions).numpy()
+    return log_density

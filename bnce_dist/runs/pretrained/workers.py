@@ -1,7 +1,8 @@
 """What computes the shards of a run on a pretrained field; all of it pickles."""
 
 import copy
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from bnce_dist.runs.pretrained.config import PretrainedSamplesConfig
 from bnce_dist.runs.pretrained.field import PretrainedSampler
 
 SAMPLE_UNITS = {"positions_nm": "nm", "intact": "1", "mirrored": "1", "mixed": "1"}
-LIKELIHOOD_UNITS = {"row": "1", "log_density": "nat"}
+LIKELIHOOD_UNITS = {"row": "1", "log_density": "nat", "inverted": "1", "cpu_seconds": "s"}
 LIKELIHOODS_PER_SHARD = 20
 ENERGY_UNITS = {"phi": "rad", "psi": "rad", "reduced_potential": "kT", "valid": "1"}
 
@@ -67,14 +68,14 @@ class FieldWorker:
             "mixed": validation.mixed.numpy(),
         }
 
-    def with_log_density(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def with_log_density(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return some of the samples again with their exact log density, seconds for each.
 
         Args:
             rows: Their places among the samples of all shards.
 
-        Returns: Positions as the field gives them, ``(rows, atoms, 3)`` [nm], and ``(rows,)``
-            [nats].
+        Returns: As of `PretrainedSampler.sample_with_log_density`; positions are as the field gives
+            them.
         """
         size = self.config.shard_size
         z_prior = [self._prior(row // size)[row % size] for row in rows]
@@ -104,10 +105,16 @@ class LikelihoodWorker:
         self.shards = np.split(rows, range(LIKELIHOODS_PER_SHARD, len(rows), LIKELIHOODS_PER_SHARD))
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
-        """Return one shard's rows and log densities."""
-        rows = self.shards[index]
-        log_density = self.field.with_log_density(rows.tolist())[1]
-        return {"row": rows, "log_density": log_density.numpy()}
+        """Return one shard's rows, log densities [nats], folds, and CPU time of each [s]."""
+        rows, started = self.shards[index], time.process_time()
+        _, log_density, inverted = self.field.with_log_density(rows.tolist())
+        cpu_seconds = (time.process_time() - started) / len(rows)
+        return {
+            "row": rows,
+            "log_density": log_density.numpy(),
+            "inverted": inverted.numpy(),
+            "cpu_seconds": np.full(len(rows), cpu_seconds),
+        }
 
 
 class EnergyWorker:
@@ -149,6 +156,6 @@ class EnergyWorker:
         }
 
 
-def valid_samples(samples: dict[str, np.ndarray]) -> np.ndarray:
+def valid_samples(samples: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return which samples of `FieldWorker` are the molecule, ``(samples,)`` bool."""
     return samples["intact"] & ~samples["mixed"]

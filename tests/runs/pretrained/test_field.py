@@ -94,7 +94,7 @@ def test_exact_densities_are_of_molecules(molecule: Molecule) -> None:
     coordinates = CenteredCartesian(molecule.num_atoms, scale_nm=0.1)
     sampler = PretrainedSampler(molecule, coordinates, lambda z, t: 0.5 * z)  # type: ignore[arg-type]
     z_prior = sampler.prior(3, seed=0).double()
-    positions, log_density = sampler.sample_with_log_density(z_prior, num_steps=4)
+    positions, log_density, _ = sampler.sample_with_log_density(z_prior, num_steps=4)
     squares = positions.square().sum((1, 2))
     width = (squares / z_prior.square().sum(1)).sqrt()
     assert 0.05 < width.max() < 0.08
@@ -109,7 +109,7 @@ def test_exact_densities_are_of_the_samples_asked_for(molecule: Molecule) -> Non
     config = PretrainedSamplesConfig(num_steps=2, shard_size=3)
     worker = FieldWorker(FOLDER / "unweighted_ot.pt", molecule, config, 5, (0, "held out"))
     drawn = np.concatenate([worker(index)["positions_nm"] for index in range(2)])
-    again, log_density = worker.with_log_density([4, 1])
+    again, log_density, _ = worker.with_log_density([4, 1])
     assert log_density.isfinite().all()
     # Mirrored and renumbered or not, a molecule has the same distances.
     distances = (torch.pdist(x).sort().values for x in (*again, *torch.from_numpy(drawn[[4, 1]])))

@@ -12,16 +12,16 @@ from typer.testing import CliRunner, Result
 from bnce_dist.chem.state import State
 from bnce_dist.cli.evaluate_pretrained import app
 from bnce_dist.core.errors import InputError
-from bnce_dist.generator.target import Target
-from bnce_dist.runs.pretrained.config import PretrainedConfig
-from bnce_dist.runs.pretrained.metrics import (
+from bnce_dist.generator.samples import Samples
+from bnce_dist.runs.pretrained.comparison import (
+    Comparison,
     load_energies,
     load_umbrella,
-    pretrained_metrics,
     profile_delta_f,
-    summary,
 )
-from bnce_dist.runs.pretrained.run import rows_for_exact
+from bnce_dist.runs.pretrained.config import PretrainedConfig
+from bnce_dist.runs.pretrained.metrics import pretrained_metrics, summary
+from bnce_dist.runs.pretrained.run import Evaluated
 
 WEIGHTS = Path(__file__).parents[3].parent / "shared/reference/published/unweighted_ot_ema.pt"
 needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason="pretrained weights are not here")
@@ -32,12 +32,15 @@ SMALL = (
     "samples.num_training=100",
     "samples.num_held_out=100",
     "samples.shard_size=50",
-    "samples.num_steps=6",
+    "samples.num_steps=3",
     "energy.num_steps=20",
     "energy.warmup_steps=2",
     "energy.width=16",
-    "evaluate.num_exact=8",
+    "evaluate.num_exact=10",
+    "evaluate.num_exact_top=26",
     "evaluate.num_bootstrap=20",
+    "evaluate.annealing.num_levels=3",
+    "evaluate.annealing.num_pilot=20",
     "cluster.executor=local",
 )
 
@@ -70,65 +73,57 @@ def test_a_profile_is_read_onto_all_bins_and_normalised(tmp_path: Path) -> None:
     assert error == pytest.approx(0.2)
 
 
-def test_weights_undo_a_known_bias() -> None:
+def samples_of(phi: np.ndarray, log_density: np.ndarray, state: State) -> Samples:
+    """Return samples of exp(cos(phi)) towards exp(-cos(phi) - 3), the first hundred broken."""
+    number = len(phi)
+    broken = np.arange(number) < 100
+    return Samples(
+        reduced_potential=np.where(np.arange(number) < 103, np.inf, np.cos(phi) + 3.0),
+        log_density=log_density,
+        log_density_exact=np.where(np.arange(number) < 3000, np.cos(phi), np.nan),
+        num_random=3000,
+        phi=phi,
+        psi=np.zeros(number),
+        in_state=state.contains(phi, np.zeros(number)),
+        valid=~broken,
+        native_chirality=np.ones(number, dtype=bool),
+        mirrored=np.zeros(number, dtype=bool),
+        inverted=None,
+        cpu_seconds=np.full(number, 0.1),
+        cpu_seconds_exact=np.full(3000, 2.0),
+    )
+
+
+def test_weights_undo_a_known_bias_whatever_was_learned(tmp_path: Path) -> None:
     """Samples of one von Mises distribution, weighted to another, have the other's delta_f."""
     rng = np.random.default_rng(0)
-    phi = rng.vonmises(0.0, 1.0, 20_000)
-    arrays = {
-        "phi": phi,
-        "psi": np.zeros(len(phi)),
-        "reduced_potential": np.cos(phi) + 3.0,
-        "log_density": np.cos(phi),
-        "intact": np.ones(len(phi), dtype=bool),
-        "mirrored": np.zeros(len(phi), dtype=bool),
-        "mixed": np.zeros(len(phi), dtype=bool),
-        "valid": np.ones(len(phi), dtype=bool),
-        "exact_row": np.zeros(0, dtype=int),
-        "log_density_exact": np.zeros(0),
-        "log_density_training": np.cos(rng.vonmises(0.0, 1.0, 20_000)) + 0.5,
-    }
-    arrays["intact"][:100] = arrays["valid"][:100] = False
-    arrays["reduced_potential"][:103] = np.inf
-    config = PretrainedConfig()
-    target = Target(None, None, State.from_interval(0.0, math.pi / 2))  # type: ignore[arg-type]
+    phi, state = rng.vonmises(0.0, 1.0, 20_000), State.from_interval(0.0, math.pi / 2)
     far = rng.vonmises(math.pi, 1.0, 50_000)
-    metrics = pretrained_metrics(
-        config, target, arrays, md_energies_kT=np.cos(far) + 13.0, md_offset_kT=10.0
-    )
     inside = ((far > 0) & (far < math.pi / 2)).mean()
     expected = math.log((1 - inside) / inside)
-    assert abs(metrics["delta_f_kT"] - expected) < 3 * metrics["delta_f_stderr_kT"] + 0.03
+    umbrella = load_umbrella(umbrella_file(tmp_path / "umbrella.npz", 999, left_out=3))
+    comparison = Comparison(umbrella, np.cos(far) + 13.0, 10.0)
+    # What was learned is twice too steep, so that the state, where exp(cos) is large, is too rare.
+    for slope in (1.0, 2.0):
+        learned = slope * np.cos(phi) + 1.0
+        evaluated = Evaluated(samples_of(phi, learned, state), None, None, learned + 0.5)
+        metrics = pretrained_metrics(PretrainedConfig(), state, evaluated, comparison)
+        assert abs(metrics["delta_f_kT"] - expected) < 3 * metrics["delta_f_stderr_kT"] < 0.4
+        assert metrics["log_density_error_sd_kT"] == pytest.approx(
+            (slope - 1) * np.cos(phi[:3000]).std()
+        )
+        off = abs(metrics["delta_f_learned_kT"] - expected)
+        assert off < 0.1 if slope == 1 else off > 0.5
+        assert metrics["energy_w2_kT"] < (0.05 if slope == 1 else 0.3)
     assert metrics["delta_f_unweighted_kT"] < expected - 0.5
-    assert metrics["energy_w2_reweighted_kT"] < 0.05 < 0.5 < metrics["energy_w2_unweighted_kT"]
-    assert (metrics["num_broken"], metrics["num_without_energy"]) == (100, 3)
-    assert "delta_f_exact_kT" not in metrics
-    assert not metrics["verdict"]["reliable"]
-    assert any("of sampling only" in reason for reason in metrics["verdict"]["reasons"])
+    assert metrics["energy_w2_emulator_kT"] > 0.5
+    assert (metrics["num_invalid"], metrics["num_without_energy"]) == (100, 3)
     assert metrics["log_density_overfit_kT"] == pytest.approx(0.5, abs=0.02)
-
-    # The learned density turns wrong; exact ones of a few samples, most of them in the state, help.
-    rows = rows_for_exact(target.state.contains(phi, phi), arrays["valid"], 3000)
-    assert arrays["valid"][rows].all()
-    arrays |= {"exact_row": rows, "log_density_exact": arrays["log_density"][rows]}
-    arrays["log_density"] = 2.0 * np.cos(phi) + 1.0
-    metrics = pretrained_metrics(
-        config, target, arrays, md_energies_kT=np.cos(far) + 13.0, md_offset_kT=10.0
-    )
-    assert metrics["num_exact_in_state"] == 1500
-    assert metrics["delta_f_kT"] > expected + 0.5
-    error = abs(metrics["delta_f_exact_kT"] - expected)
-    assert error < 3 * metrics["delta_f_exact_stderr_kT"] < 0.5
-    assert metrics["energy_w2_exact_kT"] < 0.1
-    # The verdict is of the exact estimate: its interval comes first, and the learned one has none.
-    first, second, *_ = summary(metrics).splitlines()
-    low, high = metrics["delta_f_exact_interval_kT"]
-    assert first.startswith("delta_f, exact ")
-    assert first.endswith(f"95 % interval [{low:.2f}, {high:.2f}]")
-    assert second.startswith("delta_f, learned ")
-    assert summary(metrics).count("95 % interval") == 1
-    outside = phi[rows[1500:]]
-    assert metrics["log_density_error_sd_kT"] == pytest.approx(np.cos(outside).std())
-    assert metrics["log_density_offset_kT"] == pytest.approx(np.cos(outside).mean() + 1.0)
+    # A profile of something else: the verdict says so.
+    assert not metrics["verdict"]["reliable"]
+    assert any("from its reference" in reason for reason in metrics["verdict"]["reasons"])
+    low, high = metrics["delta_f_interval_kT"]
+    assert summary(metrics).splitlines()[0].endswith(f"95 % interval [{low:.2f}, {high:.2f}]")
 
 
 @needs_weights
@@ -141,7 +136,10 @@ def test_a_run_goes_from_weights_to_a_free_energy_and_is_not_repeated(tmp_path: 
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["num_samples"] == 100
     assert 20 < metrics["num_mirrored"] < 80
-    assert metrics["num_exact_in_state"] == 4
+    assert metrics["log_density_num_samples"] == 10
+    assert metrics["num_exact_in_state"] + metrics["num_exact_outside_state"] >= 20
+    assert metrics["annealing_num_levels"] == 3
+    assert min(metrics["annealing_acceptance"]) > 0
     assert {path.name for path in (tmp_path / "run" / "figures").iterdir()} == {
         "free_energy_profile.png",
         "energies.png",
@@ -160,6 +158,7 @@ def test_a_run_goes_from_weights_to_a_free_energy_and_is_not_repeated(tmp_path: 
         (["target.potential=xbt"], ["one of xtb, force_field", "nearest is xtb"]),
         (["weights=unweighted_ot_emma.pt", *SMALL], ["unweighted_ot_ema.pt"]),
         (["weights=unweighted_ot_ema.pt", *SMALL], ["got nothing", "check the path"]),
+        (["evaluate.num_exact=9000"], ["at most samples.num_held_out, 5000", "got 9000"]),
         (["--umbrella", "absent.npz"], ["absent.npz", "xs, f_i_mean"]),
     ],
 )
