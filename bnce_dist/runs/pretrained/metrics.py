@@ -43,8 +43,7 @@ def pretrained_metrics(
     samples, drawn = evaluated.samples, evaluated.drawn
     metrics = evaluation_metrics(samples, config.evaluate, config.seed)
     if evaluated.moves is not None:
-        metrics |= annealing_metrics(evaluated.moves)
-        metrics |= one_step_metrics(drawn, config.evaluate, config.seed)
+        metrics |= annealing_metrics(evaluated.moves) | _one_step(config, drawn)
     molecules = drawn.is_molecule
     of_field = delta_f(
         np.zeros(int(molecules.sum())),
@@ -74,6 +73,17 @@ def pretrained_metrics(
         }
     metrics["verdict"] = judge(metrics).as_record()
     return metrics | _energy_distances(evaluated, comparison)
+
+
+def _one_step(config: PretrainedConfig, drawn: Samples) -> dict[str, Any]:
+    """Return what the samples are worth where the field left them, with a verdict of its own."""
+    metrics = evaluation_metrics(drawn, config.evaluate, config.seed)
+    return one_step_metrics(drawn, config.evaluate, config.seed) | {
+        "delta_f_exact_one_step_kT": metrics["delta_f_exact_kT"],
+        "delta_f_exact_one_step_stderr_kT": metrics["delta_f_exact_stderr_kT"],
+        "ess_fraction_exact_one_step": metrics["ess_fraction_exact"],
+        "verdict_one_step": judge(metrics).as_record(),
+    }
 
 
 def _energy_distances(evaluated: Evaluated, comparison: Comparison) -> dict[str, float]:

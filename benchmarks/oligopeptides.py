@@ -1,0 +1,134 @@
+"""Chains of several residues, judged at every phi, beside the published samplers of their kind.
+
+Runs that are finished already are not repeated. Every phi has a free energy by the run's samples
+and one by its reference, whose windows hold the first phi and psi alone: replicas that disagree
+about another phi show that it has not been equilibrated.
+
+    python benchmarks/oligopeptides.py ACE-ALA-ALA-ALA-NME --output runs --write
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from alanine_dipeptide import JOB, KEPT, kept
+from record import publish
+
+from bnce_dist.chem.order_parameters import find_order_parameter
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.metrics import torus_wasserstein_2
+from bnce_dist.core.weights import Weights
+from bnce_dist.data.atomic import read_json
+from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.runs.finished import FinishedRun, ReferenceFrames
+from bnce_dist.runs.states import states
+
+CONFIG = JOB.parent / "configs" / "oligopeptides.yaml"
+MATCHED_POINTS = 2000
+"""Points of the optimal matchings of torsions."""
+KEPT_HERE = (
+    *KEPT,
+    "delta_f_reference_run_reason",
+    "ess_fraction_learned",
+    "pareto_k_learned",
+    "num_rejected",
+    "energy_w2_emulator_kT",
+    "log_density_error_sd_kT",
+)
+
+
+def main(
+    sequences: Annotated[list[str], typer.Argument(help="Chains, e.g. ACE-ALA-ALA-ALA-NME.")],
+    output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
+    write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
+) -> None:
+    """Run what has not run yet, print one JSON line and write it if asked."""
+    numbers = {"chains": {sequence: judged(sequence, output) for sequence in sequences}}
+    publish("oligopeptides", numbers, ("torch", "openmm", "ray"), write=write)
+
+
+def judged(sequence: str, output: Path) -> dict[str, Any]:
+    """Return what is kept of a chain's run, which runs first if it has not."""
+    folder = output / sequence
+    if not (folder / "metrics.json").exists():
+        arguments = ["--config", CONFIG, "--output", output, "--name", sequence]
+        subprocess.run([sys.executable, JOB, *arguments, f"target.sequence={sequence}"], check=True)
+    metrics, run = read_json(folder / "metrics.json"), FinishedRun.open(folder)
+    frames = run.reference_frames()
+    if frames is None:
+        raise InputError(
+            f"run {sequence}", expected="its own umbrella sampling", got="none",
+            remedy="leave reference.trajectory out",
+        )  # fmt: skip
+    return {
+        **kept(metrics, KEPT_HERE),
+        "num_atoms": run.target.molecule.num_atoms,
+        "core_hours": 2 * sum(metrics["seconds"].values()) / 3600,
+        "num_energies": _num_energies(run),
+        "phis": [_phi(folder, name) for name in _backbone(run) if name.startswith("phi")],
+        **_torsion_distances(run, frames),
+    }
+
+
+def _backbone(run: FinishedRun) -> list[str]:
+    """Return the names of every phi and psi of a capped peptide."""
+    sequence = str(run.config.target.sequence).split("-")
+    inner = range(2, len(sequence))
+    return [f"{kind}:{number}" for number in inner for kind in ("phi", "psi")]
+
+
+def _phi(folder: Path, name: str) -> dict[str, Any]:
+    """Return the free energy of one phi being positive, by the samples and by the reference."""
+    ensembles = states(folder, {"positive": f"{name} in [0, 2]"}).record()["ensembles"]
+    found = {}
+    for key, ensemble in (("delta_f", "reweighted"), ("reference", "reference")):
+        record = ensembles[ensemble]
+        row, column = (record["names"].index(state) for state in ("positive", "rest"))
+        found |= {
+            f"{key}_kT": record["differences_kT"][row][column],
+            f"{key}_stderr_kT": record["difference_stderrs_kT"][row][column],
+        }
+    return {"name": name, **found}
+
+
+def _torsion_distances(run: FinishedRun, frames: ReferenceFrames) -> dict[str, float]:
+    """Return how far all phi and psi are from the reference's, and two draws of that [rad]."""
+    named = [find_order_parameter(run.target.molecule, name) for name in _backbone(run)]
+    torsions, of_frames = (
+        np.stack([parameter.values(positions) for parameter in named], axis=1)
+        for positions in (run.positions_nm(), frames.positions_nm)
+    )
+    weights = Weights(run.evaluation.samples.log_weights).normalised
+    of_reference = np.exp(frames.log_weights)
+    options = {"num_points": MATCHED_POINTS, "seed": 0}
+    return {
+        "torsion_w2_all_rad": torus_wasserstein_2(
+            torsions, of_frames, weights, of_reference, **options
+        ),
+        "torsion_w2_all_baseline_rad": torus_wasserstein_2(
+            of_frames, of_frames, of_reference, of_reference, **options
+        ),
+    }
+
+
+def _num_energies(run: FinishedRun) -> dict[str, int]:
+    """Return how often the force field was asked, with or without forces, by what for."""
+    reference, dataset, evaluate = run.config.reference, run.config.dataset, run.config.evaluate
+    steps_of_umbrella = (reference.burn_in_ps + reference.total_ps) * 1e3 / reference.timestep_fs
+    umbrellas = reference.num_tasks * reference.num_phi * reference.num_psi
+    chain_ps = dataset.equilibration_ps + dataset.frames_per_chain * dataset.frame_interval_ps
+    accepted = ShardedDataset.open(run.folder.stage("evaluate") / "annealed").load(["accepted"])
+    num_levels = accepted["accepted"].shape[1]
+    gradients = num_levels * evaluate.annealing.num_leapfrog + 2
+    return {
+        "reference": round(steps_of_umbrella * umbrellas),
+        "dataset": round(dataset.num_chains * chain_ps * 1e3 / dataset.timestep_fs),
+        "annealing": evaluate.num_samples * gradients,
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)
