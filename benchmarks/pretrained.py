@@ -31,12 +31,12 @@ BoltzNCE, arXiv 2507.00846."""
 # What two cores make in somewhat more than an hour, not the defaults.
 SIZES = (
     "samples.num_training=24000",
-    "samples.num_held_out=5000",
+    "samples.num_held_out=3000",
     "samples.num_steps=8",
     "samples.shard_size=250",
     "samples.batch_size=250",
     "energy.num_steps=3000",
-    "evaluate.num_exact=1000",
+    "evaluate.num_exact=1200",
 )
 
 
