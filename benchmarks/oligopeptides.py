@@ -36,6 +36,7 @@ KEPT_HERE = (
     "pareto_k_learned",
     "num_rejected",
     "energy_w2_emulator_kT",
+    "energy_w2_baseline_kT",
     "log_density_error_sd_kT",
 )
 
@@ -65,6 +66,7 @@ def judged(sequence: str, output: Path) -> dict[str, Any]:
         )  # fmt: skip
     return {
         **kept(metrics, KEPT_HERE),
+        "equilibration_ps": run.config.reference.equilibration_ps,
         "num_atoms": run.target.molecule.num_atoms,
         "core_hours": 2 * sum(metrics["seconds"].values()) / 3600,
         "num_energies": _num_energies(run),

@@ -145,8 +145,9 @@ def of_molecule(
     if simulated is None:
         return numbers
     samples = load_evaluation(run, Target.from_config(config.target)).samples
+    reference = Reference.load(simulated)
     energy_w2, torsion_w2 = distances_to_reference(
-        samples, Reference.load(simulated), config.seed, weighted=True
+        samples, reference, reference.energies, config.seed, weighted=True
     )
     return numbers | {"energy_w2_kT": energy_w2, "torsion_w2_rad": torsion_w2}
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.special import logsumexp
 
-from bnce_dist.chem.simulation.reference_frames import Reference
+from bnce_dist.chem.simulation.reference_frames import Energies, Reference
 from bnce_dist.config.section import (
     Count,
     Fraction,
@@ -269,13 +269,14 @@ def weight_diagnostics(weights: Weights, in_state: NDArray[np.bool_]) -> dict[st
 
 
 def distances_to_reference(
-    samples: Samples, reference: Reference, seed: int, *, weighted: bool
+    samples: Samples, reference: Reference, energies: Energies, seed: int, *, weighted: bool
 ) -> tuple[float, float]:
-    """Return 2-Wasserstein distances of energies [kT] and of torsions [rad] to a reference.
+    """Return 2-Wasserstein distances of energies [kT] and of torsions [rad] to a simulation.
 
     Args:
         samples: The evaluated samples; energies count where they are finite.
-        reference: Weighted simulation frames.
+        reference: Weighted simulation frames, for the torsions.
+        energies: Weighted energies of the simulation.
         seed: Of the run; decides the draws of torsions that are matched.
         weighted: Whether the samples have their weights, or all the same.
     """
@@ -283,9 +284,9 @@ def distances_to_reference(
     weights = Weights(samples.log_weights).normalised if weighted else None
     energy_w2 = wasserstein_2(
         samples.reduced_potential[finite],
-        reference.reduced_potential,
+        energies.reduced_potential,
         None if weights is None else weights[finite],
-        np.exp(reference.potential_log_weights),
+        np.exp(energies.log_weights - energies.log_weights.max()),
     )
     torsions = np.stack([samples.phi, samples.psi], 1)
     return energy_w2, _torsion_w2(torsions, weights, reference, seed, len(torsions))

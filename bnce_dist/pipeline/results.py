@@ -28,6 +28,7 @@ from bnce_dist.generator.unseen import unseen, unseen_notes
 from bnce_dist.generator.verdict import Verdict, judge, nothing_left
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.forward_check import forward_check
+from bnce_dist.pipeline.simulated_energies import simulated_energies
 from bnce_dist.pipeline.stages.annealing import ANNEALED, annealed_at
 from bnce_dist.pipeline.stages.frames import EXACT_FRAMES
 
@@ -231,14 +232,16 @@ def _compared(
 ) -> dict[str, Any]:
     """Return how the samples differ from a simulation."""
     samples, metrics = evaluation.samples, dict[str, Any]()
+    simulated = simulated_energies(evaluation.folder, config, target, reference)
     compared = {"": (samples, True), "emulator_": (evaluation.drawn, False)}
     if evaluation.moves is not None:
         compared["one_step_"] = (evaluation.drawn, True)
     for name, (ensemble, weighted) in compared.items():
         energy_w2, torsion_w2 = distances_to_reference(
-            ensemble, reference, config.seed, weighted=weighted
+            ensemble, reference, simulated.energies, config.seed, weighted=weighted
         )
         metrics |= {f"energy_w2_{name}kT": energy_w2, f"torsion_w2_{name}rad": torsion_w2}
+    metrics["energy_w2_baseline_kT"] = simulated.baseline_kT
     metrics["torsion_w2_baseline_rad"] = baseline_distance(
         reference, config.seed, len(samples.valid)
     )

@@ -66,9 +66,8 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
     }
     if reference is not None:
         torsions["Reference"] = (reference.phi, reference.psi, reference.log_weights)
-        energies["Molecular dynamics"] = (
-            reference.reduced_potential, reference.potential_log_weights,
-        )  # fmt: skip
+    if (simulated := results.simulated) is not None:
+        energies["Molecular dynamics"] = (simulated.reduced_potential, simulated.log_weights)
     if results.delta_f_kT is None or results.delta_f_stderr_kT is None:
         del torsions["Reweighted"]
         return {

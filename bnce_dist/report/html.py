@@ -167,7 +167,7 @@ def _distances(metrics: Mapping[str, Any]) -> list[Row]:
         (
             "Distance of energies (W2)",
             f"{metrics['energy_w2_emulator_kT']:.2f} kT before, {metrics['energy_w2_kT']:.2f} kT"
-            " after reweighting",
+            f" after reweighting{_between_halves(metrics)}",
         ),
         (
             "Distance of torsions (W2)",
@@ -176,6 +176,11 @@ def _distances(metrics: Mapping[str, Any]) -> list[Row]:
             f" {metrics['torsion_w2_baseline_rad']:.2f} rad between two draws of the reference",
         ),
     ]
+
+
+def _between_halves(metrics: Mapping[str, Any]) -> str:
+    baseline = metrics.get("energy_w2_baseline_kT")
+    return "" if baseline is None else f"; {baseline:.2f} kT between two halves of the simulation"
 
 
 def value_text(metrics: Mapping[str, Any], name: str) -> str:

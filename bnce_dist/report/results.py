@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnce_dist.chem.simulation.reference_frames import Reference
+from bnce_dist.chem.simulation.reference_frames import Energies, Reference
 from bnce_dist.chem.state import POSITIVE_PHI, State
 
 Array = NDArray[np.float64]
@@ -23,6 +23,7 @@ class RunResults:
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
         reduced_potential: Reduced potentials of these samples, ``(samples,)``.
         reference: Weighted frames of a simulation; None if there is none.
+        simulated: Energies of a simulation; None if there is none.
         losses: Per stage the array ``"step"`` and loss terms of the same length by name.
         log_density_exact: Exact log likelihood of held-out samples, ``(held_out,)``.
         log_density_learned: The energy model's log density of the same samples.
@@ -43,6 +44,7 @@ class RunResults:
     log_weights: Array
     reduced_potential: Array
     reference: Reference | None
+    simulated: Energies | None
     losses: Mapping[str, Mapping[str, Array]]
     log_density_exact: Array
     log_density_learned: Array

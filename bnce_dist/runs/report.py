@@ -11,6 +11,7 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.results import Evaluation, load_evaluation
+from bnce_dist.pipeline.simulated_energies import simulated_energies
 
 REPORT_NAME = "report.html"
 
@@ -68,6 +69,7 @@ def report_run(
     from bnce_dist.report.html import RunReport, write_run_report
     from bnce_dist.report.results import RunResults
 
+    reference = evaluation.reference
     samples, exact = evaluation.samples, slice(evaluation.samples.num_random)
     named = ("delta_f", "delta_f_stderr", "delta_f_reference", "delta_f_reference_stderr")
     results = RunResults(
@@ -75,7 +77,10 @@ def report_run(
         psi=samples.psi,
         log_weights=samples.log_weights if samples.has_weight else samples.log_weights_learned,
         reduced_potential=samples.reduced_potential,
-        reference=evaluation.reference,
+        reference=reference,
+        simulated=simulated_energies(folder, config, target, reference).energies
+        if reference
+        else None,
         losses=evaluation.losses,
         log_density_exact=samples.log_density_exact[exact],
         log_density_learned=samples.log_density[exact],

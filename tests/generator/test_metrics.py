@@ -207,7 +207,7 @@ def test_distances_to_the_reference_vanish_by_reweighting() -> None:
     phi, psi = _across_the_cut(x).T
     compared = make_samples(reduced_potential=potential, phi=phi, psi=psi)
     before, after = (
-        distances_to_reference(compared, reference, 0, weighted=weighted)
+        distances_to_reference(compared, reference, reference.energies, 0, weighted=weighted)
         for weighted in (False, True)
     )
     # Both energies are chi-squared variables times a factor, both angles Gaussians times one.

@@ -84,20 +84,22 @@ def synthetic_run(num_samples: int = 10_000, seed: int = 0) -> RunResults:
     learned = log_exact + 0.42 * rng.standard_normal(num_samples) + 0.05
     inside = (samples[:, 0] > 0) & (samples[:, 0] < 2)
     share = np.exp(log_weights)[inside].sum() / np.exp(log_weights).sum()
+    frames = Reference(
+        {},
+        phi=reference[:, 0],
+        psi=reference[:, 1],
+        log_weights=log_target - log_proposal,
+        replica=np.repeat(np.arange(10), 3_000),
+        reduced_potential=0.5 * rng.chisquare(57, 20_000) - 56.0,
+        potential_log_weights=np.zeros(20_000),
+    )
     return RunResults(
         phi=samples[:, 0],
         psi=samples[:, 1],
         log_weights=log_weights,
         reduced_potential=widened - 56.0,
-        reference=Reference(
-            {},
-            phi=reference[:, 0],
-            psi=reference[:, 1],
-            log_weights=log_target - log_proposal,
-            replica=np.repeat(np.arange(10), 3_000),
-            reduced_potential=0.5 * rng.chisquare(57, 20_000) - 56.0,
-            potential_log_weights=np.zeros(20_000),
-        ),
+        reference=frames,
+        simulated=frames.energies,
         losses={"emulator": _losses(rng, 6_000, 1), "energy": _losses(rng, 4_000, 3)},
         log_density_exact=log_exact[:1_500],
         log_density_learned=learned[:1_500],

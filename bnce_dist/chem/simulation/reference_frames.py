@@ -18,6 +18,19 @@ _RENAMED = {
 
 
 @dataclass(frozen=True)
+class Energies:
+    """Weighted reduced potentials.
+
+    Args:
+        reduced_potential: ``(energies,)`` [kT].
+        log_weights: Up to a constant, ``(energies,)`` [nats].
+    """
+
+    reduced_potential: np.ndarray
+    log_weights: np.ndarray
+
+
+@dataclass(frozen=True)
 class Reference:
     """A reference simulation as everything after it reads it; frames are flat arrays.
 
@@ -56,6 +69,11 @@ class Reference:
         """Read what `save` left, or return None where it left nothing."""
         there = (simulate_folder / "reference").exists()
         return cls.load(simulate_folder) if there else None
+
+    @property
+    def energies(self) -> Energies:
+        """Its reduced potentials with their weights."""
+        return Energies(self.reduced_potential, self.potential_log_weights)
 
     def save(self, simulate_folder: Path) -> None:
         """Write ``reference/frames.npz`` and ``reference/result.json``, each whole or not at all.

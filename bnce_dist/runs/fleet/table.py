@@ -44,7 +44,7 @@ _COLUMNS = (
     "error",
     "published MD",
     "published error, exact",
-    "energy W2 (kT)",
+    "energy W2 (halves) (kT)",
     "torsion W2 (baseline)",
     "ESS fraction",
     "Pareto k",
@@ -148,7 +148,9 @@ def _distances(metrics: Mapping[str, Any]) -> tuple[str, str]:
     if "energy_w2_kT" not in metrics:
         return "-", "-"
     baseline = metrics["torsion_w2_baseline_rad"]
-    return f"{metrics['energy_w2_kT']:.2f}", f"{metrics['torsion_w2_rad']:.2f} ({baseline:.2f})"
+    halves = metrics.get("energy_w2_baseline_kT")
+    energies = f"{metrics['energy_w2_kT']:.2f}" + (f" ({halves:.2f})" if halves else "")
+    return energies, f"{metrics['torsion_w2_rad']:.2f} ({baseline:.2f})"
 
 
 def _summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
