@@ -12,7 +12,7 @@ from torch import Tensor
 from bnce_dist.chem.geometry import with_torsions
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField
-from bnce_dist.chem.simulation.bias import FlatteningBias, RotamerBias, Torsions
+from bnce_dist.chem.simulation.bias import FlatteningBias, Torsions
 from bnce_dist.chem.simulation.langevin import (
     Langevin,
     LangevinSettings,
@@ -21,6 +21,7 @@ from bnce_dist.chem.simulation.langevin import (
     require_finite,
 )
 from bnce_dist.chem.simulation.replica_exchange import WindowGrid, Windows
+from bnce_dist.chem.simulation.rotamer_bias import RotamerBias, backbone_pairs
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.core.random import generator
 
@@ -31,8 +32,6 @@ BURN_IN_TEMPERATURE_KELVIN = 600.0
 """Temperature of the hot dynamics before everything else [K]."""
 FLATTENING_ORDER = 6
 """Highest harmonic of the bias that levels the landscape."""
-ROTAMER_CEILING_KT = 2.0
-"""Height that is left to the barriers of the other torsions [kT]."""
 MAX_REDRAWS = 10
 """Times that side chains which clash are drawn again."""
 CLASH_KT = 100.0
@@ -125,10 +124,12 @@ class UmbrellaSampler:
         stiffness = [config.phi_stiffness_kj_mol, config.psi_stiffness_kj_mol]
         self.stiffness = torch.tensor(stiffness, device=device)
         self.chain_centres = self.centres
-        torsions = (molecule.phi, molecule.psi, *molecule.rotatable_torsions)
-        self.torsions = Torsions(torsions, device)
+        rotatable = molecule.rotatable_torsions
+        self.torsions = Torsions((molecule.phi, molecule.psi, *rotatable), device)
         self.flattening = FlatteningBias.none(FLATTENING_ORDER, device)
-        self.rotamers = RotamerBias.none(len(molecule.rotatable_torsions), device)
+        self.rotamers = RotamerBias.none(
+            len(rotatable), device, backbone_pairs(molecule, rotatable)
+        )
         self.grid = WindowGrid(self.windows, device)
         self.intervals_done = 0
         self.positions_nm = self.velocities = torch.empty(0)
@@ -177,7 +178,7 @@ class UmbrellaSampler:
         """
         for _ in range(self.config.flattening_stages):
             samples, rotatable = self._advance(self.config.flattening_ps)
-            self.rotamers = self.rotamers.refined(rotatable, ROTAMER_CEILING_KT)
+            self.rotamers = self.rotamers.refined(rotatable)
             self.flattening = self.flattening.refined(
                 samples.phi.ravel(), samples.psi.ravel(), samples.window.ravel(), self.windows
             )
@@ -254,6 +255,7 @@ class UmbrellaSampler:
             "chain_at": self.grid.chain_at,
             "flattening": self.flattening.coefficients,
             "rotamers": self.rotamers.coefficients,
+            "backbones": self.rotamers.surfaces,
         }
         arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         return {**arrays, "intervals_done": self.intervals_done}
@@ -268,7 +270,7 @@ class UmbrellaSampler:
         self.grid.chain_at = tensor("chain_at")
         self.chain_centres = self.centres[self.grid.window_of_chain()]
         self.flattening = FlatteningBias(tensor("flattening"))
-        self.rotamers = RotamerBias(tensor("rotamers"))
+        self.rotamers = RotamerBias(tensor("rotamers"), tensor("backbones"), self.rotamers.pairs)
         self.intervals_done = int(state["intervals_done"])
 
     def _langevin(self, temperature_kelvin: float | None = None) -> Langevin:

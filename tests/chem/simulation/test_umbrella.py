@@ -10,9 +10,10 @@ import torch
 
 from bnce_dist.chem.geometry import dihedral, with_torsions
 from bnce_dist.chem.potentials.force_field import BOLTZMANN_KJ_MOL_KELVIN
-from bnce_dist.chem.simulation.bias import FlatteningBias, RotamerBias, Torsions
+from bnce_dist.chem.simulation.bias import FlatteningBias, Torsions
 from bnce_dist.chem.simulation.reference import estimate_reference
 from bnce_dist.chem.simulation.replica_exchange import WindowGrid, Windows, window_centres
+from bnce_dist.chem.simulation.rotamer_bias import RotamerBias
 from bnce_dist.chem.simulation.settings import ReferenceConfig
 from bnce_dist.chem.simulation.umbrella import UmbrellaSampler, run_umbrella
 from bnce_dist.core.errors import InputError
@@ -89,6 +90,7 @@ def molecule(num_atoms=5) -> SimpleNamespace:
     return SimpleNamespace(
         masses_dalton=np.full(num_atoms, 12.0),
         elements=("C",) * num_atoms,
+        atom_names=tuple(f"C{i}" for i in range(num_atoms)),
         bonds=tuple((i, i + 1) for i in range(num_atoms - 1)),
         phi=PHI,
         psi=PSI,
