@@ -29,6 +29,21 @@ from bnce_dist.runs.states import states
 CONFIG = JOB.parent / "configs" / "oligopeptides.yaml"
 MATCHED_POINTS = 2000
 """Points of the optimal matchings of torsions."""
+PUBLISHED = {
+    "FALCON (2512.09914)": {
+        "AL3": {"ess_fraction": 0.077, "energy_w2": 0.544},
+        "AL4": {"ess_fraction": 0.055, "energy_w2": 0.686},
+        "AL6": {"ess_fraction": 0.060, "energy_w2": 0.892},
+    },
+    "SBG, one step": {
+        "AL3": {"ess_fraction": 0.052, "energy_w2": 0.758},
+        "AL4": {"ess_fraction": 0.046, "energy_w2": 1.068},
+        "AL6": {"ess_fraction": 0.034, "energy_w2": 1.021},
+    },
+    "CMT (2510.18460)": {"AL6": {"ess_fraction": 0.2963}},
+    "TA-BG": {"AL6": {"ess_fraction": 0.1822}},
+}
+"""Of other people, at 10,000 samples or more: what AL3 is differs between papers."""
 KEPT_HERE = (
     *KEPT,
     "delta_f_reference_run_reason",
@@ -47,7 +62,8 @@ def main(
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Run what has not run yet, print one JSON line and write it if asked."""
-    numbers = {"chains": {sequence: judged(sequence, output) for sequence in sequences}}
+    chains = {sequence: judged(sequence, output) for sequence in sequences}
+    numbers = {"chains": chains, "published": PUBLISHED}
     publish("oligopeptides", numbers, ("torch", "openmm", "ray"), write=write)
 
 
