@@ -35,7 +35,7 @@ from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.shipped import FOLDER
 from bnce_dist.pipeline.config import Config
-from bnce_dist.runs.pretrained.metrics import load_umbrella
+from bnce_dist.runs.pretrained.comparison import load_umbrella
 from bnce_dist.tracking.pyfunc import write_served_models
 from bnce_dist.tracking.server import answer_request
 from bnce_dist.training.checkpoint import load_checkpoint, save_checkpoint
