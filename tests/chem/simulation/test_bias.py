@@ -10,6 +10,7 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.rotamer_bias import (
     CEILING_KT,
     ORDER,
+    PAIR_CEILING_KT,
     PAIR_ORDER,
     RotamerBias,
     backbone_pairs,
@@ -101,12 +102,12 @@ def test_heights_of_a_pair_are_lowered_to_the_ceiling_and_wells_kept() -> None:
         bias = bias.refined(samples.astype(np.float32))
     biased = free_energy + bias.energy(grid)
     assert free_energy.max() > 8.5
-    assert biased.max() < CEILING_KT + 1.5
-    deep = free_energy < CEILING_KT - 1
+    assert biased.max() < PAIR_CEILING_KT + 1.5
+    deep = free_energy < PAIR_CEILING_KT - 1
     assert np.abs(bias.energy(grid))[deep].max() < 1.0
     # The shallow well is neither filled nor dug beyond the ceiling.
     shallow = np.linalg.norm(grid - [1.0, -0.5], axis=1).argmin()
-    assert abs(biased[shallow] - CEILING_KT) < 1.0
+    assert abs(biased[shallow] - PAIR_CEILING_KT) < 1.0
 
 
 def test_slopes_of_pairs_are_the_derivatives_of_the_energy() -> None:
