@@ -87,6 +87,8 @@ def judged(sequence: str, output: Path) -> dict[str, Any]:
         "core_hours": 2 * sum(metrics["seconds"].values()) / 3600,
         "num_energies": _num_energies(run),
         "phis": [_phi(folder, name) for name in _backbone(run) if name.startswith("phi")],
+        "num_frames": len(frames.log_weights),
+        "ess_frames": Weights(frames.log_weights).ess,
         **_torsion_distances(run, frames),
     }
 
