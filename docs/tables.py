@@ -293,6 +293,53 @@ def pretrained() -> str:
     return table(("Δf by", "kT", "ESS fraction", "verdict"), rows, row="pretrained_adp_xtb")
 
 
+def oligopeptides() -> str:
+    """Return the chains of several residues beside what is published of their kind."""
+    columns = {
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
+        "reference (kT)": (
+            "{.delta_f_reference_run_kT:.2f} +- {.delta_f_reference_run_stderr_kT:.2f}"
+        ),
+        "ESS fraction": "{.ess_fraction:.2f}",
+        "learned alone": "{.ess_fraction_learned:.2f}",
+        "without annealing": "{.ess_fraction_one_step:.3f}",
+        "energy W2 (kT)": "{.energy_w2_kT:.2f} ({.energy_w2_baseline_kT:.2f})",
+        "torsion W2 (rad)": "{.torsion_w2_all_rad:.2f} ({.torsion_w2_all_baseline_rad:.2f})",
+        "core-hours": "{.core_hours:.1f}",
+    }
+    rows = [
+        [name, *(Template(f"oligopeptides.chains.{name}").format(c) for c in columns.values())]
+        for name in value_of("oligopeptides.chains")
+    ]
+    return table(["chain", *columns], rows)
+
+
+def oligopeptide_torsions() -> str:
+    """Return the free energy of every phi being positive."""
+    rows = []
+    for name in value_of("oligopeptides.chains"):
+        for number, phi in enumerate(value_of(f"oligopeptides.chains.{name}.phis")):
+            cells = Template(f"oligopeptides.chains.{name}.phis.{number}")
+            rows.append([
+                name,
+                str(phi["name"]),
+                cells.format("{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}"),
+                cells.format("{.reference_kT:.2f} +- {.reference_stderr_kT:.2f}"),
+            ])  # fmt: skip
+    return table(("chain", "torsion", "Δf (kT)", "reference (kT)"), rows)
+
+
+def oligopeptides_published() -> str:
+    """Return what other samplers of alanine chains reach."""
+    rows = [
+        [method, chain, str(found["ess_fraction"]), str(found.get("energy_w2", "-"))]
+        for method, chains in value_of("oligopeptides.published").items()
+        for chain, found in chains.items()
+    ]
+    return table(("method", "chain", "ESS fraction", "energy W2"), rows)
+
+
 _SYSTEMS = {
     "gaussians8": "eight Gaussians",
     "checkerboard": "checkerboard",
@@ -492,6 +539,9 @@ TABLES: dict[str, Callable[[], str]] = {
         zero_shot_ablation,
         like_for_like,
         pretrained,
+        oligopeptides,
+        oligopeptide_torsions,
+        oligopeptides_published,
         planar,
         planar_recipes,
         speed,
