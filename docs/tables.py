@@ -340,6 +340,21 @@ def oligopeptides_published() -> str:
     return table(("method", "chain", "ESS fraction", "energy W2"), rows)
 
 
+def zero_shot_lengths() -> str:
+    """Return how far the zero-shot field carries beyond the lengths it learned from."""
+    columns = {
+        "residues": "{.num_residues:d}",
+        "ESS fraction": "{.ess_fraction:.3f}",
+        "without annealing": "{.ess_fraction_one_step:.4f}",
+        "Δf, learned alone (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+    }
+    rows = [
+        [name, *(Template(f"zero_shot_lengths.chains.{name}").format(c) for c in columns.values())]
+        for name in value_of("zero_shot_lengths.chains")
+    ]
+    return table(["chain", *columns], rows)
+
+
 _SYSTEMS = {
     "gaussians8": "eight Gaussians",
     "checkerboard": "checkerboard",
@@ -542,6 +557,7 @@ TABLES: dict[str, Callable[[], str]] = {
         oligopeptides,
         oligopeptide_torsions,
         oligopeptides_published,
+        zero_shot_lengths,
         planar,
         planar_recipes,
         speed,
