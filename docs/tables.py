@@ -112,6 +112,21 @@ def row_per_path(columns: dict[str, str], paths: Iterable[str]) -> str:
     return table(list(columns), filled)
 
 
+def row_per_name(heading: str, columns: dict[str, str], path: str) -> str:
+    """Return a table of one row per key of what is at a path, which stands in the first column.
+
+    Args:
+        heading: Of the first column.
+        columns: Templates of the others by their headings.
+        path: Of a dictionary in a record.
+    """
+    rows = [
+        [name, *(Template(f"{path}.{name}").format(cell) for cell in columns.values())]
+        for name in value_of(path)
+    ]
+    return table([heading, *columns], rows)
+
+
 def alanine_dipeptide() -> str:
     """Return the seeds of the main job."""
     columns = {
@@ -169,12 +184,7 @@ def dipeptides() -> str:
         "without annealing": "{.ess_fraction_one_step:.3f}",
         "Pareto k": "{.pareto_k:.2f}",
     }
-    molecules = value_of("dipeptides.molecules")
-    rows = [
-        [name, *(Template(f"dipeptides.molecules.{name}").format(c) for c in columns.values())]
-        for name in molecules
-    ]
-    return table(["molecule", *columns], rows)
+    return row_per_name("molecule", columns, "dipeptides.molecules")
 
 
 def zero_shot() -> str:
@@ -308,11 +318,7 @@ def oligopeptides() -> str:
         "torsion W2 (rad)": "{.torsion_w2_all_rad:.2f} ({.torsion_w2_all_baseline_rad:.2f})",
         "core-hours": "{.core_hours:.1f}",
     }
-    rows = [
-        [name, *(Template(f"oligopeptides.chains.{name}").format(c) for c in columns.values())]
-        for name in value_of("oligopeptides.chains")
-    ]
-    return table(["chain", *columns], rows)
+    return row_per_name("chain", columns, "oligopeptides.chains")
 
 
 def oligopeptide_torsions() -> str:
@@ -348,11 +354,7 @@ def zero_shot_lengths() -> str:
         "without annealing": "{.ess_fraction_one_step:.4f}",
         "Δf, learned alone (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
     }
-    rows = [
-        [name, *(Template(f"zero_shot_lengths.chains.{name}").format(c) for c in columns.values())]
-        for name in value_of("zero_shot_lengths.chains")
-    ]
-    return table(["chain", *columns], rows)
+    return row_per_name("chain", columns, "zero_shot_lengths.chains")
 
 
 _SYSTEMS = {
