@@ -19,6 +19,10 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.core.resampling import systematic_ancestors
 
 MAX_LEVELS = 100
+# Where clashes at the start lose their weight at any usual step, the first levels are this short
+# and double, so that moves take many of them out of the clash before that.
+_FIRST_FRACTION = 1e-5
+_DOUBLINGS = 10
 DEFAULT_LEAPFROG = 5
 # The optimum of Hamiltonian Monte Carlo lies between 0.65 and 0.8: Beskos et al. (2013).
 TARGET_ACCEPTANCE = 0.8
@@ -193,8 +197,9 @@ def tune_schedule(
 
     Each step size makes the moves of its level accepted four times out of five. Levels are
     equally spaced if their number is given; else each one is as far from the last as the
-    conditional effective sample size allows, but there are never more than ``MAX_LEVELS``. Samples
-    all of which are impossible at the end need no path: one level takes them there without weight.
+    conditional effective sample size allows, but there are never more than ``MAX_LEVELS``: where
+    some samples begin in clashes, with short first levels that double. Samples all of which are
+    impossible at the end need no path: one level takes them there without weight.
 
     Args:
         bridge: From the density of the samples to the one asked for.
@@ -297,7 +302,7 @@ def _next_fraction(
     last: float, log_weights: Tensor, log_ratio: Tensor, min_ess_fraction: float
 ) -> float:
     """Return the largest fraction at which a level keeps its conditional sample size."""
-    smallest = 1 / MAX_LEVELS
+    shortest = min(max(last, _FIRST_FRACTION), 1 / (MAX_LEVELS - _DOUBLINGS))
 
     def is_enough(fraction: float) -> bool:
         step = (fraction - last) * log_ratio
@@ -306,12 +311,11 @@ def _next_fraction(
 
     if is_enough(1.0):
         return 1.0
-    # Where no step is short enough, as where clashes at the start lose their weight at once, the
-    # weights will tell.
-    low, high = min(last + smallest, 1.0), 1.0
+    # Where no step is short enough the weights will tell.
+    low, high = min(last + shortest, 1.0), 1.0
     if not is_enough(low):
         return low
-    while high - low > 0.1 * smallest:
+    while high - low > 0.1 * (low - last):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if is_enough(middle) else (low, middle)
     return low

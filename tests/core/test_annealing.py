@@ -165,7 +165,9 @@ def test_the_pilot_finds_step_sizes_and_levels():
     random = generator("pilot")
     schedule = tune_schedule(BRIDGE, prior(500, "pilot"), random, min_ess_fraction=0.9)
     annealed = anneal(BRIDGE, prior(5000, "main"), schedule, generator("main"))
-    assert (annealed.acceptance - 0.8).abs().max() < 0.1
+    # The pilot's chains have settled at the first level, these come from the prior.
+    assert annealed.acceptance[0] > 0.6
+    assert (annealed.acceptance[1:] - 0.8).abs().max() < 0.1
     assert 2 <= schedule.num_levels <= 20
     finer = tune_schedule(BRIDGE, prior(500, "pilot"), random, min_ess_fraction=0.99)
     assert finer.num_levels > 2 * schedule.num_levels
@@ -222,6 +224,31 @@ def test_clashes_are_rejected_or_weigh_nothing():
     assert abs(log_integral - math.log(expected)) < 4 * error < 0.1
     resampled = anneal(bridge, z, SCHEDULE, generator("moves"), resample_below=0.9)
     assert resampled.z[:, 0].max() <= 0.5
+
+
+def test_clashes_walk_out_before_they_weigh_nothing():
+    """A fifth of the samples lie in a repulsion of up to 1e6 kT, as atoms that overlap do."""
+
+    def repelled(z: Tensor) -> Tensor:
+        beyond = (z[:, 0] - 0.85).clamp(min=0)
+        return -0.5 * z.square().sum(1) - 1e5 * beyond.square()
+
+    bridge = Bridge(with_gradient(SPACE.log_prior), with_gradient(repelled), SPACE)
+    schedule = tune_schedule(bridge, prior(300, "pilot"), generator("pilot"), num_leapfrog=3)
+    z = prior(4_000, "overlap")
+    annealed = anneal(bridge, z, schedule, generator("moves"))
+    clashed = z[:, 0] > 0.85
+    weights = annealed.log_weights.softmax(0)
+    # If the first step were a hundredth of the way, they would keep half a percent of the weight.
+    assert clashed.double().mean() == pytest.approx(0.198, abs=0.02)
+    assert weights[clashed].sum() > 0.05
+    # A normal variable below 0.85, P = 0.80234, and what the repulsion lets through.
+    let_through = math.exp(-0.5 * 0.85**2) * math.sqrt(math.pi / 1e5) / 2
+    expected = math.sqrt(2 * math.pi) * (math.sqrt(2 * math.pi) * 0.802337 + let_through)
+    expected *= math.erf(math.pi / 2**0.5)
+    log_integral, error = log_mean_weight(annealed.log_weights)
+    assert abs(log_integral - math.log(expected)) < 4 * error < 0.08
+    assert schedule.num_levels < MAX_LEVELS / 2
 
 
 def test_a_population_without_any_weight_keeps_its_shape():
