@@ -7,8 +7,8 @@ import typer
 
 from bnce_dist.cli.common import UNRELIABLE, errors_as_one_line
 from bnce_dist.cli.model import (
+    Annealing,
     Device,
-    Levels,
     Model,
     Potential,
     Sequence,
@@ -37,7 +37,7 @@ def evaluate(
         typer.Option(min=0, help="Of them, those with an exact density, which corrects the model."),
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    anneal: Levels = None,
+    anneal: Annealing = None,
     temperature_kelvin: Temperature = None,
     to: Potential = None,
     strict: Annotated[
@@ -59,7 +59,7 @@ def evaluate(
             num_samples,
             seed,
             num_exact,
-            annealing=AnnealingConfig(num_levels=anneal) if anneal else None,
+            annealing=anneal,
             target=aimed(generator.target, to, temperature_kelvin),
         )
     typer.echo(json.dumps(record) if as_json else _table(record))

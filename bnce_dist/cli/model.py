@@ -7,10 +7,13 @@ import typer
 
 from bnce_dist.core.device import DEVICE_VARIABLE
 from bnce_dist.core.errors import InputError
+from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.shared_generator import SharedGenerator
 from bnce_dist.generator.shipped import load_shipped
 from bnce_dist.generator.target import Target
+
+AUTOMATIC = "auto"
 
 Sequence = Annotated[
     str | None,
@@ -23,9 +26,28 @@ Device = Annotated[
     str,
     typer.Option("--device", envvar=DEVICE_VARIABLE, help="Where to compute: cpu, cuda or cuda:N."),
 ]
-Levels = Annotated[
-    int | None,
-    typer.Option(min=1, help="Anneal to the target through so many levels; 20 is plenty."),
+
+
+def annealing_through(levels: str) -> AnnealingConfig:
+    """Return what ``--anneal`` asks for: a number of levels, or ``auto`` for as many as it takes.
+
+    Raises: typer.BadParameter: neither.
+    """
+    if levels == AUTOMATIC:
+        return AnnealingConfig()
+    if levels.isdecimal() and int(levels) >= 1:
+        return AnnealingConfig(num_levels=int(levels))
+    raise typer.BadParameter(f"expected a number of levels or {AUTOMATIC}, got {levels!r}")
+
+
+Annealing = Annotated[
+    AnnealingConfig | None,
+    typer.Option(
+        "--anneal",
+        parser=annealing_through,
+        metavar="LEVELS",
+        help=f"Anneal to the target through so many levels, or as many as it takes: {AUTOMATIC}.",
+    ),
 ]
 Temperature = Annotated[
     float | None, typer.Option("--temperature", help="Weight to this temperature instead [K].")

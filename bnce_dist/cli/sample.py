@@ -8,8 +8,9 @@ import typer
 
 from bnce_dist.cli.common import errors_as_one_line, place
 from bnce_dist.cli.model import (
+    AUTOMATIC,
+    Annealing,
     Device,
-    Levels,
     Model,
     Potential,
     Sequence,
@@ -18,7 +19,6 @@ from bnce_dist.cli.model import (
     load_model,
 )
 from bnce_dist.core.errors import InputError
-from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.ensemble_file import require_output
@@ -43,7 +43,7 @@ def sample(
         int, typer.Option("--num-samples", "-n", min=1, help="How many.")
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    anneal: Levels = None,
+    anneal: Annealing = None,
     temperature_kelvin: Temperature = None,
     to: Potential = None,
     resample: Annotated[
@@ -84,7 +84,7 @@ def sample(
             ensemble = generator.sample(
                 num_samples,
                 seed,
-                annealing=AnnealingConfig(num_levels=anneal) if anneal else None,
+                annealing=anneal,
                 target=aimed(generator.target, to, temperature_kelvin),
             )
             written = _write(ensemble, output, resample, seed, overwrite=overwrite)
@@ -94,7 +94,7 @@ def sample(
         record = {
             "files": files,
             "num_samples": num_samples,
-            "num_levels": anneal,
+            "num_levels": None if anneal is None else anneal.num_levels or AUTOMATIC,
             "num_written": resample or num_samples,
             "num_rejected": written.num_rejected,
             "ess_fraction": written.ess_fraction,

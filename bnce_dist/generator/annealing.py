@@ -28,7 +28,7 @@ class AnnealingConfig(Section):
     enabled: bool = True
     """Whether to anneal; never done in Cartesian coordinates."""
     num_levels: Count | None = None
-    """Densities on the way, equally spaced; null is as many as min_ess_fraction asks for."""
+    """Densities on the way, denser at the start; null is as many as min_ess_fraction asks for."""
     min_ess_fraction: Fraction = 0.995
     """Effective share of the samples that every single level has to keep."""
     num_leapfrog: Count = 3

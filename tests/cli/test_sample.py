@@ -142,7 +142,13 @@ def test_annealed_samples_weigh_more_evenly_and_resampled_ones_alike(tmp_path: P
     with np.load(tmp_path / "b.npz", allow_pickle=False) as arrays:
         assert len(arrays["positions_nm"]) == 50
         assert np.ptp(arrays["log_weights"]) == 0
-    assert sample(tmp_path / "c.npz", "--anneal", "0").exit_code == 2
+    chosen = record("d.npz", "--anneal", "auto")
+    assert chosen["num_levels"] == "auto"
+    assert chosen["ess_fraction"] > plain["ess_fraction"] + 0.05
+    for levels in ("0", "-3", "many", "1.5"):
+        refused = sample(tmp_path / "c.npz", "--anneal", levels)
+        assert refused.exit_code == 2
+        assert "expected a number of levels or auto" in " ".join(refused.output.split())
 
 
 @pytest.mark.slow

@@ -172,7 +172,7 @@ def test_the_pilot_finds_step_sizes_and_levels():
     finer = tune_schedule(BRIDGE, prior(500, "pilot"), random, min_ess_fraction=0.99)
     assert finer.num_levels > 2 * schedule.num_levels
     given = tune_schedule(BRIDGE, prior(500, "pilot"), random, num_levels=7, num_leapfrog=2)
-    assert given.fractions == pytest.approx([(k + 1) / 7 for k in range(7)])
+    assert given.fractions == pytest.approx([((k + 1) / 7) ** 1.5 for k in range(7)])
     assert given.num_leapfrog == 2
     assert AnnealingSchedule(**json.loads(json.dumps(dataclasses.asdict(given)))) == given
 
