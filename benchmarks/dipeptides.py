@@ -34,6 +34,7 @@ KEPT_HERE = (
     "pareto_k_learned",
     "num_rejected",
     "energy_w2_kT",
+    "energy_w2_baseline_kT",
     "energy_w2_emulator_kT",
     "torsion_w2_rad",
     "torsion_w2_emulator_rad",
@@ -67,7 +68,10 @@ def main(
         "abs_error_to_md_kT",
         "abs_error_learned_to_md_kT",
         "energy_w2_kT",
+        "energy_w2_baseline_kT",
         "torsion_w2_rad",
+        "ess_fraction",
+        "ess_fraction_learned",
         "minutes",
     )
     reliable = [molecule for molecule in molecules.values() if molecule["reliable"]]
@@ -76,7 +80,10 @@ def main(
         "num_reliable": len(reliable),
         "abs_error_kT_mean_of_reliable": _mean(reliable, "abs_error_kT") if reliable else None,
         "delta_f_stderr_max_kT": max(m["delta_f_stderr_kT"] for m in molecules.values()),
-        "ess_fraction_min": min(m["ess_fraction"] for m in molecules.values()),
+        **{
+            f"{name}_min": min(molecule[name] for molecule in molecules.values())
+            for name in ("ess_fraction", "ess_fraction_learned")
+        },
         "num_intervals_covering_reference": sum(
             m["interval_covers_reference"] for m in molecules.values()
         ),

@@ -36,6 +36,7 @@ from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.results import load_evaluation
+from bnce_dist.pipeline.simulated_energies import simulated_energies
 from bnce_dist.runs.fleet.table import PUBLISHED_MD_DELTA_F_KT
 from bnce_dist.runs.transferable.internal import FILE_NAME, training_positions
 from bnce_dist.runs.transferable.run import FINE_TUNED, ZERO_SHOT
@@ -85,7 +86,7 @@ def main(
     molecules: dict[str, dict[str, Any]] = {}
     fine_tuned: dict[str, dict[str, Any]] = {}
     for sequence in asked.split(","):
-        simulated = None if references is None else references / sequence / "simulate"
+        simulated = None if references is None else RunFolder(references / sequence)
         for runs, variant in ((molecules, ZERO_SHOT), (fine_tuned, FINE_TUNED)):
             run = RunFolder(folder / f"{sequence}_{variant}")
             if run.path.exists():
@@ -120,7 +121,7 @@ def of_field(folder: Path) -> dict[str, Any]:
 
 
 def of_molecule(
-    run: RunFolder, sequence: str, known: dict[str, Any], simulated: Path | None
+    run: RunFolder, sequence: str, known: dict[str, Any], simulated: RunFolder | None
 ) -> dict[str, Any]:
     """Return what a run found of a molecule, beside simulations of it that it knows nothing of.
 
@@ -128,7 +129,7 @@ def of_molecule(
         run: The molecule's.
         sequence: Of the molecule.
         known: What the record of simulated dipeptides says of it.
-        simulated: Folder of the simulation; None if it is not there.
+        simulated: Run that simulated the molecule; None if it is not there.
     """
     metrics, config = read_json(run.path / "metrics.json"), load_config(Config, run.config_path)
     reference = float(known["delta_f_reference_run_kT"])
@@ -144,12 +145,19 @@ def of_molecule(
     }
     if simulated is None:
         return numbers
-    samples = load_evaluation(run, Target.from_config(config.target)).samples
-    reference = Reference.load(simulated)
+    target = Target.from_config(config.target)
+    samples = load_evaluation(run, target).samples
+    simulation = Reference.load(simulated.stage("simulate"))
+    its_config = load_config(Config, simulated.config_path)
+    energies = simulated_energies(simulated, its_config, target, simulation)
     energy_w2, torsion_w2 = distances_to_reference(
-        samples, reference, reference.energies, config.seed, weighted=True
+        samples, simulation, energies.energies, config.seed, weighted=True
     )
-    return numbers | {"energy_w2_kT": energy_w2, "torsion_w2_rad": torsion_w2}
+    return numbers | {
+        "energy_w2_kT": energy_w2,
+        "energy_w2_baseline_kT": energies.baseline_kT,
+        "torsion_w2_rad": torsion_w2,
+    }
 
 
 def cpu_minutes(run: RunFolder, config: Config, metrics: dict[str, Any]) -> float:
