@@ -68,6 +68,32 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Remedies:
+    """What can be changed about a sampler, in the words of its settings; each begins a sentence.
+
+    Args:
+        draw: Gives more samples.
+        integrate: Makes each of them more exact.
+        learn: Makes the sampler better.
+        balance: Gives it more of the rarer side of the state.
+    """
+
+    draw: str = "Draw more samples (evaluate.num_samples)"
+    integrate: str = "Integrate in more steps (emulator.num_ode_steps)"
+    learn: str = "Train the emulator longer or make it wider (emulator.num_steps, emulator.width)"
+    balance: str = "Train on data with a larger share of the rarer side (dataset.state_fraction)"
+
+
+PRETRAINED = Remedies(
+    draw="Draw more samples (samples.num_held_out)",
+    integrate="Integrate in more steps (samples.num_steps)",
+    learn="Take a field that was trained longer",
+    balance="Take a field whose data hold more of the rarer side",
+)
+"""Of a field whose training is not at hand."""
+
+
+@dataclass(frozen=True)
 class _Check:
     """One finding.
 
@@ -84,7 +110,7 @@ class _Check:
     advice: str
 
 
-def judge(metrics: Mapping[str, Any]) -> Verdict:
+def judge(metrics: Mapping[str, Any], remedies: Remedies = Remedies()) -> Verdict:
     """Judge an estimate by the weights on each side of the state, its model, and its reference.
 
     What was not measured is not judged, but an estimate by a learned density whose own error was
@@ -93,13 +119,20 @@ def judge(metrics: Mapping[str, Any]) -> Verdict:
     Args:
         metrics: As of ``metrics.json``. ``model_error_kT`` is the part of the standard error that
             the learned density's correction makes; without it the bar is of sampling only.
+        remedies: What the advice can be.
     """
-    checks = [*_tails(metrics), _coverage(metrics), _largest(metrics), _rejected(metrics)]
-    checks.append(_model_error(metrics))
+    checks = [
+        *_tails(metrics, remedies),
+        _coverage(metrics, remedies),
+        _largest(metrics, remedies),
+        _rejected(metrics, remedies),
+        _model_error(metrics),
+    ]
+    if metrics.get("delta_f_fold_shift_kT") is not None:
+        checks.append(_folds(metrics, remedies))
     checks += [
         check(metrics)
         for name, check in (
-            ("delta_f_fold_shift_kT", _folds),
             ("forward_ess_in_state", _forward),
             ("unseen_in_state", _unseen),
             ("delta_f_reference_kT", _reference),
@@ -130,7 +163,7 @@ def nothing_left(num_samples: int) -> Verdict:
     )
 
 
-def _tails(metrics: Mapping[str, Any]) -> list[_Check]:
+def _tails(metrics: Mapping[str, Any], remedies: Remedies) -> list[_Check]:
     checks = []
     for name, where in _SIDES.items():
         shape, probability = metrics[f"pareto_k_{name}"], metrics[f"no_mean_probability_{name}"]
@@ -142,42 +175,40 @@ def _tails(metrics: Mapping[str, Any]) -> list[_Check]:
                 f"The tail of the weights {where} has a Pareto k of {shape:.2f}{may_hide}",
                 f"and has no mean with a probability of {probability:.0%}, more than "
                 f"{MAX_NO_MEAN_PROBABILITY:.0%}",
-                "Compute more exact densities (num_exact); if that does not help, train the "
-                "emulator longer or make it wider (emulator.num_steps, emulator.width)",
+                "Compute more exact densities (evaluate.num_exact). If that does not help, "
+                + _continued(remedies.learn),
             )
         )
     return checks
 
 
-def _coverage(metrics: Mapping[str, Any]) -> _Check:
+def _coverage(metrics: Mapping[str, Any], remedies: Remedies) -> _Check:
     inside, outside = metrics["ess_exact_in_state"], metrics["ess_exact_outside_state"]
     return _Check(
         min(inside, outside) >= MIN_EFFECTIVE_SAMPLES_PER_SIDE,
         f"The state holds {inside:.0f} effective samples, the rest {outside:.0f}",
         f"and each side needs {MIN_EFFECTIVE_SAMPLES_PER_SIDE}",
-        "Draw more samples (evaluate.num_samples), or train on data with a larger share of the "
-        "rarer side (dataset.state_fraction)",
+        f"{remedies.draw}, or {_continued(remedies.balance)}",
     )
 
 
-def _largest(metrics: Mapping[str, Any]) -> _Check:
+def _largest(metrics: Mapping[str, Any], remedies: Remedies) -> _Check:
     share = metrics["largest_weight_share"]
     return _Check(
         share <= MAX_WEIGHT_SHARE,
         f"One sample has {share:.1%} of the weight on its side of the state",
         f"more than {MAX_WEIGHT_SHARE:.0%}",
-        "Draw more samples (evaluate.num_samples), or train the emulator longer "
-        "(emulator.num_steps)",
+        f"{remedies.draw}, or {_continued(remedies.learn)}",
     )
 
 
-def _rejected(metrics: Mapping[str, Any]) -> _Check:
+def _rejected(metrics: Mapping[str, Any], remedies: Remedies) -> _Check:
     share = metrics["num_rejected"] / metrics["ess_num_samples"]
     return _Check(
         share <= MAX_REJECTED,
         f"{share:.1%} of the samples are broken or of the wrong chirality and have no weight",
         f"more than {MAX_REJECTED:.0%}",
-        "Train the emulator longer, or with more integration steps (emulator.num_ode_steps)",
+        f"{remedies.integrate}, or {_continued(remedies.learn)}",
     )
 
 
@@ -199,7 +230,7 @@ def _model_error(metrics: Mapping[str, Any]) -> _Check:
     )
 
 
-def _folds(metrics: Mapping[str, Any]) -> _Check:
+def _folds(metrics: Mapping[str, Any], remedies: Remedies) -> _Check:
     """Ask whether folds of the sampler, which exact densities do not see, are of any weight."""
     count, shift = metrics["num_negative_determinants"], metrics["delta_f_fold_shift_kT"]
     total = metrics["num_exact_in_state"] + metrics["num_exact_outside_state"]
@@ -208,7 +239,7 @@ def _folds(metrics: Mapping[str, Any]) -> _Check:
         f"{count} of {total} samples lie where the sampler folds space, which shifts the estimate "
         f"by {shift:.3f} kT",
         f"more than {MAX_FOLD_SHIFT_KT:.2f} kT",
-        "Integrate in more steps (emulator.num_ode_steps), or train the emulator longer",
+        f"{remedies.integrate}, or {_continued(remedies.learn)}",
     )
 
 
@@ -263,3 +294,8 @@ def _reference(metrics: Mapping[str, Any]) -> _Check:
         "Look for what the emulator lacks in the figures, and run the reference longer "
         "(reference.production_ps)",
     )
+
+
+def _continued(sentence: str) -> str:
+    """Return a sentence's beginning as it stands after a comma."""
+    return sentence[0].lower() + sentence[1:]

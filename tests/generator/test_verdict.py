@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnce_dist.generator.verdict import Verdict, judge
+from bnce_dist.generator.verdict import PRETRAINED, Verdict, judge
 
 GOOD = {
     "delta_f_kT": 3.9,
@@ -69,6 +69,22 @@ def test_one_failure_is_enough(change: dict[str, float], reason: str, advice: st
     assert advice in verdict.advice[0]
     assert verdict.lines()[0].startswith("UNRELIABLE: ")
     assert Verdict.from_record(verdict.as_record()) == verdict
+
+
+def test_who_cannot_train_the_sampler_is_not_told_to() -> None:
+    failures = {
+        "no_mean_probability_in_state": 0.4,
+        "ess_exact_in_state": 4.0,
+        "largest_weight_share": 0.3,
+        "num_rejected": 2500,
+        "delta_f_fold_shift_kT": 0.2,
+    }
+    advice = judge(GOOD | failures, PRETRAINED).advice
+    assert len(advice) == len(failures)
+    for line in advice:
+        assert "emulator" not in line
+        assert "dataset" not in line
+    assert any("samples.num_steps" in line for line in advice)
 
 
 def test_what_was_not_measured_is_not_judged() -> None:

@@ -12,7 +12,7 @@ from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights
 from bnce_dist.generator.metrics import annealing_metrics, evaluation_metrics, one_step_metrics
 from bnce_dist.generator.samples import Samples
-from bnce_dist.generator.verdict import Verdict, judge
+from bnce_dist.generator.verdict import PRETRAINED, Verdict, judge
 from bnce_dist.pipeline.results import (
     estimate_rows,
     reference_rows,
@@ -71,7 +71,7 @@ def pretrained_metrics(
             "delta_f_reference_stderr_kT": error,
             "delta_f_reference_source": _UMBRELLA,
         }
-    metrics["verdict"] = judge(metrics).as_record()
+    metrics["verdict"] = judge(metrics, PRETRAINED).as_record()
     return metrics | _energy_distances(evaluated, comparison)
 
 
@@ -82,7 +82,7 @@ def _one_step(config: PretrainedConfig, drawn: Samples) -> dict[str, Any]:
         "delta_f_exact_one_step_kT": metrics["delta_f_exact_kT"],
         "delta_f_exact_one_step_stderr_kT": metrics["delta_f_exact_stderr_kT"],
         "ess_fraction_exact_one_step": metrics["ess_fraction_exact"],
-        "verdict_one_step": judge(metrics).as_record(),
+        "verdict_one_step": judge(metrics, PRETRAINED).as_record(),
     }
 
 
