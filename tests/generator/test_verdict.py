@@ -80,7 +80,8 @@ def test_who_cannot_train_the_sampler_is_not_told_to() -> None:
         "delta_f_fold_shift_kT": 0.2,
     }
     advice = judge(GOOD | failures, PRETRAINED).advice
-    assert len(advice) == len(failures)
+    # Broken samples and folds are mended by the same.
+    assert len(advice) == len(failures) - 1
     for line in advice:
         assert "emulator" not in line
         assert "dataset" not in line
