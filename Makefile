@@ -51,7 +51,7 @@ docs: $(READY)  ## the pages in build/site
 	$(BIN)/mkdocs build --quiet --strict
 
 tables: $(READY)  ## the tables of the documents, from the records and the settings
-	$(BIN)/python docs/tables.py
+	$(BIN)/python docs/tables
 	$(BIN)/python docs/settings.py
 
 bench: $(READY)  ## seconds to minutes each; one JSON line per script

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "results"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TABLES = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+TABLES = runpy.run_path(str(ROOT / "docs" / "tables"))
 # <!-- record.json: path.to.value format -->value
 MARKER = re.compile(r"<!-- (\S+\.json): (\S+) (\S+) -->([-+\d.,]*\d)?")
 

@@ -1,0 +1,140 @@
+"""Tables of molecules that were simulated, longer chains, and a pretrained field."""
+
+from statistics import fmean
+
+from table_text import Template, row_per_name, row_per_path, table, value_of
+
+
+def alanine_dipeptide() -> str:
+    """Return the seeds of the main job."""
+    columns = {
+        "seed": "{.seed}",
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
+        "learned alone": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
+        "without annealing": "{.delta_f_one_step_kT:.2f} +- {.delta_f_one_step_stderr_kT:.2f}",
+        "exact alone": "{.delta_f_exact_kT:.2f} +- {.delta_f_exact_stderr_kT:.2f}",
+        "with MD frames": "{.delta_f_bennett_kT:.2f} +- {.delta_f_bennett_stderr_kT:.2f}",
+        "ESS fraction": "{.ess_fraction:.2f}",
+        "without annealing (ESS)": "{.ess_fraction_one_step:.2f}",
+        "Pareto k": "{.pareto_k:.2f}",
+    }
+    runs = range(len(value_of("alanine_dipeptide.runs")))
+    return row_per_path(columns, [f"alanine_dipeptide.runs.{index}" for index in runs])
+
+
+def dipeptides() -> str:
+    """Return the molecules of the fleet."""
+    reference = "{.delta_f_reference_run_kT:.2f} +- {.delta_f_reference_run_stderr_kT:.2f}"
+    columns = {
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
+        "reference (kT)": reference,
+        "learned alone (kT)": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
+        "published MD (kT)": "{.published_md_delta_f_kT:.2f}",
+        "published error, exact (kT)": "{.published_exact_error_kT:.2f}",
+        "energy W2 (kT)": "{.energy_w2_kT:.2f}",
+        "torsion W2 (rad)": "{.torsion_w2_rad:.2f}",
+        "ESS fraction": "{.ess_fraction:.2f}",
+        "without annealing": "{.ess_fraction_one_step:.3f}",
+        "Pareto k": "{.pareto_k:.2f}",
+    }
+    return row_per_name("molecule", columns, "dipeptides.molecules")
+
+
+def like_for_like() -> str:
+    """Return mean errors beside published ones, of the same densities to the same reference."""
+    molecules = value_of("dipeptides.molecules").values()
+
+    def error(name: str) -> str:
+        errors = [abs(one[name] - one["published_md_delta_f_kT"]) for one in molecules]
+        return f"{fmean(errors):.2f}"
+
+    exact = fmean(one["published_exact_error_kT"] for one in molecules)
+    rows = [
+        (
+            "learned alone",
+            error("delta_f_learned_kT"),
+            "{dipeptides.published_learned.error_kT:.2f}",
+        ),
+        ("exact alone", error("delta_f_exact_kT"), f"{exact:.2f}"),
+        ("learned, corrected by exact ones", error("delta_f_kT"), "-"),
+    ]
+    return table(("densities", "ours (kT)", "published (kT)"), rows)
+
+
+def pretrained() -> str:
+    """Return the free energies of the pretrained field by several routes."""
+    annealed = "annealed, learned density corrected by {.log_density_num_samples:,} exact ones"
+    routes = {
+        "the authors' umbrella sampling": ("reference_", None, None),
+        annealed: ("", "{.ess_fraction:.3f}", "verdict"),
+        "annealed, learned density alone": ("learned_", "{.ess_fraction_learned:.3f}", None),
+        "one step, learned density corrected": (
+            "one_step_", "{.ess_fraction_one_step:.4f}", "verdict_one_step",
+        ),
+        "one step, learned density alone": (
+            "learned_one_step_", "{.ess_fraction_learned_one_step:.4f}", None,
+        ),
+        "one step, exact likelihoods alone": (
+            "exact_one_step_", "{.ess_fraction_exact_one_step:.4f}", None,
+        ),
+        "the field's samples, unweighted": ("unweighted_", None, None),
+    }  # fmt: skip
+    rows = []
+    for route, (name, share, verdict) in routes.items():
+        value = f"{{.delta_f_{name}kT:.2f}} +- {{.delta_f_{name}stderr_kT:.2f}}"
+        judged = "-"
+        if verdict is not None:
+            reliable = value_of(f"pretrained_adp_xtb.{verdict}.reliable")
+            judged = "reliable" if reliable else "unreliable"
+        rows.append([route, value, share or "-", judged])
+    published = {"boltznce": "BoltzNCE", "ecnf_exact": "exact, ECNF", "gvp_exact": "exact, GVP"}
+    for key, name in published.items():
+        path = f".published.{key}"
+        value = f"{{{path}.delta_f_kT:.2f}} +- {{{path}.stderr_kT:.2f}}"
+        rows.append([f"published: {name}", value, "-", "-"])
+    return table(("Δf by", "kT", "ESS fraction", "verdict"), rows, row="pretrained_adp_xtb")
+
+
+def oligopeptides() -> str:
+    """Return the chains of several residues beside what is published of their kind."""
+    columns = {
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
+        "reference (kT)": (
+            "{.delta_f_reference_run_kT:.2f} +- {.delta_f_reference_run_stderr_kT:.2f}"
+        ),
+        "ESS fraction": "{.ess_fraction:.2f}",
+        "learned alone": "{.ess_fraction_learned:.2f}",
+        "without annealing": "{.ess_fraction_one_step:.3f}",
+        "energy W2 (kT)": "{.energy_w2_kT:.2f} ({.energy_w2_baseline_kT:.2f})",
+        "torsion W2 (rad)": "{.torsion_w2_all_rad:.2f} ({.torsion_w2_all_baseline_rad:.2f})",
+        "core-hours": "{.core_hours:.1f}",
+    }
+    return row_per_name("chain", columns, "oligopeptides.chains")
+
+
+def oligopeptide_torsions() -> str:
+    """Return the free energy of every phi being positive."""
+    rows = []
+    for name in value_of("oligopeptides.chains"):
+        for number, phi in enumerate(value_of(f"oligopeptides.chains.{name}.phis")):
+            cells = Template(f"oligopeptides.chains.{name}.phis.{number}")
+            rows.append([
+                name,
+                str(phi["name"]),
+                cells.format("{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}"),
+                cells.format("{.reference_kT:.2f} +- {.reference_stderr_kT:.2f}"),
+            ])  # fmt: skip
+    return table(("chain", "torsion", "Δf (kT)", "reference (kT)"), rows)
+
+
+def oligopeptides_published() -> str:
+    """Return what other samplers of alanine chains reach."""
+    rows = [
+        [method, chain, str(found["ess_fraction"]), str(found.get("energy_w2", "-"))]
+        for method, chains in value_of("oligopeptides.published").items()
+        for chain, found in chains.items()
+    ]
+    return table(("method", "chain", "ESS fraction", "energy W2"), rows)
