@@ -19,8 +19,7 @@ from bnce_dist.cli.model import (
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.target import Target
-from bnce_dist.generator.unseen import unseen_notes
-from bnce_dist.generator.verdict import Verdict, judge
+from bnce_dist.generator.verdict import Verdict
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -101,9 +100,7 @@ def evaluation_record(
         "delta_f_reference_stderr_kT": reference.stderr_kT if reference else None,
         **diagnostics,
     }
-    verdict = judge(record) if estimate else ensemble.verdict
-    verdict = verdict.with_notes(unseen_notes({**generator.metrics, **diagnostics}))
-    return record | {"verdict": verdict.as_record()}
+    return record | {"verdict": ensemble.judged(record).as_record()}
 
 
 def _table(record: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.ensemble_file import require_output
 from bnce_dist.generator.long_sample import MOST_IN_MEMORY, WrittenSamples, sample_into_file
+from bnce_dist.generator.unseen import unseen_notes
 from bnce_dist.generator.verdict import nothing_left
 from bnce_dist.training.progress import Progress
 
@@ -90,6 +91,8 @@ def sample(
             written = _write(ensemble, output, resample, seed, overwrite=overwrite)
     files = [str(path) for path in written.files]
     verdict = nothing_left(num_samples) if written.ess_fraction is None else None
+    size = {"ess_num_samples": num_samples, "ess_fraction": written.ess_fraction}
+    notes = unseen_notes({**generator.metrics, **size})
     if as_json:
         record = {
             "files": files,
@@ -100,6 +103,7 @@ def sample(
             "ess_fraction": written.ess_fraction,
             "seed": seed,
             **({"verdict": verdict.as_record()} if verdict else {}),
+            **({"notes": notes} if notes else {}),
         }
         typer.echo(json.dumps(record))
     else:
@@ -108,6 +112,8 @@ def sample(
             typer.echo("verdict              " + "\n".join(verdict.lines()))
         else:
             typer.echo(f"effective samples    {written.ess_fraction:.3f} of all")
+        for note in notes:
+            typer.echo(f"note                 {note}")
         typer.echo(f"files                {', '.join(files)}")
     if output.suffix == ".xtc":
         warning = "XTC rounds to 0.001 nm: for viewing only, energies are 0.86 kT (rms) off"

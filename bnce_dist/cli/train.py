@@ -107,6 +107,13 @@ def train(
         if transferable:
             _require_whole_fleet(molecules, stage)
             resolved = with_given_field(resolved)
+        elif resolved.transferable.internal:
+            raise InputError(
+                "configuration with transferable.internal=true",
+                expected="--transferable",
+                got="a run without it",
+                remedy="add --transferable and --molecules, or set transferable.internal=false",
+            )
         if dry_run and molecules is not None:
             members = members_of(molecules, resolved, path)
             if transferable:
@@ -223,4 +230,11 @@ def _plan(config: Config, folder: RunFolder, is_transferable: bool = False) -> l
         features=config.transferable.feature_set,
     )
     lines = Plan.of(config, target, space).lines()
+    if is_transferable and config.shared_energy.enabled:
+        lines = [line for line in lines if not line.startswith("energy model:")]
+        fine_tunes = ", fine-tuned to this one" if config.shared_energy.fine_tunes else ""
+        lines.append(f"energy model: that of all molecules{fine_tunes}")
+    if is_transferable and config.transferable.field is not None:
+        lines = [line for line in lines if not line.startswith("emulator:")]
+        lines.append(f"emulator: that of {config.transferable.field}")
     return [f"# {line}" for line in (*lines, f"output: {folder.path}")]

@@ -58,7 +58,7 @@ def not_writable(path: str | Path, error: OSError) -> InputError:
         f"cannot write {path}",
         expected="a writable folder with free space",
         got=error.strerror or error,
-        remedy="free space or choose another --output",
+        remedy="free space if the disk is full, else choose another --output",
     )
 
 
@@ -79,6 +79,20 @@ def require_new_files(paths: Iterable[Path], *, overwrite: bool) -> None:
             got="one that exists",
             remedy="choose another name, or give --overwrite",
         )
+
+
+def require_writable(folder: Path) -> None:
+    """Check that a folder can be made and written, before anything expensive.
+
+    Raises: InputError: the system refuses it.
+    """
+    probe = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise not_writable(folder, error) from error
 
 
 def write_json(path: str | Path, content: Any) -> None:

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 _LABEL = b"\nbnce_dist sha256 "
 _COMMENT_BYTES = len(_LABEL) + 2 * hashlib.sha256().digest_size
 # An archive ends with this record and its comment, whose length is the record's last number.
+_BEGIN = b"PK"
 _END, _END_BYTES, _LENGTH_BYTES = b"PK\5\6", 22, 2
 
 
@@ -80,14 +81,25 @@ def read_torch(path: str | Path, what: str, *, expected: str, remedy: str) -> di
             f"{what} {path}", expected=expected, got="no such file", remedy="check the path"
         )
     with as_input_error(refused):
-        _require_intact(Path(path), refused)
+        if Path(path).is_dir() or not _is_archive(Path(path)):
+            got = "a folder" if Path(path).is_dir() else "a file of another kind"
+            raise InputError(f"{what} {path}", expected=expected, got=got, remedy="check the path")
+        has_digest = _require_intact(Path(path), refused)
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise refused(f"a {type(content).__name__}")
+    if not has_digest:
+        _note_no_digest(str(path))
     return content
 
 
-def _require_intact(path: Path, refused: Callable[[object], InputError]) -> None:
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(len(_BEGIN)) == _BEGIN
+
+
+def _require_intact(path: Path, refused: Callable[[object], InputError]) -> bool:
+    """Return whether there is a digest; refuse bytes that are not those that were written."""
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(-min(size, _END_BYTES + _COMMENT_BYTES), os.SEEK_END)
@@ -95,13 +107,13 @@ def _require_intact(path: Path, refused: Callable[[object], InputError]) -> None
         if ending.endswith(b"\0" * _LENGTH_BYTES) and ending[-_END_BYTES:].startswith(_END):
             if zipfile.ZipFile(stream).testzip() is not None:
                 raise refused("bytes that were altered after it was written")
-            _note_no_digest(str(path))
-            return
+            return False
         comment = ending[-_COMMENT_BYTES:]
         if not (ending.startswith(_END) and comment.startswith(_LABEL)):
             raise refused("no end of the file, which was altered or cut")
         if comment != _LABEL + _sha256(stream, size - _COMMENT_BYTES):
             raise refused("bytes that were altered after it was written")
+        return True
 
 
 def _sha256(stream: BinaryIO, num_bytes: int) -> bytes:

@@ -36,6 +36,7 @@ from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
 from bnce_dist.generator.samples import FloatArray
 from bnce_dist.generator.target import Target, TargetConfig
+from bnce_dist.generator.unseen import unseen_part
 from bnce_dist.training.progress import Progress
 
 FILE_NAME = "generator.pt"
@@ -48,7 +49,7 @@ Evaluate = Callable[[Tensor, int], dict[str, Tensor]]
 """From model-space samples and their batch's index to what `evaluate_samples` returns."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BoltzmannGenerator:
     """Draws molecules from an emulator and weights them to their Boltzmann distribution.
 
@@ -65,6 +66,9 @@ class BoltzmannGenerator:
     emulator: Emulator
     density: LearnedDensity
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.molecule.name})"
 
     @property
     def molecule(self) -> Molecule:
@@ -148,6 +152,13 @@ class BoltzmannGenerator:
             2 * num_samples * 8 * (3 * self.molecule.num_atoms + 3),
             "draw fewer, or draw them into a file by `bnce sample`",
         )
+        if annealing is not None and not isinstance(annealing, AnnealingConfig):
+            raise InputError(
+                "annealing",
+                expected="an AnnealingConfig",
+                got=annealing,
+                remedy="AnnealingConfig() anneals, AnnealingConfig(num_levels=20) in 20 levels",
+            )
         if annealing is not None and not annealing.enabled:
             annealing = None
         aim = self.target if target is None else target.to(self.device)
@@ -156,7 +167,7 @@ class BoltzmannGenerator:
             drawn = self._drawn(num_samples, seed, evaluate, show=display.update)
         known = self.correction(annealed=annealing is not None) if target is None else None
         log_density_z = drawn.pop("start").astype(np.float64)
-        ensemble = Ensemble(aim, correction=known, **drawn)
+        ensemble = Ensemble(aim, correction=known, unseen=unseen_part(self.metrics), **drawn)
         return self._with_exact(ensemble, log_density_z, seed, num_exact) if num_exact else ensemble
 
     def draw(self, num_samples: int, seed: int, *, first: int = 0) -> dict[str, Any]:
@@ -217,6 +228,7 @@ class BoltzmannGenerator:
             potential,
             weights,
             correction=self.correction(),
+            unseen=unseen_part(self.metrics),
         )
 
     def log_weights(self, positions_nm: ArrayLike | Tensor) -> FloatArray:
@@ -367,6 +379,7 @@ class BoltzmannGenerator:
     ) -> Ensemble:
         """Replace the learned density of the start, ``(samples,)``, by the exact one in some."""
         num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 5
+        _require_both_sides(ensemble, num_random)
         rows = select_for_exact(
             ensemble.log_weights,
             ensemble.in_state,
@@ -403,6 +416,30 @@ class BoltzmannGenerator:
     def _reduced_potential(self, positions: Tensor) -> FloatArray:
         on_device = positions.to(self.device)
         return self.target.force_field.reduced_potential(on_device).cpu().numpy()
+
+
+def _require_both_sides(ensemble: Ensemble, num_random: int) -> None:
+    """Refuse exact densities of too few samples of one side, before they are computed.
+
+    Args:
+        ensemble: Of all samples.
+        num_random: How many of the first get an exact density whatever they weigh.
+
+    Raises: InputError: it names how many would do.
+    """
+    possible = np.isfinite(ensemble.log_weights)
+    for side in (ensemble.in_state & possible, ~ensemble.in_state & possible):
+        rows = np.flatnonzero(side)[:MIN_EXACT]
+        if len(rows) and rows[-1] >= num_random:
+            # A fifth of those that are asked for go to the heaviest.
+            first = int(rows[-1]) + 1
+            needed = min(len(ensemble), first + (first - 1) // 4)
+            raise InputError(
+                "num_exact",
+                expected=f"at least {needed}, of which {len(rows)} are on the rarer side",
+                got=f"{num_random} that are not chosen by weight",
+                remedy=f"ask for {needed} or more, or for none",
+            )
 
 
 def _weighted(evaluated: Mapping[str, Tensor]) -> dict[str, FloatArray]:

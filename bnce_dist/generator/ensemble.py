@@ -1,6 +1,7 @@
 """Weighted conformations, and what can be asked of them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from bnce_dist.generator.ensemble_file import write_ensemble
 from bnce_dist.generator.metrics import evidence, weight_diagnostics
 from bnce_dist.generator.samples import FloatArray
 from bnce_dist.generator.target import Target
-from bnce_dist.generator.verdict import Verdict, judge, nothing_left
+from bnce_dist.generator.unseen import unseen_notes
+from bnce_dist.generator.verdict import FRESH, Verdict, judge, nothing_left
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,7 @@ class Ensemble:
         num_random: How many of the first samples have one whatever they weigh.
         correction: What the learned density's ``delta_f`` of the target's state lacks, as an
             earlier evaluation measured it; absent if none did.
+        unseen: What of the molecule was in no training, as of `unseen_of`.
     """
 
     target: Target
@@ -57,6 +60,7 @@ class Ensemble:
     log_weights_exact: FloatArray | None = None
     num_random: int = 0
     correction: Estimate | None = None
+    unseen: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.log_weights)
@@ -181,12 +185,25 @@ class Ensemble:
             numbers["correction_kT"] = known.value_kT if known else None
             numbers["correction_stderr_kT"] = known.stderr_kT if known else None
             numbers["model_error_kT"] = numbers["correction_stderr_kT"]
+            for side in ("in_state", "outside_state"):
+                numbers[f"num_exact_{side}"] = 0
+                for name in (f"correction_{side}_kT", f"correction_{side}_stderr_kT"):
+                    numbers.pop(name, None)
         return numbers
 
     @property
     def verdict(self) -> Verdict:
         """Whether the free energy of the target's state can be trusted."""
-        return judge(self.diagnostics()) if self.has_weight else nothing_left(len(self))
+        return self.judged(self.diagnostics())
+
+    def judged(self, metrics: Mapping[str, Any]) -> Verdict:
+        """Return the verdict on these samples, with a note on what was in no training.
+
+        Args:
+            metrics: Those of `diagnostics`, and perhaps a reference, as of ``metrics.json``.
+        """
+        verdict = judge(metrics, FRESH) if self.has_weight else nothing_left(len(self))
+        return verdict.with_notes(unseen_notes({**self.unseen, **metrics}))
 
     def resampled(self, num_samples: int, seed: int = 0) -> "Ensemble":
         """Return conformations drawn by their weights, all of which weigh the same afterwards.

@@ -7,7 +7,7 @@ import numpy as np
 
 from bnce_dist.chem.trajectory_file import TRAJECTORY_WRITERS, write_trajectory
 from bnce_dist.core.errors import InputError
-from bnce_dist.data.atomic import atomic_path, require_new_files
+from bnce_dist.data.atomic import atomic_path, require_new_files, require_writable
 
 if TYPE_CHECKING:
     from bnce_dist.generator.ensemble import Ensemble
@@ -25,11 +25,12 @@ def require_output(path: Path, *, overwrite: bool) -> None:
         path: As for `write_ensemble`.
         overwrite: Whether files that exist are to be replaced.
 
-    Raises: InputError: an unknown format, or a file that exists.
+    Raises: InputError: an unknown format, a file that exists, or a folder that cannot be written.
     """
     if path.suffix not in FORMATS:
         raise InputError.unknown(f"ending of the output file {path}", path.suffix, FORMATS)
     require_new_files(output_files(path), overwrite=overwrite)
+    require_writable(path.parent)
 
 
 def write_ensemble(path: Path, ensemble: "Ensemble", *, overwrite: bool = False) -> list[Path]:

@@ -134,7 +134,7 @@ def load_state(path: Path, *kinds: str, molecule_identity: str | None = None) ->
     content = read_torch(
         path,
         "model",
-        expected=f"a complete {kinds[0] if kinds else 'model'} file",
+        expected=f"a complete {' or '.join(kinds) or 'model'} file",
         remedy="copy it again from where it came, or delete it and run the stage that writes it",
     )
     found = tuple(content.get(name) for name in ("schema_version", "kind", "molecule"))

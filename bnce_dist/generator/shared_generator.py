@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from bnce_dist.chem.templates import parse_sequence
+from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.config.load import with_values
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.places import local_path
@@ -22,7 +22,7 @@ FILE_NAME = "shared_generator.pt"
 """What a transferable run calls its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SharedGenerator:
     """A trained pair of models of many molecules.
 
@@ -38,6 +38,10 @@ class SharedGenerator:
     emulator: SharedEmulator
     density: SharedDensity
 
+    def __repr__(self) -> str:
+        taught = self.emulator.training_molecules
+        return f"{type(self).__name__}(of {len(taught)} molecules: {', '.join(taught)})"
+
     @property
     def residues(self) -> list[str]:
         """Names of the residues that it has met."""
@@ -52,6 +56,11 @@ class SharedGenerator:
 
         Raises: InputError: no such molecule, or one with a residue that no training molecule has.
         """
+        if not isinstance(sequence, str):
+            raise InputError(
+                "sequence", expected="a text, KS or ACE-ALA-NME", got=sequence,
+                remedy="give the letters or names of the residues",
+            )  # fmt: skip
         taught, sequence = self.emulator.training_molecules, sequence.strip().upper()
         self._require_known(sequence)
         config = self.target_config.model_copy(update={"sequence": sequence})
@@ -64,7 +73,9 @@ class SharedGenerator:
         return BoltzmannGenerator(config, target, emulator, density, new)
 
     def _require_known(self, sequence: str) -> None:
-        if new := set(parse_sequence(sequence)) - set(self.residues):
+        names = parse_sequence(sequence)
+        if new := set(names) - set(self.residues):
+            chain_templates(names)
             raise InputError(
                 f"molecule {sequence}",
                 expected=f"residues of the training molecules ({', '.join(self.residues)})",

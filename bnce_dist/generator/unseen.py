@@ -9,6 +9,7 @@ from bnce_dist.chem.templates import parse_sequence
 from bnce_dist.data.atomic import read_json, write_json
 
 _LENGTH_FILE, _TYPES_FILE = "unseen_length.json", "unseen_types.json"
+_NAMES = ("num_residues", "trained_lengths", "unseen_types", "is_taught")
 # Of types, in a sentence.
 _NUM_NAMED = 3
 
@@ -57,18 +58,26 @@ def unseen_of(
     """
     length, lengths = len(molecule.residue_names), _lengths(taught)
     new: dict[str, Any] = {"unseen_types": list(unseen_types)} if unseen_types else {}
+    if parse_sequence(molecule.name) in map(parse_sequence, taught):
+        new["is_taught"] = True
     if length not in lengths:
         new |= {"num_residues": length, "trained_lengths": lengths}
     return new
 
 
 def unseen_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return one sentence for each thing that was not in training.
+    """Return one sentence for each thing that was not in training, or that all of it was.
 
     Args:
         metrics: As of ``metrics.json``.
     """
-    return (*_length_notes(metrics), *_type_notes(metrics))
+    taught = ("The field learned from this very molecule.",) if metrics.get("is_taught") else ()
+    return (*taught, *_length_notes(metrics), *_type_notes(metrics))
+
+
+def unseen_part(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a run's metrics `unseen_notes` speaks about."""
+    return {name: metrics[name] for name in _NAMES if name in metrics}
 
 
 def _length_notes(metrics: Mapping[str, Any]) -> tuple[str, ...]:

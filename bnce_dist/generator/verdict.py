@@ -73,12 +73,14 @@ class Remedies:
 
     Args:
         draw: Gives more samples.
+        correct: Corrects the learned densities of more of them.
         integrate: Makes each of them more exact.
         learn: Makes the sampler better.
         balance: Gives it more of the rarer side of the state.
     """
 
     draw: str = "Draw more samples (evaluate.num_samples)"
+    correct: str = "Compute more exact densities (evaluate.num_exact)"
     integrate: str = "Integrate in more steps (emulator.num_ode_steps)"
     learn: str = "Train the emulator longer or make it wider (emulator.num_steps, emulator.width)"
     balance: str = "Train on data with a larger share of the rarer side (dataset.state_fraction)"
@@ -91,6 +93,14 @@ PRETRAINED = Remedies(
     balance="Take a field whose data hold more of the rarer side",
 )
 """Of a field whose training is not at hand."""
+FRESH = Remedies(
+    draw="Draw more samples (num_samples)",
+    correct="Compute exact densities of more of them (num_exact)",
+    integrate="Train a model that integrates in more steps",
+    learn="Train the model longer, or a wider one",
+    balance="Train it on data with a larger share of the rarer side",
+)
+"""Of samples that a trained model draws when it is asked."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ def judge(metrics: Mapping[str, Any], remedies: Remedies = Remedies()) -> Verdic
         _coverage(metrics, remedies),
         _largest(metrics, remedies),
         _rejected(metrics, remedies),
-        _model_error(metrics),
+        _model_error(metrics, remedies),
     ]
     if metrics.get("delta_f_fold_shift_kT") is not None:
         checks.append(_folds(metrics, remedies))
@@ -175,8 +185,7 @@ def _tails(metrics: Mapping[str, Any], remedies: Remedies) -> list[_Check]:
                 f"The tail of the weights {where} has a Pareto k of {shape:.2f}{may_hide}",
                 f"and has no mean with a probability of {probability:.0%}, more than "
                 f"{MAX_NO_MEAN_PROBABILITY:.0%}",
-                "Compute more exact densities (evaluate.num_exact). If that does not help, "
-                + _continued(remedies.learn),
+                f"{remedies.correct}. If that does not help, {_continued(remedies.learn)}",
             )
         )
     return checks
@@ -212,21 +221,20 @@ def _rejected(metrics: Mapping[str, Any], remedies: Remedies) -> _Check:
     )
 
 
-def _model_error(metrics: Mapping[str, Any]) -> _Check:
+def _model_error(metrics: Mapping[str, Any], remedies: Remedies) -> _Check:
     error = metrics.get("model_error_kT")
     if error is None:
         return _Check(
             False,
             "The error bar is of sampling only",
             "the error of the learned density is not in it",
-            "Measure that by exact likelihoods (bnce evaluate --num-exact 1000)",
+            f"{remedies.correct}, which measures that",
         )
     return _Check(
         error <= MAX_MODEL_ERROR_KT,
         f"The correction of the learned density adds {error:.3f} kT to the error",
         f"more than {MAX_MODEL_ERROR_KT:.2f} kT",
-        "Compute more exact likelihoods (evaluate.num_exact), or train the energy model longer "
-        "(energy.num_steps)",
+        f"{remedies.correct}, or train the energy model longer",
     )
 
 

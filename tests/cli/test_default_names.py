@@ -21,6 +21,13 @@ def test_the_folder_of_a_run(arguments: tuple[str, ...], folder: str) -> None:
     assert result.stdout.rstrip().endswith(f"/{folder}")
 
 
+def test_one_field_for_many_is_not_planned_as_one_molecule() -> None:
+    config = ["--config", "jobs/configs/zero_shot.yaml"]
+    result = CliRunner().invoke(app, ["train", "--dry-run", *config])
+    assert result.exit_code == 2
+    assert "expected --transferable" in result.stderr
+
+
 def test_no_molecules_are_not_the_default_one() -> None:
     result = CliRunner().invoke(app, ["train", "--dry-run", "--molecules", ""])
     assert result.exit_code != 0

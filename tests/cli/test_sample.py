@@ -184,6 +184,10 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     assert_refused(bnce("sample", "--sequence", "AC", "-o", path), "ACE-ALA-NME", "bnce train")
     assert_refused(bnce("sample", "--model", tmp_path / "m.pt", "-o", path), "generator file")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("no folder")
+    nowhere = sample(tmp_path / "file" / "s.npz")
+    # Said before anything was drawn: there is no line of progress.
+    assert_refused(nowhere, "cannot write", "choose another --output")
 
 
 def test_the_shipped_model_is_right_about_its_molecule() -> None:
@@ -203,7 +207,7 @@ def test_an_unreliable_estimate_has_an_exit_code_of_its_own() -> None:
     strict = bnce(*arguments, "--strict")
     assert strict.exit_code == 3
     assert "UNRELIABLE" in strict.stdout
-    assert "evaluate.num_samples" in strict.stdout
+    assert "(num_samples)" in strict.stdout
 
 
 def test_an_exported_model_samples_like_the_original(tmp_path: Path) -> None:

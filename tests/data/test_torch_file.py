@@ -69,6 +69,16 @@ def test_every_damage_is_told(path: Path, damage: Callable[[bytearray, int], Non
         assert f"model {path}: expected a model, got " in str(refused.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"# A README", os.urandom(300)])
+def test_what_was_never_such_a_file_is_left_alone(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="got a file of another kind; check the path"):
+        read(path)
+    with pytest.raises(InputError, match="got a folder; check the path"):
+        read(tmp_path)
+
+
 def test_an_earlier_file_is_read_with_one_note(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

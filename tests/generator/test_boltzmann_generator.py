@@ -276,3 +276,37 @@ def test_exact_densities_on_request_are_those_of_the_emulator(
         InputError, match="num_exact: expected at least 20, or of all samples, got 1"
     ):
         generator.sample(100, num_exact=1)
+
+
+def test_too_few_exact_densities_are_refused_before_any_is_computed(
+    generator: BoltzmannGenerator,
+) -> None:
+    with pytest.raises(InputError, match="of which 10 are on the rarer side") as refused:
+        generator.sample(1100, seed=3, num_exact=20, progress=False)
+    needed = int(str(refused.value).split("expected at least ")[1].split(",")[0])
+    assert 20 < needed < 1100
+    ensemble = generator.sample(1100, seed=3, num_exact=needed, progress=False)
+    assert math.isfinite(ensemble.delta_f().value_kT)
+    with pytest.raises(InputError, match="of which 10 are"):
+        generator.sample(1100, seed=3, num_exact=needed - 1, progress=False)
+
+
+def test_what_a_field_never_met_is_in_every_verdict(generator: BoltzmannGenerator) -> None:
+    new = {"num_residues": 3, "trained_lengths": [2], "unseen_types": ["ALA inner CA"]}
+    stranger = dataclasses.replace(generator, metrics={**generator.metrics, **new})
+    *_, length, types = stranger.sample(1100, seed=3, progress=False).verdict.reasons
+    assert "chains of 2 residues, caps included, none of 3" in length
+    assert "No training molecule has ALA inner CA" in types
+
+
+def test_exact_densities_that_nobody_computed_are_not_counted(ensemble: Ensemble) -> None:
+    numbers = ensemble.diagnostics()
+    assert numbers["num_exact_in_state"] == numbers["num_exact_outside_state"] == 0
+    assert "correction_in_state_kT" not in numbers
+
+
+def test_annealing_is_a_configuration(generator: BoltzmannGenerator) -> None:
+    for levels in (5, "auto"):
+        with pytest.raises(InputError, match="annealing: expected an AnnealingConfig, got"):
+            generator.sample(10, annealing=levels)  # type: ignore[arg-type]
+    assert repr(generator) == f"BoltzmannGenerator({generator.molecule.name})"

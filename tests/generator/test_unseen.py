@@ -6,7 +6,14 @@ import pytest
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.templates import chain_templates, parse_sequence
-from bnce_dist.generator.unseen import leave_unseen_length, leave_unseen_types, unseen, unseen_notes
+from bnce_dist.generator.unseen import (
+    leave_unseen_length,
+    leave_unseen_types,
+    unseen,
+    unseen_notes,
+    unseen_of,
+    unseen_part,
+)
 from bnce_dist.generator.verdict import Verdict
 
 
@@ -48,6 +55,16 @@ def test_types_that_no_training_molecule_has_are_named(
     notes = unseen_notes(unseen(tmp_path))
     assert len(notes) == (said is not None)
     assert said is None or f"No training molecule {said} rest values" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "is_taught"), [("AG", True), ("ALA-GLY", True), ("GA", False)]
+)
+def test_a_molecule_that_taught_is_no_stranger(sequence: str, is_taught: bool) -> None:
+    new = unseen_of(graph(sequence), ["GG", "AG"], ())
+    assert unseen_part({"ess_fraction": 0.5, **new}) == new
+    notes = ("The field learned from this very molecule.",) if is_taught else ()
+    assert unseen_notes(new) == notes
 
 
 @pytest.mark.parametrize("reliable", [True, False])

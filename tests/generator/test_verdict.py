@@ -54,7 +54,7 @@ def test_a_good_estimate_is_reliable_and_says_why() -> None:
         ({"largest_weight_share": 0.3}, "One sample has 30.0%", "evaluate.num_samples"),
         ({"num_rejected": 2500}, "25.0% of the samples", "emulator.num_ode_steps"),
         ({"model_error_kT": 0.2}, "adds 0.200 kT", "evaluate.num_exact"),
-        ({"model_error_kT": None}, "of sampling only", "--num-exact"),
+        ({"model_error_kT": None}, "of sampling only", "num_exact"),
         ({"delta_f_fold_shift_kT": -0.2}, "shifts the estimate by -0.200", "num_ode_steps"),
         ({"forward_ess_in_state": 1e-3}, "in the state are worth 0.00", "emulator on more data"),
         ({"unseen_in_state": 0.05}, "simulation in the state 5.0% are where", "more data"),

@@ -114,6 +114,11 @@ def test_what_a_file_cannot_be_asked_is_refused(finished: Path) -> None:
         InputError, match=r"residues of the training molecules \(ALA, GLY\), got CYS"
     ):
         SharedGenerator.load(path).of_molecule("AC")
+    for no_residue in ("AZ", "A G", "A,G"):
+        with pytest.raises(InputError, match="expected residues among ALA"):
+            SharedGenerator.load(path).of_molecule(no_residue)
+    with pytest.raises(InputError, match="sequence: expected a text"):
+        SharedGenerator.load(path).of_molecule(["A", "G"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--sequence KS, or SharedGenerator"):
         BoltzmannGenerator.load(path)
     with pytest.raises(InputError, match=r"kind shared_generator, .* got .* kind shared_emul"):
@@ -133,10 +138,13 @@ def test_half_the_bytes_hold_nearly_the_same(finished: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_what_is_new_to_it_is_said(finished: Path) -> None:
+def test_what_is_new_to_it_is_said(finished: Path, tmp_path: Path) -> None:
     shared = SharedGenerator.load(finished)
     assert shared.residues == ["ALA", "GLY"]
     assert shared.of_molecule("ga").metrics == {}
     metrics = shared.of_molecule("GAG").metrics
+    command = ["sample", "--model", finished, "--sequence", "GAG", "-n", 10]
+    written = CliRunner().invoke(bnce, [str(x) for x in (*command, "-o", tmp_path / "s.npz")])
+    assert "note                 The field learned from chains of 2 residues" in written.output
     assert (metrics["num_residues"], metrics["trained_lengths"]) == (3, [2])
     assert any(name.startswith("ALA inner") for name in metrics["unseen_types"])
