@@ -21,7 +21,7 @@ from bnce_dist.config.load import load_section, with_values
 from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.device import device_from_name
 from bnce_dist.core.errors import InputError, as_input_error
-from bnce_dist.core.free_energy import MIN_EXACT, select_for_exact
+from bnce_dist.core.free_energy import MIN_EXACT
 from bnce_dist.core.places import local_path
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
@@ -31,6 +31,7 @@ from bnce_dist.generator.annealing import Annealer, AnnealingConfig, draw_pilot
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.evaluation import evaluate_samples, log_num_images, molecule_log_weights
+from bnce_dist.generator.exact_weights import with_exact
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
@@ -44,7 +45,6 @@ FILE_NAME = "generator.pt"
 _KIND = "generator"
 BATCH = 1000
 """Samples that are drawn at once, from noise of their own."""
-_EXACT_BATCH = 50
 Evaluate = Callable[[Tensor, int], dict[str, Tensor]]
 """From model-space samples and their batch's index to what `evaluate_samples` returns."""
 
@@ -168,7 +168,10 @@ class BoltzmannGenerator:
         known = self.correction(annealed=annealing is not None) if target is None else None
         log_density_z = drawn.pop("start").astype(np.float64)
         ensemble = Ensemble(aim, correction=known, unseen=unseen_part(self.metrics), **drawn)
-        return self._with_exact(ensemble, log_density_z, seed, num_exact) if num_exact else ensemble
+        if not num_exact:
+            return ensemble
+        prior = partial(self._prior, BATCH, seed)
+        return with_exact(ensemble, log_density_z, num_exact, self.emulator, prior, BATCH)
 
     def draw(self, num_samples: int, seed: int, *, first: int = 0) -> dict[str, Any]:
         """Return some of the samples of `sample` as arrays under the names of an `Ensemble`.
@@ -374,35 +377,6 @@ class BoltzmannGenerator:
             z, schedule, generator(seed, "anneal", index, device=self.device)
         )
 
-    def _with_exact(
-        self, ensemble: Ensemble, log_density_z: FloatArray, seed: int, num_exact: int
-    ) -> Ensemble:
-        """Replace the learned density of the start, ``(samples,)``, by the exact one in some."""
-        num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 5
-        _require_both_sides(ensemble, num_random)
-        rows = select_for_exact(
-            ensemble.log_weights,
-            ensemble.in_state,
-            num_random=num_random,
-            num_heavy=num_exact - num_random,
-        )
-        exact = np.full(len(ensemble), np.nan)
-        for index, start in enumerate(range(0, len(ensemble), BATCH)):
-            mine = rows[(rows >= start) & (rows < start + BATCH)]
-            if not len(mine):
-                continue
-            prior = self._prior(min(BATCH, len(ensemble) - start), seed, index)
-            parts = torch.from_numpy(mine - start).to(prior.device).split(_EXACT_BATCH)
-            log_density = [
-                self.emulator.transport_with_log_density(prior[part])[1].double() for part in parts
-            ]
-            exact[mine] = torch.cat(log_density).cpu().numpy()
-        learned = ensemble.log_weights
-        # All else is in the learned weight; what has none has none by any density.
-        weights = np.where(np.isneginf(learned), learned, learned + log_density_z - exact)
-        weights[np.isnan(exact)] = np.nan
-        return replace(ensemble, log_weights_exact=weights, num_random=num_random)
-
     def _checked(self, positions_nm: ArrayLike | Tensor) -> Tensor:
         positions = torch.as_tensor(positions_nm, dtype=torch.float64).detach().cpu()
         require_molecules(self.molecule, positions)
@@ -416,30 +390,6 @@ class BoltzmannGenerator:
     def _reduced_potential(self, positions: Tensor) -> FloatArray:
         on_device = positions.to(self.device)
         return self.target.force_field.reduced_potential(on_device).cpu().numpy()
-
-
-def _require_both_sides(ensemble: Ensemble, num_random: int) -> None:
-    """Refuse exact densities of too few samples of one side, before they are computed.
-
-    Args:
-        ensemble: Of all samples.
-        num_random: How many of the first get an exact density whatever they weigh.
-
-    Raises: InputError: it names how many would do.
-    """
-    possible = np.isfinite(ensemble.log_weights)
-    for side in (ensemble.in_state & possible, ~ensemble.in_state & possible):
-        rows = np.flatnonzero(side)[:MIN_EXACT]
-        if len(rows) and rows[-1] >= num_random:
-            # A fifth of those that are asked for go to the heaviest.
-            first = int(rows[-1]) + 1
-            needed = min(len(ensemble), first + (first - 1) // 4)
-            raise InputError(
-                "num_exact",
-                expected=f"at least {needed}, of which {len(rows)} are on the rarer side",
-                got=f"{num_random} that are not chosen by weight",
-                remedy=f"ask for {needed} or more, or for none",
-            )
 
 
 def _weighted(evaluated: Mapping[str, Tensor]) -> dict[str, FloatArray]:

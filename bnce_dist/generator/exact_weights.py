@@ -1,0 +1,87 @@
+"""Exact densities of some of an ensemble's samples, and the weights that follow from them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnce_dist.core.errors import InputError
+from bnce_dist.core.free_energy import MIN_EXACT, select_for_exact
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.ensemble import Ensemble
+from bnce_dist.generator.samples import FloatArray
+
+_AT_ONCE = 50
+
+
+def with_exact(
+    ensemble: Ensemble,
+    log_density_z: FloatArray,
+    num_exact: int,
+    emulator: Emulator,
+    prior: Callable[[int], Tensor],
+    batch_size: int,
+) -> Ensemble:
+    """Return samples in whose weights an exact density replaces the learned one of the start.
+
+    Args:
+        ensemble: All samples.
+        log_density_z: Learned one of where they started, ``(samples,)`` [nats].
+        num_exact: How many get one: a fifth are the heaviest of each side of the state, the others
+            the first.
+        emulator: Made the samples.
+        prior: The noise that a batch was made of, by the batch's number.
+        batch_size: Samples of a batch.
+
+    Raises: InputError: too few of them are on one side of the state; it names how many would do.
+    """
+    num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 5
+    _require_both_sides(ensemble, num_random)
+    rows = select_for_exact(
+        ensemble.log_weights,
+        ensemble.in_state,
+        num_random=num_random,
+        num_heavy=num_exact - num_random,
+    )
+    exact = np.full(len(ensemble), np.nan)
+    for number, start in enumerate(range(0, len(ensemble), batch_size)):
+        mine = rows[(rows >= start) & (rows < start + batch_size)]
+        if not len(mine):
+            continue
+        noise = prior(number)
+        parts = torch.from_numpy(mine - start).to(noise.device).split(_AT_ONCE)
+        log_density = [
+            emulator.transport_with_log_density(noise[part])[1].double() for part in parts
+        ]
+        exact[mine] = torch.cat(log_density).cpu().numpy()
+    learned = ensemble.log_weights
+    # All else is in the learned weight; what has none has none by any density.
+    weights = np.where(np.isneginf(learned), learned, learned + log_density_z - exact)
+    weights[np.isnan(exact)] = np.nan
+    return replace(ensemble, log_weights_exact=weights, num_random=num_random)
+
+
+def _require_both_sides(ensemble: Ensemble, num_random: int) -> None:
+    """Refuse exact densities of too few samples of one side, before they are computed.
+
+    Args:
+        ensemble: Of all samples.
+        num_random: How many of the first get an exact density whatever they weigh.
+
+    Raises: InputError: it names how many would do.
+    """
+    possible = np.isfinite(ensemble.log_weights)
+    for side in (ensemble.in_state & possible, ~ensemble.in_state & possible):
+        rows = np.flatnonzero(side)[:MIN_EXACT]
+        if len(rows) and rows[-1] >= num_random:
+            # A fifth of those that are asked for go to the heaviest.
+            first = int(rows[-1]) + 1
+            needed = min(len(ensemble), first + (first - 1) // 4)
+            raise InputError(
+                "num_exact",
+                expected=f"at least {needed}, of which {len(rows)} are on the rarer side",
+                got=f"{num_random} that are not chosen by weight",
+                remedy=f"ask for {needed} or more, or for none",
+            )
