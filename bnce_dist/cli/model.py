@@ -37,7 +37,9 @@ def annealing_through(levels: str) -> AnnealingConfig:
         return AnnealingConfig()
     if levels.isdecimal() and int(levels) >= 1:
         return AnnealingConfig(num_levels=int(levels))
-    raise typer.BadParameter(f"expected a number of levels or {AUTOMATIC}, got {levels!r}")
+    raise typer.BadParameter(
+        f"expected a number of levels from 1 on, or {AUTOMATIC}, got {levels!r}"
+    )
 
 
 Annealing = Annotated[

@@ -198,7 +198,9 @@ def _require_whole_fleet(molecules: str | None, stage: str) -> None:
             "--transferable",
             expected="--molecules, and no --stage",
             got="no --molecules" if molecules is None else f"--stage {stage}",
-            remedy="name the molecules to ask about, e.g. --molecules AC,ET",
+            remedy="name the molecules to ask about, e.g. --molecules AC,ET"
+            if molecules is None
+            else "leave out --stage",
         )
 
 

@@ -161,6 +161,16 @@ def _insert(values: dict[str, Any], key: Sequence[str], value: Any) -> None:
     values[last] = value
 
 
+_EXPECTED = {
+    "model_type": "a mapping of settings",
+    "tuple_type": "a list, [A, B]",
+    "too_short": "a longer list",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+}
+"""What is expected where pydantic speaks of its own types."""
+
+
 def _explain(error: ErrorDetails, schema: type[Section]) -> InputError:
     context = error.get("ctx", {})
     if isinstance(context.get("error"), InputError):  # raised by a validator, complete as it is
@@ -176,8 +186,8 @@ def _explain(error: ErrorDetails, schema: type[Section]) -> InputError:
         expected = context["expected"]
         if len(names := re.findall(r"'([^']+)'", expected)) > 1:
             return InputError.unknown(f"configuration key {key}", error["input"], names, _REMEDY)
-    elif error["type"] == "model_type":
-        expected = "a mapping of settings"
+    elif error["type"] in _EXPECTED:
+        expected = _EXPECTED[error["type"]]
     else:
         expected = error["msg"].removeprefix("Input should be ")
     return InputError(

@@ -51,8 +51,9 @@ class TransferableConfig(TrainingConfig):
     )  # fmt: skip
     """Peptides that the field learns from, of any lengths; none of those it is asked about."""
     field: str | None = None
-    """File of a trained field (`shared_emulator.pt`), which is asked as it is: nothing is trained,
-    and `training_molecules` are those that it names; of one in internal coordinates."""
+    """File of a trained field (`shared_emulator.pt` or `shared_generator.pt`), which is asked as it
+    is: nothing is trained, and `training_molecules` are those that it names; of one in internal
+    coordinates."""
     without_simulation: bool = False
     """Whether those that it is asked about are not even simulated to be compared with (with
     `internal`)."""
