@@ -81,7 +81,7 @@ def read_torch(path: str | Path, what: str, *, expected: str, remedy: str) -> di
             f"{what} {path}", expected=expected, got="no such file", remedy="check the path"
         )
     with as_input_error(refused):
-        if Path(path).is_dir() or not _is_archive(Path(path)):
+        if Path(path).is_dir() or not _begins_as_archive(Path(path)):
             got = "a folder" if Path(path).is_dir() else "a file of another kind"
             raise InputError(f"{what} {path}", expected=expected, got=got, remedy="check the path")
         has_digest = _require_intact(Path(path), refused)
@@ -93,9 +93,10 @@ def read_torch(path: str | Path, what: str, *, expected: str, remedy: str) -> di
     return content
 
 
-def _is_archive(path: Path) -> bool:
+def _begins_as_archive(path: Path) -> bool:
+    """Return whether a file may be an archive that was cut, if only before its first byte."""
     with path.open("rb") as stream:
-        return stream.read(len(_BEGIN)) == _BEGIN
+        return _BEGIN.startswith(stream.read(len(_BEGIN)))
 
 
 def _require_intact(path: Path, refused: Callable[[object], InputError]) -> bool:

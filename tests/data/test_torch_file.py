@@ -69,7 +69,7 @@ def test_every_damage_is_told(path: Path, damage: Callable[[bytearray, int], Non
         assert f"model {path}: expected a model, got " in str(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"# A README", os.urandom(300)])
+@pytest.mark.parametrize("content", [b"# A README", b"\0" * 300])
 def test_what_was_never_such_a_file_is_left_alone(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "README.md"
     path.write_bytes(content)
