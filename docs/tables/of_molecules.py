@@ -33,9 +33,10 @@ def dipeptides() -> str:
         "learned alone (kT)": "{.delta_f_learned_kT:.2f} +- {.delta_f_learned_stderr_kT:.2f}",
         "published MD (kT)": "{.published_md_delta_f_kT:.2f}",
         "published error, exact (kT)": "{.published_exact_error_kT:.2f}",
-        "energy W2 (kT)": "{.energy_w2_kT:.2f}",
+        "energy W2 (kT)": "{.energy_w2_kT:.2f} ({.energy_w2_baseline_kT:.2f})",
         "torsion W2 (rad)": "{.torsion_w2_rad:.2f}",
         "ESS fraction": "{.ess_fraction:.2f}",
+        "learned alone": "{.ess_fraction_learned:.2f}",
         "without annealing": "{.ess_fraction_one_step:.3f}",
         "Pareto k": "{.pareto_k:.2f}",
     }
