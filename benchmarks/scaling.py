@@ -155,6 +155,9 @@ class PlainProcesses:
             for part in parts:
                 part.result()
 
+    def release(self) -> None:
+        """Do nothing: the processes have ended."""
+
 
 def training_rates(
     folder: Path, stage: str, batch_size: int, workers: list[int], num_steps: int, rounds: int
@@ -200,6 +203,7 @@ def pool_rates(
             executor.map_shards(
                 make_worker, num_shards * count, target, metadata=metadata, label=f"{kind}, {name}"
             )
+            executor.release()  # What comes next needs the cores.
             times = np.sort([path.stat().st_mtime for path in target.rglob("shard_*.npz")])
             times = times[count - 1 :]
             rates[name] += list(SHARD_SIZE[kind] * count / (times[count:] - times[:-count]))

@@ -193,9 +193,10 @@ class _Writing:
         self._pool, self._indices = pool, deque(indices)
         # By reference: every actor reads it from the store of its node.
         self._arguments = (ray.put(make_worker), uuid.uuid4().hex, folder, metadata)
-        self._idle = pool.take(min(num_actors, len(indices)))
-        self._begun = [actor.begin.remote() for actor in self._idle]
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
         self._running: dict[Any, tuple[int, Any]] = {}
+        self._take(min(num_actors, len(indices)))
 
     @property
     def num_left(self) -> int:
@@ -205,8 +206,7 @@ class _Writing:
     @property
     def num_without_process(self) -> int:
         """How many actors wait for their cores."""
-        _, self._begun = ray.wait(self._begun, num_returns=len(self._begun), timeout=0)
-        return len(self._begun)
+        return len(self._starting)
 
     def run(self) -> Iterator[list[int]]:
         """Write all shards, and yield which ones are being written whenever that may change."""
@@ -214,24 +214,34 @@ class _Writing:
             while self._idle and self._indices:
                 actor, index = self._idle.pop(), self._indices.popleft()
                 self._running[actor.write.remote(*self._arguments, index)] = (index, actor)
-            ended, _ = ray.wait(list(self._running), timeout=POLL_SECONDS)
+            ended, _ = ray.wait([*self._running, *self._starting], timeout=POLL_SECONDS)
             for reference in ended:
-                index, actor = self._running.pop(reference)
-                try:
-                    ray.get(reference)
-                except (RayActorError, OutOfMemoryError) as error:
-                    self.failed[index] = reason_of_death(error)
-                    ray.kill(actor)
-                    (actor,) = self._pool.take(1)
-                finally:  # An error of the work leaves its actor idle, for `close` to give back.
-                    self._idle.append(actor)
+                if reference in self._starting:
+                    self._idle.append(self._starting.pop(reference))
+                else:
+                    self._end(reference)
             yield [index for index, _ in self._running.values()]
 
     def close(self) -> None:
-        """Return the idle actors to the pool, and end those that are not done."""
-        self._pool.give_back(self._idle)
+        """Return actors that have nothing to do to the pool, and end those that are not done."""
+        self._pool.give_back([*self._starting.values(), *self._idle])
         for _, actor in self._running.values():
             ray.kill(actor)
+
+    def _take(self, count: int) -> None:
+        """Ask for actors. A shard never waits for one whose cores somebody else may keep."""
+        self._starting |= {actor.begin.remote(): actor for actor in self._pool.take(count)}
+
+    def _end(self, reference: Any) -> None:
+        """Note that a shard is written, or has cost so many processes that it is given up."""
+        index, actor = self._running.pop(reference)
+        self._idle.append(actor)  # After an error of the work too, for `close` to give back.
+        try:
+            ray.get(reference)
+        except (RayActorError, OutOfMemoryError) as error:
+            self.failed[index] = reason_of_death(error)
+            ray.kill(self._idle.pop())
+            self._take(1)
 
 
 _PART_FILES = ".part_*.json"

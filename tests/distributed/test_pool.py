@@ -114,6 +114,20 @@ def test_actors_killed_in_the_middle_of_a_shard_change_nothing(
     assert contents(folder) == expected
 
 
+def test_no_shard_waits_for_an_actor_whose_core_somebody_else_keeps(
+    tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    other = RayExecutor(1)
+    make_other = partial(Sampler, tmp_path / "other-journal")
+    other.map_shards(make_other, 1, tmp_path / "other", metadata=METADATA, label="sample")
+    make_worker = partial(Sampler, tmp_path / "journal")
+    folder = tmp_path / "shards"
+    map_shards(make_worker, 6, folder, metadata=METADATA, label="sample", num_actors=2)
+    assert contents(folder) == expected
+    assert len(list((tmp_path / "journal").glob("built-*"))) == 1, "there is one core left"
+    other.release()
+
+
 @pytest.mark.parametrize(
     ("make_worker", "message"),
     [
