@@ -2,9 +2,10 @@
 
 Runs that are finished already are not repeated. Every phi has a free energy by the run's samples
 and one by its reference, whose windows hold the first phi and psi alone: replicas that disagree
-about another phi show that it has not been equilibrated.
+about another phi show that it has not been equilibrated. ``--own-windows`` simulates the chain anew
+for each of those, with windows in that residue.
 
-    python benchmarks/oligopeptides.py ACE-ALA-ALA-ALA-NME --output runs --write
+    python benchmarks/oligopeptides.py ACE-ALA-ALA-ALA-NME --output runs --own-windows --write
 """
 
 import subprocess
@@ -18,17 +19,22 @@ from alanine_dipeptide import JOB, KEPT, kept
 from record import publish
 
 from bnce_dist.chem.order_parameters import find_order_parameter
+from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.metrics import torus_wasserstein_2
 from bnce_dist.core.weights import Weights
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.runs.finished import FinishedRun, ReferenceFrames
 from bnce_dist.runs.states import states
 
 CONFIG = JOB.parent / "configs" / "oligopeptides.yaml"
 MATCHED_POINTS = 2000
 """Points of the optimal matchings of torsions."""
+BNCE = Path(sys.executable).with_name("bnce")
+NO_TRAINING_DATA = ("dataset.num_chains=2", "dataset.frames_per_chain=2")
+"""Of a simulation that is for comparison alone."""
 PUBLISHED = {
     "FALCON (2512.09914)": {
         "AL3": {"ess_fraction": 0.077, "energy_w2": 0.544},
@@ -59,15 +65,19 @@ KEPT_HERE = (
 def main(
     sequences: Annotated[list[str], typer.Argument(help="Chains, e.g. ACE-ALA-ALA-ALA-NME.")],
     output: Annotated[Path, typer.Option(help="Folder of the runs' folders.")] = Path("runs"),
+    own_windows: Annotated[
+        bool,
+        typer.Option("--own-windows", help="Simulate other phis in windows of their own."),
+    ] = False,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Run what has not run yet, print one JSON line and write it if asked."""
-    chains = {sequence: judged(sequence, output) for sequence in sequences}
+    chains = {sequence: judged(sequence, output, own_windows) for sequence in sequences}
     numbers = {"chains": chains, "published": PUBLISHED}
     publish("oligopeptides", numbers, ("torch", "openmm", "ray"), write=write)
 
 
-def judged(sequence: str, output: Path) -> dict[str, Any]:
+def judged(sequence: str, output: Path, own_windows: bool) -> dict[str, Any]:
     """Return what is kept of a chain's run, which runs first if it has not."""
     folder = output / sequence
     if not (folder / "metrics.json").exists():
@@ -80,13 +90,16 @@ def judged(sequence: str, output: Path) -> dict[str, Any]:
             f"run {sequence}", expected="its own umbrella sampling", got="none",
             remedy="leave reference.trajectory out",
         )  # fmt: skip
+    phis = [_phi(folder, name) for name in _backbone(run) if name.startswith("phi")]
+    for phi in phis[1:] if own_windows else ():
+        phi["own_windows"] = _own_windows(sequence, phi["name"], output)
     return {
         **kept(metrics, KEPT_HERE),
         "equilibration_ps": run.config.reference.equilibration_ps,
         "num_atoms": run.target.molecule.num_atoms,
         "core_hours": 2 * sum(metrics["seconds"].values()) / 3600,
         "num_energies": _num_energies(run),
-        "phis": [_phi(folder, name) for name in _backbone(run) if name.startswith("phi")],
+        "phis": phis,
         "num_frames": len(frames.log_weights),
         "ess_frames": Weights(frames.log_weights).ess,
         **_torsion_distances(run, frames),
@@ -112,6 +125,16 @@ def _phi(folder: Path, name: str) -> dict[str, Any]:
             f"{key}_stderr_kT": record["difference_stderrs_kT"][row][column],
         }
     return {"name": name, **found}
+
+
+def _own_windows(sequence: str, phi: str, output: Path) -> dict[str, Any]:
+    """Return the free energy of a phi being positive by umbrellas in that residue."""
+    name = f"{sequence}_{phi.replace(':', '')}"
+    arguments = ["--config", CONFIG, "--output", output, "--name", name]
+    torsions = f"target.torsions=[{phi},{phi.replace('phi', 'psi')}]"
+    settings = [f"target.sequence={sequence}", torsions, *NO_TRAINING_DATA]
+    subprocess.run([BNCE, "simulate", *arguments, *settings], check=True)
+    return Reference.load(RunFolder(output / name).stage("simulate")).result
 
 
 def _torsion_distances(run: FinishedRun, frames: ReferenceFrames) -> dict[str, float]:

@@ -9,8 +9,9 @@ from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.config.load import with_values
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.places import local_path
+from bnce_dist.data.room import require_memory
 from bnce_dist.data.torch_file import halved, write_torch
-from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.boltzmann_generator import BATCH, BoltzmannGenerator
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.model_file import SCHEMA_VERSION, load_state, unusable
 from bnce_dist.generator.shared_density import SharedDensity
@@ -20,6 +21,8 @@ from bnce_dist.generator.unseen import unseen_of
 
 FILE_NAME = "shared_generator.pt"
 """What a transferable run calls its own."""
+_COPIES_OF_LOGITS = 3
+"""Of attention that are held at a time where no derivative is asked for."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +66,7 @@ class SharedGenerator:
             )  # fmt: skip
         taught, sequence = self.emulator.training_molecules, sequence.strip().upper()
         self._require_known(sequence)
+        self._require_room(sequence)
         config = self.target_config.model_copy(update={"sequence": sequence})
         target = Target.from_config(config)
         emulator, unknown = self.emulator.of_molecule(target)
@@ -83,6 +87,16 @@ class SharedGenerator:
                 remedy=f"`bnce train target.sequence={sequence}` trains a model of it, or "
                 "--transferable a field that has met them",
             )
+
+    def _require_room(self, sequence: str) -> None:
+        """Refuse a chain whose pairs of atoms do not fit, before a structure of it is made."""
+        num_atoms = sum(len(one.atom_names) for one in chain_templates(parse_sequence(sequence)))
+        num_logits = BATCH * self.emulator.field.transformer.num_heads * num_atoms**2
+        require_memory(
+            f"{BATCH} samples of {num_atoms} atoms side by side",
+            _COPIES_OF_LOGITS * 4 * num_logits,
+            "ask for a shorter chain, or on a machine with more memory",
+        )
 
     def save(self, path: str | Path, *, half_precision: bool = False) -> None:
         """Write everything to one file, atomically.

@@ -127,8 +127,12 @@ def oligopeptide_torsions() -> str:
                 str(phi["name"]),
                 cells.format("{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}"),
                 cells.format("{.reference_kT:.2f} +- {.reference_stderr_kT:.2f}"),
+                cells.format("{.own_windows.delta_f_kT:.2f} +- {.own_windows.stderr_kT:.2f}")
+                if "own_windows" in phi
+                else "-",
             ])  # fmt: skip
-    return table(("chain", "torsion", "Δf (kT)", "reference (kT)"), rows)
+    header = ("chain", "torsion", "Δf (kT)", "reference (kT)", "windows of its own (kT)")
+    return table(header, rows)
 
 
 def oligopeptides_published() -> str:

@@ -123,6 +123,9 @@ def test_what_a_file_cannot_be_asked_is_refused(finished: Path) -> None:
         BoltzmannGenerator.load(path)
     with pytest.raises(InputError, match=r"kind shared_generator, .* got .* kind shared_emul"):
         SharedGenerator.load(finished / "field" / "train_emulator" / "shared_emulator.pt")
+    # 300 residues: hundreds of gigabytes, said before a structure is made.
+    with pytest.raises(InputError, match=r"1000 samples of 2553 atoms .* ask for a shorter chain"):
+        SharedGenerator.load(path).of_molecule(150 * "GA")
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ The folder of such a run holds ``training/<molecule>``, the simulations the fiel
 ``<molecule>_fine_tuned``, each the folder of a run like any other.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import run_members, tracked_fleet, write_fleet
 from bnce_dist.runs.molecule import PreparedRun, prepare, run_molecule, with_common_store
 from bnce_dist.runs.transferable import density, internal, stages
+from bnce_dist.training.progress import Progress
 
 ZERO_SHOT, FINE_TUNED = "zero_shot", "fine_tuned"
 
@@ -98,30 +100,36 @@ def prepare_transferable(
     taught = training_members(config, folder)
     given = config.transferable.field is not None
 
-    def prepared(member: Member, kind: RunKind) -> PreparedRun:
-        return prepare(member.config, member.folder, resume=resume, kind=kind)
-
     is_internal = config.transferable.internal
-    data = SPREAD_DATA if is_internal else TRAINING_DATA
-    training = {} if given else {member.name: prepared(member, data) for member in taught}
     # The field's run goes by the name of the first of its molecules.
     field = Member(taught[0].name, taught[0].config, RunFolder(folder / "field"))
+    training = [] if given else taught
     zero_shot = variants_of(members, ZERO_SHOT, folder)
     energy = config.shared_energy
     fine_tunes = energy.enabled and energy.fine_tunes if is_internal else True
     fine_tuned = variants_of(members, FINE_TUNED, folder) if fine_tunes else []
+    data_kind = SPREAD_DATA if is_internal else TRAINING_DATA
     asked_kind = zero_shot_kind(config, folder)
-    return PreparedTransferable(
-        config,
-        folder,
-        training,
-        prepared(field, field_kind(config, folder)),
-        {member.name: prepared(member, asked_kind) for member in zero_shot},
-        {
-            member.name: prepared(member, fine_tuned_kind(config, member.folder))
-            for member in fine_tuned
-        },
-    )
+    total = len(training) + 1 + len(zero_shot) + len(fine_tuned)
+    with Progress("check molecules", total=total, unit="molecule") as progress:
+        done = itertools.count(1)
+
+        def prepared(member: Member, kind: RunKind) -> PreparedRun:
+            run = prepare(member.config, member.folder, resume=resume, kind=kind)
+            progress.update(next(done))
+            return run
+
+        return PreparedTransferable(
+            config,
+            folder,
+            {member.name: prepared(member, data_kind) for member in training},
+            prepared(field, field_kind(config, folder)),
+            {member.name: prepared(member, asked_kind) for member in zero_shot},
+            {
+                member.name: prepared(member, fine_tuned_kind(config, member.folder))
+                for member in fine_tuned
+            },
+        )
 
 
 def run_transferable(run: PreparedTransferable, executor: Executor) -> list[Outcome]:
