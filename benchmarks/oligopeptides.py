@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from alanine_dipeptide import JOB, KEPT, kept
-from record import publish
+from record import FOLDER, publish
 
 from bnce_dist.chem.order_parameters import find_order_parameter
 from bnce_dist.chem.simulation.reference_frames import Reference
@@ -32,6 +32,7 @@ from bnce_dist.runs.states import states
 CONFIG = JOB.parent / "configs" / "oligopeptides.yaml"
 MATCHED_POINTS = 2000
 """Points of the optimal matchings of torsions."""
+RECORD = "oligopeptides"
 BNCE = Path(sys.executable).with_name("bnce")
 NO_TRAINING_DATA = ("dataset.num_chains=2", "dataset.frames_per_chain=2")
 """Of a simulation that is for comparison alone."""
@@ -71,10 +72,15 @@ def main(
     ] = False,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
-    """Run what has not run yet, print one JSON line and write it if asked."""
-    chains = {sequence: judged(sequence, output, own_windows) for sequence in sequences}
+    """Run what has not run yet, print one JSON line and write it if asked.
+
+    Chains of the record that are not named stay as they are, with the commit of their run.
+    """
+    recorded = FOLDER / f"{RECORD}.json"
+    chains = read_json(recorded)["chains"] if recorded.exists() else {}
+    chains |= {sequence: judged(sequence, output, own_windows) for sequence in sequences}
     numbers = {"chains": chains, "published": PUBLISHED}
-    publish("oligopeptides", numbers, ("torch", "openmm", "ray"), write=write)
+    publish(RECORD, numbers, ("torch", "openmm", "ray"), write=write)
 
 
 def judged(sequence: str, output: Path, own_windows: bool) -> dict[str, Any]:

@@ -259,6 +259,18 @@ def test_bad_sequences(sequence: str, message: str) -> None:
         Molecule.from_sequence(sequence)
 
 
+def test_a_chain_too_long_to_be_built_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match=r"at most 600 atoms, got 703 in 70 residues.*target\.pdb"):
+        Molecule.from_sequence(70 * "A")
+
+
+def test_a_molecule_without_a_structure_is_the_same_molecule() -> None:
+    unplaced, placed = Molecule.unplaced("ks"), Molecule.from_sequence("KS")
+    assert unplaced == placed
+    assert unplaced.identity == placed.identity
+    assert not unplaced.positions_nm.any()
+
+
 def test_caps_alone_have_no_torsion_to_bias() -> None:
     with pytest.raises(InputError, match="expected a residue with a phi torsion"):
         _ = Molecule.from_sequence("ACE-NME").phi

@@ -381,7 +381,7 @@ def _of_variant(config: Config, variant: str) -> Config:
 
 
 def _with_features(sequences: Sequence[str], features: FeatureSet) -> dict[str, Molecule]:
-    molecules = {sequence: Molecule.from_sequence(sequence) for sequence in sequences}
+    molecules = {sequence: Molecule.unplaced(sequence) for sequence in sequences}
     for molecule in molecules.values():
         features.of_molecule(molecule)  # Refuses what has none.
     return molecules
