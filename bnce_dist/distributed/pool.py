@@ -142,6 +142,7 @@ def map_shards(
     if not missing:
         return ShardedDataset.finish(folder, num_shards, metadata)
     done = num_shards - len(missing)
+    folder.mkdir(parents=True, exist_ok=True)  # What says how far a shard is lies in it, too.
     source = pool or ActorPool()
     with one_line_errors():
         writing = _Writing(source, make_worker, folder, metadata, missing, num_actors)

@@ -116,11 +116,12 @@ def test_progress_inside_a_shard_reaches_the_driver_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LINE_INTERVAL_SECONDS", 0.0)
-    map_shards(lambda: Slow(4.0), 1, tmp_path, metadata=METADATA, label="reference", num_actors=1)
+    folder = tmp_path / "new"
+    map_shards(lambda: Slow(4.0), 1, folder, metadata=METADATA, label="reference", num_actors=1)
     line = re.search(r"reference: (0\.\d+)/1 .*shard 0: (\d+) of 20 ps", capsys.readouterr().err)
     assert line is not None
     assert float(line[1]) == int(line[2]) / 20
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in folder.iterdir()) == [
         "manifest.json", "shard_00000.json", "shard_00000.npz",
     ]  # fmt: skip
 
