@@ -164,7 +164,8 @@ def training_rates(
 ) -> dict[str, dict[str, float]]:
     """Return samples per second without Ray, and for each number of workers both ways.
 
-    Strong scaling keeps the global batch, weak scaling the batch of a worker.
+    Strong scaling keeps the global batch, weak scaling the batch of a worker. Processor time of a
+    step, of all ranks together, does not count the time for which others have the cores.
     """
     runs: dict[str, tuple[int, Callable[..., Any]]] = {"without_ray": (batch_size, local.fit)}
     for count in workers:
@@ -174,13 +175,18 @@ def training_rates(
             # What one rank of that many computes alone, for the model of the step.
             runs[f"share_{count}"] = (batch_size // count, local.fit)
     rates: dict[str, list[float]] = {name: [] for name in runs}
+    milliseconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds):
         for name, (batch, run) in runs.items():
             task = make_task(folder, stage, batch, num_steps)
             history = run(task, folder / f"{stage}_{name}_{number}").history
-            settled = (record for record in history if record["step"] > SETTLING_STEPS)
+            settled = [record for record in history if record["step"] > SETTLING_STEPS]
             rates[name] += [record["samples_per_second"] for record in settled]
-    return {name: summary(values) for name, values in rates.items()}
+            milliseconds[name] += [1e3 * one["cpu_seconds"] / REPORT_INTERVAL for one in settled]
+    return {
+        name: summary(values) | {"cpu_ms_per_step": summary(milliseconds[name])["median"]}
+        for name, values in rates.items()
+    }
 
 
 def pool_rates(
@@ -251,6 +257,8 @@ def stage_numbers(
     return {
         **rates,
         "ray_overhead": 1 - rates["strong_1"]["median"] / rates["without_ray"]["median"],
+        "ray_cpu_overhead": 1
+        - rates["without_ray"]["cpu_ms_per_step"] / rates["strong_1"]["cpu_ms_per_step"],
         "num_weights": num_weights,
         "all_reduce_seconds": {str(n): all_reduce_seconds(num_weights, n) for n in several},
     }
