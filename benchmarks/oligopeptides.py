@@ -120,11 +120,16 @@ def _backbone(run: FinishedRun) -> list[str]:
 
 
 def _phi(folder: Path, name: str) -> dict[str, Any]:
-    """Return the free energy of one phi being positive, by the samples and by the reference."""
+    """Return the free energy of one phi being positive, by the samples and by the reference.
+
+    Too few effective samples of that are no number.
+    """
     ensembles = states(folder, {"positive": f"{name} in [0, 2]"}).record()["ensembles"]
     found = {}
     for key, ensemble in (("delta_f", "reweighted"), ("reference", "reference")):
         record = ensembles[ensemble]
+        if "positive" not in record["names"]:
+            continue
         row, column = (record["names"].index(state) for state in ("positive", "rest"))
         found |= {
             f"{key}_kT": record["differences_kT"][row][column],

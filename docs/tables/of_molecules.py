@@ -122,15 +122,13 @@ def oligopeptide_torsions() -> str:
     for name in value_of("oligopeptides.chains"):
         for number, phi in enumerate(value_of(f"oligopeptides.chains.{name}.phis")):
             cells = Template(f"oligopeptides.chains.{name}.phis.{number}")
-            rows.append([
-                name,
-                str(phi["name"]),
-                cells.format("{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}"),
-                cells.format("{.reference_kT:.2f} +- {.reference_stderr_kT:.2f}"),
-                cells.format("{.own_windows.delta_f_kT:.2f} +- {.own_windows.stderr_kT:.2f}")
-                if "own_windows" in phi
-                else "-",
-            ])  # fmt: skip
+            columns = {
+                "delta_f_kT": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+                "reference_kT": "{.reference_kT:.2f} +- {.reference_stderr_kT:.2f}",
+                "own_windows": "{.own_windows.delta_f_kT:.2f} +- {.own_windows.stderr_kT:.2f}",
+            }
+            found = [cells.format(text) if key in phi else "-" for key, text in columns.items()]
+            rows.append([name, str(phi["name"]), *found])
     header = ("chain", "torsion", "Δf (kT)", "reference (kT)", "windows of its own (kT)")
     return table(header, rows)
 
