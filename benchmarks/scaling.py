@@ -1,8 +1,8 @@
-"""Strong and weak scaling of both stages, of generation and of energies on this cluster.
+"""Strong and weak scaling of both stages, of generation, energies and annealing on this cluster.
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py --write                 # this machine: 1, 2
     RAY_ADDRESS=... python benchmarks/scaling.py --workers 1,2,4,8 --write --name my_cluster
-    OMP_NUM_THREADS=1 python benchmarks/scaling.py --only flow,generation  # a part, to look at
+    python benchmarks/scaling.py --only generation,energies,annealing --write --name pools
 
 Every number is of whole reporting intervals after the first steps, or of shards after the first of
 every actor, without start-up. What is compared takes turns, so that whatever else the machine does
@@ -37,12 +37,14 @@ from bnce_dist.data.shards import DatasetMetadata
 from bnce_dist.distributed.cluster import ensure_ray, num_gpus
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.distributed.train import fit
+from bnce_dist.generator.annealing import Annealer, AnnealingConfig
 from bnce_dist.generator.architectures import (
     EmulatorConfig,
     EnergyConfig,
     build_energy_matching,
     build_flow_matching,
 )
+from bnce_dist.generator.shipped import load_shipped
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.nn.velocity import InternalVelocity
 from bnce_dist.pipeline.executor import LocalExecutor
@@ -50,11 +52,12 @@ from bnce_dist.training import local
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
 
+RECORD = "scaling"
 # Alanine dipeptide in internal coordinates.
 NUM_EUCLIDEAN, NUM_CIRCULAR = 55, 5
 # Ray goes on starting its own processes for a while after a training has begun.
 SETTLING_STEPS = 20
-SHARD_SIZE = {"generation": 2000, "energies": 20000}
+SHARD_SIZE = {"generation": 2000, "energies": 20000, "annealing": 1000}
 
 
 def build_objective(stage: str) -> nn.Module:
@@ -116,7 +119,30 @@ class EnergyWorker:
             return {"u": self.target.force_field.reduced_potential(native + 1e-3 * noise).numpy()}
 
 
-WORKERS = {"generation": (GenerationWorker, "z"), "energies": (EnergyWorker, "u")}
+class AnnealingWorker:
+    """Anneals samples of the shipped model of alanine dipeptide, the same ones in every shard."""
+
+    def __init__(self) -> None:
+        model = load_shipped("ACE-ALA-NME")
+        self.annealer = Annealer.of(model.density, model.target)
+        noise = model.emulator.sample_prior(SHARD_SIZE["annealing"], generator(0, "benchmark"))
+        with torch.no_grad():
+            self.z = model.emulator.transport(noise)
+        config = AnnealingConfig(num_levels=10)
+        self.schedule = self.annealer.tune(self.z[: config.num_pilot], config, 0)
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return one shard."""
+        noise = generator(0, "benchmark", index)
+        annealed = self.annealer.anneal(self.z, self.schedule, noise)
+        return {"log_weights": annealed["log_weights"].numpy()}
+
+
+WORKERS = {
+    "generation": (GenerationWorker, "z"),
+    "energies": (EnergyWorker, "u"),
+    "annealing": (AnnealingWorker, "log_weights"),
+}
 
 
 class PlainProcesses:
@@ -264,7 +290,7 @@ def stage_numbers(
     }
 
 
-def parts_of(only: str | None, *, write: bool) -> list[str]:
+def parts_of(only: str | None, *, is_whole: bool) -> list[str]:
     """Return what is to be measured."""
     parts = [*WORKERS, *STAGES]
     if only is None:
@@ -272,8 +298,8 @@ def parts_of(only: str | None, *, write: bool) -> list[str]:
     chosen = only.split(",")
     if not set(chosen) <= set(parts):
         raise typer.BadParameter(f"--only takes {', '.join(parts)}, with commas")
-    if write:
-        raise typer.BadParameter("a record holds all parts: give --write or --only")
+    if is_whole:
+        raise typer.BadParameter(f"the record {RECORD} holds all parts: give another --name")
     return chosen
 
 
@@ -286,13 +312,13 @@ def main(
     only: Annotated[
         str | None, typer.Option(help=f"Some of {', '.join([*WORKERS, *STAGES])}.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the record.")] = "scaling",
+    name: Annotated[str, typer.Option(help="Of the record.")] = RECORD,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Measure, print one JSON line and write it if asked."""
     torch.set_num_threads(1)
     counts = [int(count) for count in workers.split(",")]
-    parts = parts_of(only, write=write)
+    parts = parts_of(only, is_whole=write and name == RECORD)
     ensure_ray()
     numbers: dict[str, Any] = {"batch_size": batch_size, "unit": "samples per second"}
     with tempfile.TemporaryDirectory() as directory:
