@@ -33,6 +33,7 @@ from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.trial import TrialResult
 from bnce_dist.training.optimizer import learning_rate
 from bnce_dist.training.settings import TrainSettings
+from bnce_dist.training.task import Record
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -222,18 +223,24 @@ def sweep(path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def histories(folder: SweepFolder) -> dict[str, list[Record]]:
+    """Of the trials that have recorded something and did not end."""
+    unended = [trial for trial in folder.trials if trial.result is None]
+    return {trial.name: trial.history for trial in unended if trial.history}
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_killed_sweep_is_continued_without_repeating_anything(sweep_path: Path) -> None:
     folder = SweepFolder(sweep_path.parent / "sweep")
     with sweep(sweep_path) as driver:
-        while driver.poll() is None and len(folder.results) < 2:
+        while driver.poll() is None and not (len(folder.results) >= 2 and histories(folder)):
             time.sleep(0.05)
         driver.send_signal(signal.SIGKILL)
         assert driver.wait() == -signal.SIGKILL
     ended = {result.name: result for result in folder.results}
-    begun = {trial.name: trial.history for trial in folder.trials if trial.result is None}
-    assert any(begun.values()), "one was killed on the way"
+    begun = histories(folder)
+    assert begun, "one was killed on the way"
     with sweep(sweep_path, "--resume") as driver:
         output, _ = driver.communicate()
     assert driver.returncode == 0, output
