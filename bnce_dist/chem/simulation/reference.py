@@ -97,9 +97,11 @@ def estimate_reference(
         _delta_f(run.phi.ravel(), run.psi.ravel(), _log_weights(run, run_free_energies), state)
         for run, run_free_energies in zip(runs, free_energies, strict=True)
     ])  # fmt: skip
-    stderr, freedom = standard_error(by_replica, replicas)
-    trend, halves = trend_p_value(by_replica), halves_p_value(by_replica)
-    agreement = agreement_p_value(by_replica)
+    # A block that never met one side is infinite, and none of these is then a number.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        stderr, freedom = standard_error(by_replica, replicas)
+        trend, halves = trend_p_value(by_replica), halves_p_value(by_replica)
+        agreement = agreement_p_value(by_replica)
     converged, reason = convergence(stderr, trend, halves, agreement, max_stderr_kT)
     value = _delta_f(phi, psi, log_weights, state)
     reach = float(stdtrit(freedom, 0.975)) * stderr

@@ -189,6 +189,15 @@ def test_a_noisy_estimate_is_not_converged():
     assert "standard error" in reference.reason
 
 
+@pytest.mark.filterwarnings("error")
+def test_blocks_that_never_met_the_state_leave_no_number_and_no_warning():
+    run = simulate(0, np.full(20, 0.5))
+    outside = replace(run, phi=-np.abs(run.phi))
+    reference = estimate(run, outside)
+    assert not reference.converged
+    assert not np.isfinite(reference.stderr_kT)
+
+
 def test_runs_of_different_windows_are_refused():
     other = replace(simulate(1, np.full(10, 0.5)), windows=Windows(6, 8, (3.2, 3.2)))
     with pytest.raises(InputError, match="windows"):
