@@ -1,9 +1,7 @@
 """Training with Ray Train: the loop of `training`, data-parallel over many workers."""
 
 import contextlib
-import logging
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -12,7 +10,7 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 import ray.train
@@ -31,6 +29,7 @@ from bnce_dist.distributed.cluster import (
     num_gpus,
     reason_of_death,
     require_workers,
+    waited_for,
 )
 from bnce_dist.distributed.introduction import Introduction
 from bnce_dist.distributed.parallel import parallelise
@@ -42,7 +41,14 @@ from bnce_dist.pipeline.cluster import (
     Parallelism,
     WorkerResources,
 )
-from bnce_dist.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from bnce_dist.training.checkpoint import (
+    CHECKPOINT,
+    RUN_PREFIX,
+    keep_last,
+    load_checkpoint,
+    load_resumable,
+    save_checkpoint,
+)
 from bnce_dist.training.divergence import TrainingDiverged
 from bnce_dist.training.loop import (
     per_rank_batch_size,
@@ -52,13 +58,6 @@ from bnce_dist.training.loop import (
 from bnce_dist.training.progress import TrainingDisplay
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
-logger = logging.getLogger(__name__)
-
-CHECKPOINT = "checkpoint.pt"
-# Of Ray Train's own folder inside the task's. Every call has a new one, so that nothing is left to
-# what an earlier call, which may have been killed, noted there: under one stable name Ray would go
-# on from its own notes of the newest checkpoint, not from the highest step that can be read.
-RUN_PREFIX = "ray_train"
 POLL_SECONDS = 0.5
 # How long an interrupted call waits for its workers to end.
 STOP_SECONDS = 20.0
@@ -110,10 +109,13 @@ def fit(
     _require_batch(task, num_workers, parallelism, elastic=min_workers is not None)
     folder = Path(folder).resolve()
     path = folder / CHECKPOINT
-    _keep_last(folder)
+    keep_last(folder)
     done = load_resumable(path, task)["step"] if path.exists() else 0
     if done < task.settings.num_steps:
         relay = ray.remote(RecordRelay).options(num_cpus=0, **SURVIVES).remote()
+        # A new one, so that nothing is left to what an earlier call, which may have been killed,
+        # noted there: under one stable name Ray would go on from its own notes of the newest
+        # checkpoint, not from the highest step that can be read.
         run_folder = folder / f"{RUN_PREFIX}_{uuid.uuid4().hex}"
         trainer = TorchTrainer(
             train_worker,
@@ -126,8 +128,7 @@ def fit(
             scaling_config=_scaling_config(num_workers, min_workers, resources),
             run_config=_run_config(run_folder, max_failures, relay),
         )
-        kind: Literal["CPU", "GPU"] = "GPU" if num_gpus(resources) else "CPU"
-        waiting = Waiting(f"train {task.metadata.stage}", kind)
+        waiting = Waiting(f"train {task.metadata.stage}", *waited_for(resources))
         with TrainingDisplay(task, done, report) as display:
             try:
                 _follow(trainer, relay, display, partial(_look, waiting, num_workers))
@@ -139,7 +140,7 @@ def fit(
                     when = "while its group was set up"
                     raise _death(error.controller_failure, task, when) from error
                 raise
-            _keep_last(folder)
+            keep_last(folder)
             for record in load_checkpoint(path)["history"]:
                 display.show(record)  # if the relay lost it
     return TrainingResult(path, load_checkpoint(path)["history"], time.monotonic() - started)
@@ -348,34 +349,3 @@ def _load_last(config: dict[str, Any]) -> dict[str, Any] | None:
     checkpoint = ray.train.get_checkpoint()
     path = Path(checkpoint.path if checkpoint else config["run_folder"].parent) / CHECKPOINT
     return load_resumable(path, config["task"]) if path.exists() else None
-
-
-def _keep_last(folder: Path) -> None:
-    """Move the last checkpoint to where every executor looks for it, and drop the rest.
-
-    The last is that of the highest step: time stamps are those of a copy, or of another clock.
-
-    Raises: InputError: there are checkpoints, and none can be read; all of them stay.
-    """
-    own, left = folder / CHECKPOINT, sorted(folder.glob(f"{RUN_PREFIX}*/*/{CHECKPOINT}"))
-    if left:
-        last = _last(left + [own] * own.exists())
-        if last != own:
-            last.replace(own)
-    for run_folder in folder.glob(f"{RUN_PREFIX}*"):
-        shutil.rmtree(run_folder, ignore_errors=True)
-
-
-def _last(paths: list[Path]) -> Path:
-    """Return the checkpoint of the highest step among those that can be read."""
-    steps, errors = {}, []
-    for path in paths:
-        try:
-            steps[path] = load_checkpoint(path)["step"]
-        except InputError as error:
-            errors.append(error)
-    if not steps:
-        raise errors[0]
-    for unreadable in errors:
-        logger.warning("passed over: %s", unreadable)
-    return max(steps, key=lambda path: steps[path])

@@ -1,5 +1,7 @@
 """Checkpoints: plain types and tensors, labelled with what they belong to."""
 
+import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,14 @@ from bnce_dist.data.torch_file import read_torch, write_torch
 from bnce_dist.training.settings import TrainSettings
 from bnce_dist.training.strategy import SingleDevice
 from bnce_dist.training.task import TrainingMetadata, TrainingTask
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+"""In a training's own folder."""
+
+RUN_PREFIX = "ray_train"
+"""Of the folders inside it that a group of workers leaves its checkpoints in."""
 
 SCHEMA_VERSION = 2
 _FIELDS = ("metadata", "settings", "step", "model", "ema", "history")
@@ -90,6 +100,37 @@ def _migrated(content: dict[str, Any], task: TrainingTask) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "optimizer": strategy.optimizer_state(),
     }
+
+
+def keep_last(folder: Path) -> None:
+    """Move the last checkpoint to where every executor looks for it, and drop the rest.
+
+    The last is that of the highest step: time stamps are those of a copy, or of another clock.
+
+    Raises: InputError: there are checkpoints, and none can be read; all of them stay.
+    """
+    own, left = folder / CHECKPOINT, sorted(folder.glob(f"{RUN_PREFIX}*/*/{CHECKPOINT}"))
+    if left:
+        last = _last(left + [own] * own.exists())
+        if last != own:
+            last.replace(own)
+    for run_folder in folder.glob(f"{RUN_PREFIX}*"):
+        shutil.rmtree(run_folder, ignore_errors=True)
+
+
+def _last(paths: list[Path]) -> Path:
+    """Return the checkpoint of the highest step among those that can be read."""
+    steps, errors = {}, []
+    for path in paths:
+        try:
+            steps[path] = load_checkpoint(path)["step"]
+        except InputError as error:
+            errors.append(error)
+    if not steps:
+        raise errors[0]
+    for unreadable in errors:
+        logger.warning("passed over: %s", unreadable)
+    return max(steps, key=lambda path: steps[path])
 
 
 def branch_checkpoint(source: str | Path, path: str | Path, task: TrainingTask) -> None:

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.core.device import worker_device
-from bnce_dist.training.checkpoint import load_resumable, save_checkpoint
+from bnce_dist.training.checkpoint import (
+    CHECKPOINT,
+    keep_last,
+    load_resumable,
+    save_checkpoint,
+)
 from bnce_dist.training.loop import train
 from bnce_dist.training.progress import TrainingDisplay
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
@@ -19,7 +24,7 @@ def fit(
     accumulation_steps: int = 1,
     report: Callable[[Record], None] | None = None,
 ) -> TrainingResult:
-    """Train, continuing from ``folder/checkpoint.pt`` if there is one.
+    """Train, continuing from the last checkpoint in ``folder``, whoever left it there.
 
     Args:
         task: What to train.
@@ -30,7 +35,8 @@ def fit(
     Raises: InputError: the data or the checkpoint cannot be used, or the loss is not finite.
     """
     started = time.monotonic()
-    path = Path(folder) / "checkpoint.pt"
+    path = Path(folder) / CHECKPOINT
+    keep_last(Path(folder))
     data = task.open_data()
     resume = load_resumable(path, task) if path.exists() else None
     done = resume["step"] if resume else 0

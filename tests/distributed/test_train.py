@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray.train
 import torch
@@ -16,11 +17,12 @@ from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.distributed import train
 from bnce_dist.distributed.executor import RayExecutor
-from bnce_dist.distributed.train import _keep_last, _run_config, fit
+from bnce_dist.distributed.train import _run_config, fit
 from bnce_dist.pipeline.cluster import Parallelism
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.training.checkpoint import load_checkpoint, save_checkpoint
+from bnce_dist.training.checkpoint import load_checkpoint
 from bnce_dist.training.task import Record, TrainingResult, TrainingTask
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -152,48 +154,23 @@ class Diverging(nn.Module):
         return {"loss": self.linear(x_data).square().mean() * spoilt}
 
 
-def checkpoint_of(step: int, path: Path, task: TrainingTask) -> Path:
-    objective = task.create_objective()
-    content = {"step": step, "model": objective.state_dict(), "ema": {}, "optimizer": {}}
-    save_checkpoint(path, {**content, "history": [{"step": step}]}, task)
-    return path
-
-
-@pytest.mark.parametrize("copied_in", ["order", "reverse"])
-def test_the_step_tells_the_last_checkpoint_whatever_the_clocks_say(
-    task: TrainingTask, tmp_path: Path, copied_in: str
+@pytest.mark.parametrize(("most", "num_samples", "expected"), [(2, 64, 2), (2, 63, 1), (1, 64, 1)])
+def test_as_many_of_the_workers_train_as_the_batch_divides_among(
+    two_cpus: None,
+    task: TrainingTask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    num_samples: int,
+    expected: int,
 ) -> None:
-    """As after ``cp -r``, or on a file system whose clock is another one."""
-    run = tmp_path / "ray_train_1"
-    paths = [
-        checkpoint_of(100, tmp_path / "checkpoint.pt", task),
-        checkpoint_of(500, run / "step_00000500" / "checkpoint.pt", task),
-        checkpoint_of(1000, run / "step_00001000" / "checkpoint.pt", task),
-    ]
-    for seconds, path in enumerate(paths if copied_in == "order" else reversed(paths)):
-        os.utime(path, (seconds, seconds))
-    _keep_last(tmp_path)
-    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 1000
-    assert list(tmp_path.iterdir()) == [tmp_path / "checkpoint.pt"]
-
-
-def test_nothing_is_dropped_before_a_checkpoint_was_read_whole(
-    task: TrainingTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = tmp_path / "ray_train_1"
-    early = checkpoint_of(500, run / "step_00000500" / "checkpoint.pt", task)
-    late = checkpoint_of(1000, run / "step_00001000" / "checkpoint.pt", task)
-    whole = early.read_bytes()
-    for path in (early, late):
-        path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="step_00000500"):
-        _keep_last(tmp_path)
-    assert early.exists()
-    assert late.exists()
-    early.write_bytes(whole)
-    _keep_last(tmp_path)
-    assert "step_00001000" in caplog.text
-    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 500
+    """A member of a fleet gets a share of the workers that nobody chose."""
+    calls: list[int] = []
+    monkeypatch.setattr(train, "fit", lambda *_, num_workers, **__: calls.append(num_workers))
+    data_path = tmp_path / "z.npy"
+    np.save(data_path, task.open_data()[:num_samples])
+    RayExecutor(most).fit(dataclasses.replace(task, data_path=data_path), tmp_path)
+    assert calls == [expected]
 
 
 def test_divergence_on_one_rank_ends_all_at_once(

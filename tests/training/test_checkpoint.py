@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import os
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from bnce_dist.core.errors import InputError
 from bnce_dist.training import local
 from bnce_dist.training.checkpoint import (
     branch_checkpoint,
+    keep_last,
     load_checkpoint,
     load_resumable,
     save_checkpoint,
@@ -184,3 +186,61 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
         save_checkpoint(path, content, task)
     assert path.read_bytes() == whole
     assert list(path.parent.glob("*.part")) == []
+
+
+def checkpoint_of(step: int, path: Path, task: TrainingTask) -> Path:
+    objective = task.create_objective()
+    content = {"step": step, "model": objective.state_dict(), "ema": {}, "optimizer": {}}
+    save_checkpoint(path, {**content, "history": [{"step": step}]}, task)
+    return path
+
+
+@pytest.mark.parametrize("copied_in", ["order", "reverse"])
+def test_the_step_tells_the_last_checkpoint_whatever_the_clocks_say(
+    task: TrainingTask, tmp_path: Path, copied_in: str
+) -> None:
+    """As after ``cp -r``, or on a file system whose clock is another one."""
+    run = tmp_path / "ray_train_1"
+    paths = [
+        checkpoint_of(100, tmp_path / "checkpoint.pt", task),
+        checkpoint_of(500, run / "step_00000500" / "checkpoint.pt", task),
+        checkpoint_of(1000, run / "step_00001000" / "checkpoint.pt", task),
+    ]
+    for seconds, path in enumerate(paths if copied_in == "order" else reversed(paths)):
+        os.utime(path, (seconds, seconds))
+    keep_last(tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 1000
+    assert not run.exists()
+
+
+def test_nothing_is_dropped_before_a_checkpoint_was_read_whole(
+    task: TrainingTask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "ray_train_1"
+    early = checkpoint_of(500, run / "step_00000500" / "checkpoint.pt", task)
+    late = checkpoint_of(1000, run / "step_00001000" / "checkpoint.pt", task)
+    whole = early.read_bytes()
+    for path in (early, late):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputError, match="step_00000500"):
+        keep_last(tmp_path)
+    assert early.exists()
+    assert late.exists()
+    early.write_bytes(whole)
+    keep_last(tmp_path)
+    assert "step_00001000" in caplog.text
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["step"] == 500
+
+
+def test_this_process_goes_on_where_a_group_of_workers_was_interrupted(
+    task: TrainingTask, tmp_path: Path, interrupted: Path
+) -> None:
+    folder = tmp_path / "group"
+    left = folder / "ray_train_1" / "step_00000024" / "checkpoint.pt"
+    left.parent.mkdir(parents=True)
+    interrupted.replace(left)
+    records: list[Record] = []
+    result = local.fit(task, folder, report=records.append)
+    assert records[0]["step"] == 25
+    assert result.history[-1]["step"] == 40
+    assert [path.name for path in folder.iterdir()] == ["checkpoint.pt"]
