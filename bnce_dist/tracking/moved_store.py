@@ -64,13 +64,14 @@ def _runs(database: sqlite3.Connection, place: str) -> list[str]:
 
 
 def _left(old: Path, runs: list[str], artifacts: Path) -> bool:
-    """Return whether the files of runs are not in the old folder, but in the present one."""
-    if not old.exists():
-        return True
+    """Return whether the files of runs are not in the old folder, but in the present one.
+
+    An old folder that is only away, with the disk it is on, has files that are nowhere.
+    """
     is_there, is_here = (
         any((f / url2pathname(r)).exists() for r in runs) for f in (old, artifacts)
     )
-    return is_here and not is_there
+    return not is_there and (is_here or not (runs or old.exists()))
 
 
 def _readdress(database: sqlite3.Connection, old: str, new: str) -> int:

@@ -166,6 +166,24 @@ def test_a_moved_store_finds_its_files_where_new_runs_have_begun_in_the_old_plac
     assert fetch_model(f"models:/{NAME}/1", moved_store).read_text() == "the model"
 
 
+def test_files_on_a_disk_that_is_away_are_found_again_when_it_is_back(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    """Of runs that wrote to another disk than the store's, but into its table."""
+    runs = tmp_path / "runs"
+    tracker = MlflowTracker(runs / "one")
+    tracker.start_run("one", {})
+    tracker.finish()
+    register_a_file(local_store(runs / "one"), runs)
+    database = tmp_path / "shared" / "mlflow.db"
+    (database.parent / "mlflow_artifacts").mkdir(parents=True)
+    shutil.copy(runs / "mlflow.db", database)
+    away = runs.rename(tmp_path / "away")
+    follow_moved_store(database)
+    away.rename(runs)
+    assert fetch_model(f"models:/{NAME}/1", f"sqlite:///{database}").read_text() == "the model"
+
+
 def register_a_file(store: str, runs: Path) -> str:
     """Register a model of the only run of a store and return the address of its folder."""
     client = MlflowClient(store)
