@@ -44,9 +44,13 @@ def available_memory() -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         bounds.append(1024 * int(line.split()[1]))
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, StopIteration):
         limit = int((_CGROUP / "memory.max").read_text())
-        bounds.append(limit - int((_CGROUP / "memory.current").read_text()))
+        used = int((_CGROUP / "memory.current").read_text())
+        lines = (_CGROUP / "memory.stat").read_text().splitlines()
+        # Files that were read once, whose memory the system gives to whoever needs it.
+        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        bounds.append(limit - used + cached)
     return min(bounds, default=None)
 
 

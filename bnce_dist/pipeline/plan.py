@@ -174,10 +174,9 @@ def _upload_bytes(folder: Path) -> int | None:
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=folder,
         capture_output=True,
-        text=True,
         check=False,
     )
     if listed.returncode:
         return None
-    paths = [folder / name for name in listed.stdout.split("\0") if name]
+    paths = [folder / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
     return sum(path.stat().st_size for path in paths if path.is_file())

@@ -28,16 +28,11 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Return the commit of the source, ``+changes`` if it was edited; None outside git."""
-    if shutil.which("git") is None:
+    # Installed into somebody's environment, it may lie inside a repository of theirs.
+    if shutil.which("git") is None or not _git("ls-files", "--error-unmatch", Path(__file__).name):
         return None
-    described = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip() or None
+    options = ("--always", "--abbrev=40", "--exclude=*", "--dirty=+changes")
+    return _git("describe", *options) or None
 
 
 def hardware() -> str:
@@ -84,6 +79,19 @@ def memory_bytes(process: psutil.Process) -> int:
     except psutil.Error:  # it has ended meanwhile, or belongs to somebody else
         return 0
     return getattr(memory, "pss", memory.rss)
+
+
+def _git(*arguments: str) -> str:
+    """Return what git answers in the folder of the source, nothing if it refuses."""
+    done = subprocess.run(
+        ["git", *arguments],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return "" if done.returncode else done.stdout.strip()
 
 
 def _cpu_name() -> str:
