@@ -48,7 +48,10 @@ def preflight(
         cluster.wait_for_nodes(nodes, wait)
         if resolved.cluster.num_workers:
             cluster.call_for_workers(
-                resolved.cluster.num_workers, wait, gpus=resolved.cluster.require_gpus
+                resolved.cluster.num_workers,
+                wait,
+                resolved.cluster,
+                gpus=resolved.cluster.require_gpus,
             )
         report = check(resolved, absolute_output(output), plan)
     typer.echo(json.dumps(report.as_dict(), indent=2) if as_json else report.table())

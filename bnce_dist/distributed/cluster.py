@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.autoscaler.sdk import request_resources
@@ -257,7 +257,14 @@ def wait_for_nodes(num_nodes: int, timeout_seconds: float) -> None:
         time.sleep(1)
 
 
-def call_for_workers(num_workers: int, timeout_seconds: float, *, gpus: bool) -> None:
+def waited_for(resources: WorkerResources = ONE_CORE) -> tuple[Literal["CPU", "GPU"], int]:
+    """Return what a worker waits for, and how much of it: a GPU where there are any, or cores."""
+    return ("GPU", 1) if num_gpus(resources) else ("CPU", resources.cpus_per_worker)
+
+
+def call_for_workers(
+    num_workers: int, timeout_seconds: float, resources: WorkerResources, *, gpus: bool
+) -> None:
     """Have a cluster that scales by itself bring up nodes, and wait until it has.
 
     Whether they came is for `require_workers` to say.
@@ -265,12 +272,20 @@ def call_for_workers(num_workers: int, timeout_seconds: float, *, gpus: bool) ->
     Args:
         num_workers: How many workers must fit.
         timeout_seconds: How long to wait.
+        resources: What a worker takes, and of which nodes.
         gpus: Whether a worker takes a GPU; it does anyway where the cluster has some already.
     """
-    kind = "GPU" if gpus or num_gpus() else "CPU"
+    gpus = gpus or num_gpus(resources) > 0
+    bundle = {"CPU": resources.cpus_per_worker, **({"GPU": 1} if gpus else {})}
     deadline = time.monotonic() + timeout_seconds
-    request_resources(bundles=[{kind: 1}] * num_workers)
-    while ray.cluster_resources().get(kind, 0) < num_workers and time.monotonic() < deadline:
+    request_resources(
+        bundles=[bundle] * num_workers,
+        bundle_label_selectors=[resources.node_labels] * num_workers,
+    )
+    while time.monotonic() < deadline:
+        has_kind = not gpus or num_gpus(resources)
+        if has_kind and available_workers(resources) >= num_workers:
+            break
         time.sleep(1)
     # From here on the run asks for what it needs, and nodes that idle may leave.
     request_resources(bundles=[])

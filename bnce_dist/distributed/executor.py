@@ -12,6 +12,7 @@ from bnce_dist.distributed.cluster import (
     available_workers,
     ensure_ray,
     num_gpus,
+    ray_options,
     require_some_gpus,
     require_workers,
 )
@@ -36,8 +37,8 @@ class RayExecutor:
     """Tasks, Ray Train and actor pools; gives what ``LocalExecutor`` gives.
 
     Args:
-        num_workers: Ranks of a training and actors of a pool; by default all that the cluster
-            holds, for a training the largest number that divides its batch.
+        num_workers: Most ranks of a training and actors of a pool; by default all that the
+            cluster holds. A training of a fixed number takes the largest that divides its batch.
         parallelism: How the ranks of a training share the model.
         min_workers: Ranks that a training may shrink to when nodes are lost; it grows back.
         require_gpus: Refuse a cluster without GPUs.
@@ -86,7 +87,7 @@ class RayExecutor:
             partial(_run_job, job, self._local() if alone else self._of_share(share)),
             items,
             # What leads several workers only waits for them.
-            num_cpus=self._resources.cpus_per_worker if alone else 0,
+            options=ray_options(self._resources, 0) if alone else {"num_cpus": 0},
             max_concurrent=total // share,
             label=label,
         )
@@ -117,14 +118,14 @@ class RayExecutor:
         from bnce_dist.distributed.train import fit
 
         self.release()
-        batch = task.settings.global_batch_size
+        most = self._num_workers or available_workers(self._resources)
+        batch = min(task.settings.global_batch_size, len(task.open_data()))
         parts = self._parallelism.accumulation_steps
-        most = available_workers(self._resources)
         dividing = (n for n in range(1, most + 1) if batch % (n * parts) == 0)
         return fit(
             task,
             folder,
-            num_workers=self._num_workers or max(dividing, default=1),
+            num_workers=most if self._min_workers else max(dividing, default=1),
             min_workers=self._min_workers,
             parallelism=self._parallelism,
             resources=self._resources,
@@ -150,7 +151,8 @@ class RayExecutor:
             folder,
             metadata=metadata,
             label=label,
-            num_actors=self._num_workers or available_actors(self._resources),
+            # Where there is no node at the moment, an actor that waits calls for one.
+            num_actors=self._num_workers or max(available_actors(self._resources), 1),
             pool=self._pool,
         )
 

@@ -9,7 +9,11 @@ from torch import nn
 
 from bnce_dist.core.space import Space
 from bnce_dist.generator.architectures import build_energy_matching, build_flow_matching
-from bnce_dist.generator.shared_architectures import build_molecular_matching
+from bnce_dist.generator.shared_architectures import (
+    build_molecular_matching,
+    build_shared_energy_matching,
+    build_token_matching,
+)
 from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
@@ -17,6 +21,8 @@ from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.runs.fleet.run import PreparedFleet, prepare_fleet
 from bnce_dist.runs.molecule import PreparedRun
 from bnce_dist.training.settings import TrainingConfig
+
+Training = tuple[TrainingConfig, Callable[[], nn.Module]]
 
 
 def require_trainable(config: Config, last_stage: str, space: Space) -> None:
@@ -29,19 +35,32 @@ def require_trainable(config: Config, last_stage: str, space: Space) -> None:
 
     Raises: InputError: it cannot, or it is not installed.
     """
-    emulator: TrainingConfig = config.emulator
-    build_emulator: Callable[[], nn.Module] = partial(build_flow_matching, config.emulator, space)
-    if space.node_features is not None:
-        emulator, atoms = config.transferable, [space.node_features]
-        build_emulator = partial(build_molecular_matching, config.transferable, atoms)
-    trainings: dict[str, tuple[TrainingConfig, Callable[[], nn.Module]]] = {
-        "train_emulator": (emulator, build_emulator),
-        "train_energy": (config.energy, partial(build_energy_matching, config.energy, space)),
-    }
+    trainings = _trainings(config, space)
     for stage in STAGE_NAMES[: STAGE_NAMES.index(last_stage) + 1]:
-        if stage in trainings:
-            section, build_objective = trainings[stage]
+        for section, build_objective in trainings.get(stage, ()):
             config.cluster.require_supported(build_objective, section.with_seed(config.seed))
+
+
+def _trainings(config: Config, space: Space) -> dict[str, list[Training]]:
+    """Return what is trained in a stage, by its settings and what makes its objective."""
+    energy: Training = (config.energy, partial(build_energy_matching, config.energy, space))
+    if space.tokens is not None:
+        shared, tokens = config.shared_energy, [space.tokens]
+        build_field = partial(build_token_matching, config.transferable, config.token_field, tokens)
+        energies = [energy]
+        if shared.enabled:
+            build_energy = partial(build_shared_energy_matching, shared, tokens)
+            tuned = [(config.fine_tuning, build_energy)] if shared.fine_tunes else []
+            energies = [(shared, build_energy), *tuned]
+        return {"train_emulator": [(config.transferable, build_field)], "train_energy": energies}
+    if space.node_features is not None:
+        atoms = [space.node_features]
+        build_field = partial(build_molecular_matching, config.transferable, atoms)
+        sections = (config.transferable, config.fine_tuning)
+        emulators: list[Training] = [(section, build_field) for section in sections]
+        return {"train_emulator": emulators, "train_energy": [energy]}
+    build_emulator = partial(build_flow_matching, config.emulator, space)
+    return {"train_emulator": [(config.emulator, build_emulator)], "train_energy": [energy]}
 
 
 def create_executor(cluster: ClusterConfig, default: Literal["ray", "local"] = "ray") -> Executor:

@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
@@ -28,6 +28,7 @@ from bnce_dist.distributed.cluster import (
     owned_devices,
     ray_options,
     reason_of_death,
+    waited_for,
 )
 from bnce_dist.distributed.waiting import Waiting
 from bnce_dist.pipeline.cluster import ONE_CORE, WorkerResources
@@ -85,7 +86,7 @@ class ActorPool:
 
     def __init__(self, resources: WorkerResources = ONE_CORE) -> None:
         has_gpus = num_gpus(resources) > 0
-        self.kind: Literal["CPU", "GPU"] = "GPU" if has_gpus else "CPU"
+        self.waited_for = waited_for(resources)
         self._type = ray.remote(ShardActor).options(
             **ray_options(resources, 1 / resources.workers_per_gpu if has_gpus else 0),
             # Of a pool that lives for days; what is finite is how many of them one shard may cost.
@@ -146,7 +147,7 @@ def map_shards(
     source = pool or ActorPool()
     with one_line_errors():
         writing = _Writing(source, make_worker, folder, metadata, missing, num_actors)
-    waiting = Waiting(label, source.kind)
+    waiting = Waiting(label, *source.waited_for)
     try:
         with (
             Progress(label, total=num_shards, unit="shard", done=done) as progress,

@@ -1,7 +1,7 @@
 """Independent pieces of work as Ray tasks, e.g. the members of a fleet."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -24,7 +24,7 @@ def map_to_outcomes(
     function: Callable[[Item], Output],
     items: Sequence[Item],
     *,
-    num_cpus: float,
+    options: Mapping[str, Any],
     max_concurrent: int,
     label: str = "",
 ) -> list[Output | Exception]:
@@ -35,16 +35,16 @@ def map_to_outcomes(
     Args:
         function: Picklable; it runs again for an item whose worker or node died.
         items: Picklable.
-        num_cpus: Cores one call takes for itself, besides those of what it starts.
+        options: Ray's of one call: its cores, besides those of what it starts, and its nodes.
         max_concurrent: Calls at the same time.
         label: Of the progress bar; without one there is none.
 
     Raises: InputError: Ray has no room for the items.
     """
-    call = _call.options(num_cpus=num_cpus)
+    call = _call.options(**options)
     shared_function = ray.put(function)
     relay = ray.remote(WaitingRelay).options(num_cpus=0, **ANYWHERE, **SURVIVES).remote()
-    cores = Waiting(label or "runs", "CPU")
+    cores = Waiting(label or "runs", "CPU", options["num_cpus"])
     outcomes: dict[int, Output | Exception] = {}
     running: dict[ray.ObjectRef, int] = {}
     waiting = deque(range(len(items)))
@@ -63,7 +63,7 @@ def map_to_outcomes(
                 for line in lines:
                     say(line)
                 # What takes no core for itself says by a line what it waits for.
-                cores.look(len(set(running.values()) - begun) if num_cpus else 0)
+                cores.look(len(set(running.values()) - begun) if options["num_cpus"] else 0)
     finally:
         for reference in running:
             ray.cancel(reference)

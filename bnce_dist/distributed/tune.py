@@ -30,8 +30,10 @@ from bnce_dist.distributed.cluster import (
     num_gpus,
     owned_devices,
     require_workers,
+    waited_for,
 )
 from bnce_dist.distributed.waiting import Waiting
+from bnce_dist.pipeline.cluster import WorkerResources
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.runs.sweep.checks import workers_per_trial
 from bnce_dist.runs.sweep.config import SweepConfig
@@ -105,7 +107,7 @@ def run_trials(
             name=RUN_NAME,
             storage_path=str(folder.path),
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[_Ends(sweep, folder, on_end), _Cores(max_concurrent)],
+            callbacks=[_Ends(sweep, folder, on_end), _Cores(max_concurrent, base.cluster)],
             verbose=0,
         ),
     ).fit()
@@ -202,11 +204,12 @@ class _Cores(tune.Callback):
 
     Args:
         max_concurrent: Trials that run at a time.
+        resources: What a trial takes.
     """
 
-    def __init__(self, max_concurrent: int) -> None:
+    def __init__(self, max_concurrent: int, resources: WorkerResources) -> None:
         self._max_concurrent = max_concurrent
-        self._waiting = Waiting("trials", "GPU" if num_gpus() else "CPU")
+        self._waiting = Waiting("trials", *waited_for(resources))
 
     def on_step_begin(self, *, trials: list[Any], **_: Any) -> None:
         """Look which trials have no process; Tune calls this many times a second."""
@@ -215,12 +218,20 @@ class _Cores(tune.Callback):
         self._waiting.look(min(status[Trial.PENDING], room))
 
 
-def _resources(base: JobConfig) -> dict[str, float]:
+def _resources(base: JobConfig) -> tune.PlacementGroupFactory:
+    """Return what Tune reserves for a trial, and on which nodes."""
     if workers_per_trial(base):
         # No core, so that the workers find all of them free; Tune wants some resource.
-        return {"memory": DRIVER_BYTES}
-    cores = float(base.cluster.cpus_per_worker)
-    return {"CPU": cores, "GPU": 1} if num_gpus(base.cluster) else {"CPU": cores}
+        return tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}])
+    cluster = base.cluster
+    bundle: dict[str, float] = {
+        "CPU": cluster.cpus_per_worker,
+        "GPU": 1 if num_gpus(cluster) else 0,
+    }
+    if cluster.accelerator_type is not None:
+        bundle[f"accelerator_type:{cluster.accelerator_type}"] = 0.001  # as Ray asks for it
+    labels = {"bundle_label_selector": [cluster.node_labels]} if cluster.node_labels else {}
+    return tune.PlacementGroupFactory([bundle], **labels)
 
 
 def _proposals(sweep: SweepConfig, folder: SweepFolder) -> tuple[Searcher | None, dict[str, Any]]:

@@ -43,11 +43,12 @@ class Waiting:
 
     Args:
         label: Of the work that waits.
-        kind: What each worker takes one of.
+        kind: What each worker takes.
+        num_each: How much of it.
     """
 
-    def __init__(self, label: str, kind: Literal["CPU", "GPU"]) -> None:
-        self._label, self._kind = label, kind
+    def __init__(self, label: str, kind: Literal["CPU", "GPU"], num_each: int = 1) -> None:
+        self._label, self._kind, self._num_each = label, kind, num_each
         self._next = time.monotonic() + PATIENCE_SECONDS
 
     def look(self, num_missing: int) -> None:
@@ -62,11 +63,12 @@ class Waiting:
         if time.monotonic() < self._next:
             return
         free = int(ray.available_resources().get(self._kind, 0))
-        if free >= num_missing:  # they are on their way
+        wanted = num_missing * self._num_each
+        if free >= wanted:  # they are on their way
             return
         self._next = time.monotonic() + REPEAT_SECONDS
-        name = _NAMES[self._kind] + ("s" if num_missing > 1 else "")
-        say(f"{self._label}: waiting for {num_missing} {name}, {free} free")
+        name = _NAMES[self._kind] + ("s" if wanted > 1 else "")
+        say(f"{self._label}: waiting for {wanted} {name}, {free} free")
 
 
 class WaitingRelay:

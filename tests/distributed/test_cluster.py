@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,15 +12,18 @@ from ray import cloudpickle
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata
+from bnce_dist.distributed import cluster, executor
 from bnce_dist.distributed.cluster import (
     available_actors,
     available_workers,
+    call_for_workers,
     ensure_ray,
     num_gpus,
     require_workers,
 )
 from bnce_dist.distributed.executor import RayExecutor
 from bnce_dist.pipeline.cluster import WorkerResources
+from bnce_dist.pipeline.executor import Executor
 
 # Workers cannot import test modules: what they need of them travels by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -121,6 +126,61 @@ def test_a_refusal_names_the_settings_that_leave_too_little_room() -> None:
         require_workers(2, resources)
 
 
+@pytest.mark.usefixtures("mixed_nodes")
+@pytest.mark.parametrize(
+    ("settings", "gpus", "bundle", "comes_at_once"),
+    [
+        ({"node_labels": {"market-type": "spot"}, "cpus_per_worker": 5}, False, {"CPU": 5}, True),
+        # Sixteen cores are there, but a worker of nine has room on one of the nodes only.
+        ({"node_labels": {"market-type": "spot"}, "cpus_per_worker": 9}, False, {"CPU": 9}, False),
+        ({"node_labels": {"market-type": "spot"}}, True, {"CPU": 1, "GPU": 1}, False),
+        ({"node_labels": {"zone": "eu"}}, False, {"CPU": 1, "GPU": 1}, True),
+    ],
+)
+def test_a_cluster_that_scales_is_asked_for_whole_workers(
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, object],
+    gpus: bool,
+    bundle: dict[str, int],
+    comes_at_once: bool,
+) -> None:
+    resources = WorkerResources.model_validate(settings)
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(cluster, "request_resources", lambda **request: asked.append(request))
+    started = time.monotonic()
+    call_for_workers(2, 0.5, resources, gpus=gpus)
+    assert (time.monotonic() - started < 0.5) == comes_at_once
+    assert asked[0]["bundles"] == [bundle] * 2
+    assert asked[0]["bundle_label_selectors"] == [resources.node_labels] * 2
+    assert asked[-1] == {"bundles": []}
+
+
+class Node:
+    """Tells the node that a member of a fleet is on."""
+
+    def __call__(self, item: int, executor: Executor) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
+
+@pytest.mark.ray
+def test_members_of_a_fleet_run_on_the_nodes_of_the_labels(
+    two_cpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is the work, if it has one worker; where no node has the label, it waits."""
+    (node,) = ray.nodes()
+    here = {"ray.io/node-id": node["NodeID"]}
+    assert (
+        RayExecutor(resources=WorkerResources(node_labels=here)).map_jobs(Node(), [1, 2])
+        == [node["NodeID"]] * 2
+    )
+    options: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        executor, "map_to_outcomes", lambda *_, **passed: options.append(passed["options"])
+    )
+    RayExecutor(resources=WorkerResources(node_labels=here)).map_jobs(Node(), [1, 2])
+    assert options[0]["label_selector"] == here
+
+
 class Cores:
     """Tells the cores that Ray gave its process, and the node it is on."""
 
@@ -136,9 +196,9 @@ def test_an_actor_gets_its_cores_on_a_node_of_the_labels(two_cpus: None, tmp_pat
     label = "ray.io/node-id"
     here = WorkerResources(cpus_per_worker=2, node_labels={label: node["NodeID"]})
     metadata = DatasetMetadata("molecule-a", {"cores": "1", "node": "1"})
-    executor = RayExecutor(resources=here)
-    made = executor.map_shards(Cores, 2, tmp_path, metadata=metadata, label="cores").load()
-    executor.release()
+    on_it = RayExecutor(resources=here)
+    made = on_it.map_shards(Cores, 2, tmp_path, metadata=metadata, label="cores").load()
+    on_it.release()
     assert made["cores"].tolist() == [2, 2]
     assert set(made["node"]) == {node["NodeID"]}
     with pytest.raises(InputError, match=r"expected 1 to 0, what the cluster holds with cluster"):

@@ -113,7 +113,9 @@ ray.init(
 )
 arrays = [np.full(size, i, float) for i, size in enumerate([5_000_000] * 5 + [15_000_000])]
 try:
-    doubled = map_to_outcomes(lambda array: 2 * array, arrays, num_cpus=1, max_concurrent=2)
+    doubled = map_to_outcomes(
+        lambda array: 2 * array, arrays, options={"num_cpus": 1}, max_concurrent=2
+    )
     for array in doubled:
         if isinstance(array, InputError):
             raise array

@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_cpus")]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 METADATA = DatasetMetadata("molecule-a", {"x": "1"})
+ONE_CORE = {"num_cpus": 1}
 
 
 class Slow:
@@ -71,7 +72,7 @@ def test_jobs_that_wait_for_a_core_say_so(
 ) -> None:
     monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 1.0)
     free_when_said(waiting, num_lines=1)
-    assert map_to_outcomes(absolute, [-1, 2, -3], num_cpus=1, max_concurrent=2) == [1, 2, 3]
+    assert map_to_outcomes(absolute, [-1, 2, -3], options=ONE_CORE, max_concurrent=2) == [1, 2, 3]
     said = re.findall(r"waiting for .*", capsys.readouterr().err)
     assert said == ["waiting for 2 cores, 0 free"]
 
@@ -104,6 +105,16 @@ def test_workers_that_begin_later_have_their_time_too(
     cores.look(1)
     assert capsys.readouterr().err == "runs: waiting for 1 core, 0 free\n"
     ray.kill(busy_cluster)
+
+
+@pytest.mark.parametrize(("num_each", "said"), [(8, "waiting for 16 cores, 15 free"), (7, "")])
+def test_workers_of_many_cores_wait_for_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], num_each: int, said: str
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 15.0})
+    waiting.Waiting("sample", "CPU", num_each).look(2)
+    assert said in capsys.readouterr().err
 
 
 def test_a_training_waits_for_its_place_not_for_its_processes(waited: SimpleNamespace) -> None:
@@ -157,7 +168,7 @@ def test_a_shard_that_always_kills_its_process_is_given_up_and_the_others_are_ke
 
 
 def test_a_task_that_always_kills_its_process_is_one_line() -> None:
-    (outcome,) = map_to_outcomes(os._exit, [9], num_cpus=1, max_concurrent=1)
+    (outcome,) = map_to_outcomes(os._exit, [9], options=ONE_CORE, max_concurrent=1)
     assert isinstance(outcome, InputError)
     assert str(outcome).startswith("worker process of the Ray cluster: expected one that")
 
