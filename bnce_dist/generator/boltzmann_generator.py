@@ -257,16 +257,15 @@ class BoltzmannGenerator:
         if half_precision:
             for state in models.values():
                 state["weights"] = halved(state["weights"])
-        target, target_state = self.target_config, self.target.to_state()
-        if target_state is None:
-            # The sequence says it all: a structure only gave the first simulation its start.
+        target = self.target_config
+        if target.pdb is not None:  # which is not sent along; what it said is
             target = target.model_copy(update={"sequence": self.molecule.name, "pdb": None})
         content = {
             "schema_version": SCHEMA_VERSION,
             "kind": _KIND,
             "molecule": self.molecule.identity,
             "target": target.model_dump(mode="json"),
-            "target_state": target_state,
+            "target_state": self.target.to_state(),
             **models,
             "metrics": dict(self.metrics),
         }
@@ -327,12 +326,16 @@ class BoltzmannGenerator:
         content = load_state(path, _KIND)
         with as_input_error(partial(unusable, path)):
             target_config = with_values(TargetConfig(), content["target"])
+            # Files of earlier versions have it of molecules from a topology only.
             state = content.get("target_state")
+            target = (
+                Target.from_config(target_config)
+                if state is None
+                else Target.from_state(target_config, state)
+            )
             return cls(
                 target_config,
-                Target.from_state(target_config, state)
-                if state is not None
-                else Target.from_config(target_config),
+                target,
                 Emulator.from_state(content["emulator"]),
                 LearnedDensity.from_state(content["energy"]),
                 content["metrics"],

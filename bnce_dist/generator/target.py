@@ -162,14 +162,19 @@ class Target:
         from bnce_dist.chem.topology_file import system_from_xml
 
         molecule = Molecule.from_state(state["molecule"])
-        system = system_from_xml(state["system_xml"])
+        system = (
+            build_system(molecule, config.force_field)
+            if state["system_xml"] is None
+            else system_from_xml(state["system_xml"])
+        )
         force_field = ForceField.from_system(system, config.temperature_kelvin)
         return cls(molecule, force_field, _state(molecule, config), state["system_xml"])
 
-    def to_state(self) -> dict[str, Any] | None:
-        """Return plain types that say what a configuration does not; none if it says it all."""
-        if self.system_xml is None:
-            return None
+    def to_state(self) -> dict[str, Any]:
+        """Return plain types that say what the files of a configuration do.
+
+        The molecule is in it with its structure, which shows the numbering of its hydrogens.
+        """
         return {"system_xml": self.system_xml, "molecule": self.molecule.to_state()}
 
     def dynamics(self, num_chains: int, compiled: bool) -> ForceField:

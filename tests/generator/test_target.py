@@ -9,9 +9,10 @@ import torch
 
 from bnce_dist.chem.geometry import with_torsions
 from bnce_dist.chem.molecule import Molecule
-from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.chem.state import POSITIVE_PHI
+from bnce_dist.chem.trajectory_file import write_trajectory
+from bnce_dist.chem.validation import relabel_hydrogens
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.target import Target, TargetConfig
@@ -128,10 +129,23 @@ def test_a_target_from_files_is_the_one_from_its_state(kind: str, tmp_path: Path
     torch.testing.assert_close(energy, oracle, rtol=1e-6, atol=0)
 
 
-def test_a_target_of_a_sequence_needs_no_state() -> None:
-    force_field = ForceField.from_system(system_of(BUTANE), 300.0)
-    molecule = Molecule.from_topology("butane", BUTANE.topology(), BUTANE.positions_nm)
-    assert Target(molecule, force_field, POSITIVE_PHI).to_state() is None
+def test_a_target_of_a_pdb_file_keeps_its_numbering_of_hydrogens(tmp_path: Path) -> None:
+    """Of a methylene group they may be numbered either way, which its name does not tell."""
+    built = Molecule.from_sequence("ACE-SER-NME")
+    first, second = (built.atom_names.index(name) for name in ("HB2", "HB3"))
+    order = list(range(built.num_atoms))
+    order[first], order[second] = second, first
+    write_trajectory(tmp_path / "other.pdb", built, built.positions_nm[None, order])
+    config = TargetConfig.model_validate({"pdb": str(tmp_path / "other.pdb")})
+    target = Target.from_config(config)
+    sequence = config.model_copy(update={"sequence": "ACE-SER-NME", "pdb": None})
+    again = Target.from_state(sequence, target.to_state())
+    frame = torch.from_numpy(target.molecule.positions_nm)[None]
+    torch.testing.assert_close(
+        again.force_field.reduced_potential(frame), target.force_field.reduced_potential(frame)
+    )
+    assert not torch.equal(relabel_hydrogens(built, frame), frame)
+    assert torch.equal(relabel_hydrogens(again.molecule, frame), frame)
 
 
 @pytest.mark.parametrize(
