@@ -61,7 +61,7 @@ def build_system(
         )
     except InputError:
         raise
-    except (ValueError, OSError, SyntaxError, LookupError) as error:
+    except Exception as error:  # OpenMM raises bare ones, and whatever its parser meets.
         raise InputError(
             "force_field", expected=f"OpenMM files with parameters for {molecule.name}",
             got=f"{list(force_field)} ({error})",

@@ -270,8 +270,11 @@ def test_rejects_systems_it_would_evaluate_wrongly(alanine: Molecule) -> None:
         ForceField.from_system(build_system(alanine, ("amoeba2018.xml",)), 300.0)
 
 
-def test_rejects_an_unknown_force_field_file(alanine: Molecule) -> None:
+def test_rejects_an_unknown_force_field_file(alanine: Molecule, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no_such_force_field"):
         build_system(alanine, ("no_such_force_field.xml",))
+    # OpenMM raises a bare Exception here, as where two templates fit (charmm36.xml).
+    with pytest.raises(InputError, match=r"expected OpenMM files .* for ACE-ALA-NME"):
+        build_system(alanine, (str(tmp_path),))
     with pytest.raises(InputError, match="platform: expected 'Reference' or 'CPU', got 'CUDA'"):
         OpenMMPotential(build_system(alanine), 300.0, platform="CUDA")
