@@ -14,7 +14,7 @@ from bnce_dist.core.errors import InputError
 BoolArray = NDArray[np.bool_]
 Values = Mapping[str, NDArray[np.floating]]
 
-_TOKEN = re.compile(r"\w+\([^()]*\)|[\[\](),]|[^\s\[\](),]+")
+_TOKEN = re.compile(r"(?!(?:and|or|not)\()\w+\([^()]*\)|[\[\](),]|[^\s\[\](),]+")
 _RESERVED = {"and", "or", "not", "in", "[", "]", "(", ")", ","}
 
 

@@ -36,6 +36,9 @@ def held(text: str) -> list[bool]:
             (np.abs(X) > 1) & (np.abs(Y) > 1),
         ),
         ("x in [-3.1, -1]and y in[.5, 3.1]", (X < -1) & (Y > 0.5)),
+        ("not(x in [0, 2])", (X < 0) | (X > 2)),
+        ("x in [-1, 2]and(y in [-1, 0])", (X > -1) & (X < 2) & (Y > -1) & (Y < 0)),
+        ("(x in [0, 1])or(x in [2, 3])", ((X > 0) & (X < 1)) | ((X > 2) & (X < 3))),
     ],
 )
 def test_a_condition_holds_where_it_says(text: str, expected: np.ndarray) -> None:
