@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import networkx as nx
 
 Quadruple = tuple[int, int, int, int]
+_SINGLE_BONDS = {"N": 3, "O": 2, "S": 2}
+"""Bonds of an atom that is neutral and has no double bond."""
 
 
 def find_rotatable_torsions(
@@ -123,8 +125,10 @@ def formal_charges(elements: Sequence[str], bonds: Sequence[tuple[int, int]]) ->
             charges[atom] = 1.0
         elif elements[atom] == "C" and len(near) == 3:
             oxygens = [n for n in near if elements[n] == "O" and len(neighbours[n]) == 1]
-            # The neutral nitrogen of a histidine ring has two neighbours.
             nitrogens = [n for n in near if elements[n] == "N" and len(neighbours[n]) == 3]
+            # Double bonds that leave the nitrogens neutral: of urea, guanidine and histidine.
+            if any(len(neighbours[n]) < _SINGLE_BONDS.get(elements[n], 0) for n in near):
+                nitrogens = []
             for charge, group in ((-1.0, oxygens), (1.0, nitrogens)):
                 if len(group) >= 2:
                     for member in group:

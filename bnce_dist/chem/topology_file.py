@@ -135,6 +135,17 @@ def system_from_xml(text: str) -> openmm.System:
     return system
 
 
+def total_charge(system: openmm.System) -> float:
+    """Return the sum of a System's partial charges [elementary charges]."""
+    charges = (
+        force.getParticleParameters(index)[0]._value
+        for force in system.getForces()
+        if isinstance(force, openmm.NonbondedForce)
+        for index in range(force.getNumParticles())
+    )
+    return float(sum(charges))
+
+
 def _kind_of(path: Path) -> Callable[[Path, Sequence[Path], ImplicitSolvent | None], _Parameters]:
     try:
         head = path.read_bytes()[:4096].decode(errors="replace").lstrip()

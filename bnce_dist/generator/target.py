@@ -226,8 +226,10 @@ class Target:
 
         Its energies take some ten milliseconds each.
 
-        Raises: InputError: tblite is not installed.
+        Raises: InputError: tblite is not installed, or the molecule's charge is not clear.
         """
+        if self.system_xml is not None:
+            _require_clear_charge(self.molecule, self.system_xml)
         temperature_kelvin = self.force_field.temperature_kelvin
         return replace(self, force_field=XTBPotential(self.molecule, temperature_kelvin))
 
@@ -253,6 +255,23 @@ class Target:
         """
         phi, psi = (dihedral(positions_nm, t) for t in (self.molecule.phi, self.molecule.psi))
         return self.state.contains(phi.numpy(), psi.numpy())
+
+
+def _require_clear_charge(molecule: Molecule, system_xml: str) -> None:
+    """Refuse a molecule with other charged groups than peptides have.
+
+    Raises: InputError: its formal charges do not add up to the System's.
+    """
+    from bnce_dist.chem.topology_file import system_from_xml, total_charge
+
+    charge, formal = total_charge(system_from_xml(system_xml)), sum(molecule.formal_charges)
+    if round(charge) != round(formal):
+        raise InputError(
+            f"charge of {molecule.name} in xTB",
+            expected=f"{round(charge):+d}, to which the charges of its parameters add up",
+            got=f"{round(formal):+d} from its bonds, which tell the charged groups of peptides",
+            remedy="keep a force field as the potential",
+        )
 
 
 def _state(molecule: Molecule, config: TargetConfig) -> State:

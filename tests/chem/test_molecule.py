@@ -12,7 +12,7 @@ from openmm import app
 
 from bnce_dist.chem.elements import COVALENT_RADIUS_NM, MASS_DALTON
 from bnce_dist.chem.geometry import dihedral, signed_volume
-from bnce_dist.chem.graph import stereocentres
+from bnce_dist.chem.graph import formal_charges, stereocentres
 from bnce_dist.chem.initial_structure import build_positions
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
@@ -308,6 +308,26 @@ def test_formal_charges_are_shared_by_atoms_that_resonance_makes_alike(
     for atom, name in enumerate(molecule.atom_names):
         if molecule.residue_index[atom] == residue:
             assert molecule.formal_charges[atom] == charges.get(name, 0.0)
+
+
+UREA = [(0, 1), (0, 2), (0, 3), (2, 4), (2, 5), (3, 6), (3, 7)]
+HYDANTOIN_RING = [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)]
+
+
+@pytest.mark.parametrize(
+    ("elements", "bonds", "charge"),
+    [
+        ("CONNHHHH", UREA, 0),
+        ("CSNNHHHH", UREA, 0),  # thiourea
+        ("CNNNHHHHH", [*UREA, (1, 8)], 0),  # guanidine
+        ("CNNNHHHHHH", [*UREA, (1, 8), (1, 9)], 1),  # guanidinium
+        ("CNCCNOOHHHH", [*HYDANTOIN_RING, (0, 5), (2, 6), (1, 7), (3, 8), (3, 9), (4, 10)], 0),
+    ],
+)
+def test_carbons_between_nitrogens_have_the_charge_of_the_textbook(
+    elements: str, bonds: list[tuple[int, int]], charge: int
+) -> None:
+    assert sum(formal_charges(list(elements), bonds)) == charge
 
 
 def saturated(

@@ -1,9 +1,11 @@
 """What is asked of a molecule must be something it can do."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import openmm
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from bnce_dist.chem.geometry import with_torsions
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.chem.state import POSITIVE_PHI
+from bnce_dist.chem.topology_file import system_to_xml
 from bnce_dist.chem.trajectory_file import write_trajectory
 from bnce_dist.chem.validation import relabel_hydrogens
 from bnce_dist.config.load import load_config, to_yaml
@@ -146,6 +149,16 @@ def test_a_target_of_a_pdb_file_keeps_its_numbering_of_hydrogens(tmp_path: Path)
     )
     assert not torch.equal(relabel_hydrogens(built, frame), frame)
     assert torch.equal(relabel_hydrogens(again.molecule, frame), frame)
+
+
+def test_xtb_is_refused_where_the_charge_of_a_molecule_is_not_clear(tmp_path: Path) -> None:
+    target = Target.from_config(butane(tmp_path))
+    charged = system_of(BUTANE)
+    (nonbonded,) = (f for f in charged.getForces() if isinstance(f, openmm.NonbondedForce))
+    charge, *others = nonbonded.getParticleParameters(0)
+    nonbonded.setParticleParameters(0, charge._value - 2.0, *others)
+    with pytest.raises(InputError, match=r"charge of openmm in xTB: expected -2, .* got \+0"):
+        replace(target, system_xml=system_to_xml(charged)).with_xtb()
 
 
 @pytest.mark.parametrize(
