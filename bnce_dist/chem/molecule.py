@@ -117,13 +117,14 @@ class Molecule:
 
         Raises: InputError: the file is unreadable, a residue is unknown, misses atoms, or has
             stereocentres that belong to no amino acid's mirror image, or residues are not bonded
-            to the next.
+            to the next, nor cysteines without HG to each other.
         """
         from bnce_dist.chem.initial_structure import minimise
         from bnce_dist.chem.pdb_file import (
             file_label,
             match_atoms,
             read_residues,
+            require_disulfide,
             require_peptide_bonds,
         )
 
@@ -131,6 +132,7 @@ class Molecule:
         names = tuple(residue.name for residue in residues)
         positions = torch.from_numpy(match_atoms(residues, chain_templates(names), path))
         require_peptide_bonds(residues, path)
+        require_disulfide(residues, path)
         # Whether a residue is D shows in its first stereocentre, at CA.
         as_l = cls._from_templates("-".join(names), chain_templates(names))
         mirrored = {

@@ -24,6 +24,8 @@ _METHYL = {"H1": "HH31", "H2": "HH32", "H3": "HH33"}
 _AMBER_NAMES = {N_CAP: _METHYL, C_CAP: {"C": "CH3", **_METHYL}}
 # A bond has 0.133 nm; files of crude models have longer ones.
 _LONGEST_PEPTIDE_BOND_NM = 0.2
+_LONGEST_DISULFIDE_NM = 0.25
+"""It has 0.204 nm; sulphurs that are not bonded keep 0.35 nm apart."""
 # What says which residue an atom of an mmCIF file is of.
 _RESIDUE = ("comp_id", "seq_id")
 # What the hydrogens that are there, among these, make of a residue.
@@ -147,6 +149,27 @@ def require_peptide_bonds(residues: Sequence[PDBResidue], path: str | Path) -> N
                 expected="a chain without gaps",
                 got=f"{distance:.2f} nm from C of {one.label} to N of {following.label}",
                 remedy="add what is missing between them, or keep one of the parts",
+            )
+
+
+def require_disulfide(residues: Sequence[PDBResidue], path: str | Path) -> None:
+    """Refuse cysteines without HG whose sulphurs are not bonded: their hydrogens are missing.
+
+    Args:
+        residues: Complete ones.
+        path: Of the file.
+
+    Raises: InputError: they are too far apart.
+    """
+    cysteines = [residue for residue in residues if residue.name == "CYX"]
+    for one, other in pairwise(cysteines):
+        distance = np.linalg.norm(one.positions_nm["SG"] - other.positions_nm["SG"])
+        if distance > _LONGEST_DISULFIDE_NM:
+            raise InputError(
+                file_label(path),
+                expected="HG on every cysteine that is not in a disulfide",
+                got=f"none, and {distance:.2f} nm from SG of {one.label} to SG of {other.label}",
+                remedy="add HG to both and name them CYS",
             )
 
 

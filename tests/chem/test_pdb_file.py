@@ -2,6 +2,7 @@ import functools
 import gzip
 import itertools
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,15 @@ def test_a_gap_in_the_chain_is_refused(tmp_path: Path) -> None:
     gap.write_text("\n".join(line for line in lines if line[17:20] != "GLY") + "\n")
     with pytest.raises(InputError, match=r"without gaps, got 0\.\d+ nm from C of ALA 2 to"):
         Molecule.from_pdb(gap)
+
+
+def test_cysteines_without_hydrogen_and_bond_are_refused(tmp_path: Path) -> None:
+    molecule = build("ACE-CYS-ALA-CYS-NME")
+    first, second = (i for i, name in enumerate(molecule.atom_names) if name == "SG")
+    distance_nm = np.linalg.norm(molecule.positions_nm[first] - molecule.positions_nm[second])
+    lines = write_pdb(tmp_path / "whole.pdb", molecule).read_text().splitlines()
+    torn = tmp_path / "torn.pdb"
+    torn.write_text("\n".join(line for line in lines if line[12:16] != " HG ") + "\n")
+    expected = f"got none, and {distance_nm:.2f} nm from SG of CYS 2 to SG of CYS 4; add HG"
+    with pytest.raises(InputError, match=re.escape(expected)):
+        Molecule.from_pdb(torn)
