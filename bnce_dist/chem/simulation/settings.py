@@ -48,7 +48,7 @@ class ReferenceConfig(Section):
     max_stderr_kT: Positive = 0.10
     """Largest standard error that counts as converged [kT]."""
     trajectory: Place | None = None
-    """Equilibrium trajectory that replaces the umbrella sampling: .dcd, .xtc, .trr, .nc, .h5, .pdb,
+    """Equilibrium trajectory that replaces the umbrella sampling: .dcd, .xtc, .trr, .nc, .pdb,
     or .npz with `positions_nm` and, of a biased one, `log_weights`."""
     stride: Annotated[int, Field(ge=0)] = 0
     """Every how many frames of `trajectory` one is kept; 0 keeps all."""

@@ -33,9 +33,10 @@ from bnce_dist.core.weights import Weights
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".h5", ".pdb", ".npz")
+SUFFIXES = (".dcd", ".xtc", ".trr", ".nc", ".netcdf", ".pdb", ".npz")
 _READ_BY_C = (".dcd", ".xtc", ".trr")
 _READER = """
+import pathlib
 import sys
 
 import mdtraj
@@ -46,7 +47,8 @@ topology = mdtraj.Topology()
 residue = topology.add_residue("MOL", topology.add_chain())
 for _ in range(int(num_atoms)):
     topology.add_atom("C", mdtraj.element.carbon, residue)
-trajectory = mdtraj.load(path, top=topology)
+load = mdtraj.FormatRegistry.loaders[pathlib.Path(path).suffix.lower()]
+trajectory = load(path, top=topology)
 vectors = trajectory.unitcell_vectors
 numpy.savez(arrays, xyz=trajectory.xyz, vectors=[] if vectors is None else vectors)
 """
@@ -233,17 +235,19 @@ def _read_npz(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
 
 def _read_whole(path: Path, molecule: Molecule) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     topology = mdtraj.Topology.from_openmm(molecule.topology)
-    read = _read_apart if path.suffix.lower() in _READ_BY_C else mdtraj.load
+    suffix = path.suffix.lower()
+    # Loaders are named by suffix because mdtraj.load knows small letters alone.
+    read = _read_apart if suffix in _READ_BY_C else mdtraj.FormatRegistry.loaders[suffix]
     trajectory = read(path, top=topology)
     if trajectory.unitcell_lengths is not None:
         trajectory = trajectory.make_molecules_whole()
-    if path.suffix.lower() == ".xtc":
+    if suffix == ".xtc":
         logger.info("trajectory %s: XTC rounds to 0.001 nm, half as much as a bond vibrates", path)
     return np.asarray(trajectory.xyz, dtype=np.float32), np.zeros(len(trajectory))
 
 
 def _read_apart(path: Path, *, top: mdtraj.Topology) -> mdtraj.Trajectory:
-    """Do as ``mdtraj.load`` in a process of its own, which a damaged file may end.
+    """Do as mdtraj's loaders in a process of its own, which a damaged file may end.
 
     Raises: InputError: it did, or the file cannot be read.
     """

@@ -44,9 +44,12 @@ def test_frames_are_read_as_they_were_written(
 ) -> None:
     path = tmp_path / f"own{suffix}"
     write_trajectory(path, alanine, positions)
-    read = read_trajectory(path, alanine, 300.0)
-    np.testing.assert_allclose(read.positions_nm, positions, atol=rounding)
-    assert not read.log_weights.any()
+    shouted = path.rename(tmp_path / f"OWN{suffix.upper()}")
+    write_trajectory(path, alanine, positions)
+    for written in (path, shouted):
+        read = read_trajectory(written, alanine, 300.0)
+        np.testing.assert_allclose(read.positions_nm, positions, atol=rounding)
+        assert not read.log_weights.any()
 
 
 def test_a_stride_keeps_frames_and_their_weights(
@@ -182,6 +185,9 @@ def test_files_that_are_none_are_one_line(
         read_trajectory(tmp_path / "other.npz", alanine, 300.0)
     with pytest.raises(InputError, match=r"the nearest is \.xtc"):
         read_trajectory(tmp_path / "own.xtcc", alanine, 300.0)
+    # MDTraj reads these with a package that is not installed.
+    with pytest.raises(InputError, match=r"kind of trajectory .*own\.h5: expected one of \.dcd"):
+        read_trajectory(tmp_path / "own.h5", alanine, 300.0)
 
 
 def hops(seed: int, num_frames: int = 40_000) -> np.ndarray:
