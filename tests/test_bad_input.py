@@ -19,9 +19,14 @@ from bnce_dist.chem.coordinates import WhitenedInternal, ZMatrix
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import ForceField, build_system
 from bnce_dist.cli.train import app
+from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
+from bnce_dist.distributed.launch import executor_for
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.artifact import Artifact
+from bnce_dist.pipeline.config import Config
+from bnce_dist.runs.molecule import prepare
 
 ROOT = Path(__file__).parents[1]
 METADATA = DatasetMetadata("molecule-a", {"z": "1"})
@@ -188,6 +193,22 @@ def test_a_dry_run_starts_and_writes_nothing(tmp_path: Path) -> None:
     for part in ("parameters", "samples per step", "storage", "upload"):
         assert part in result.stdout
     assert not (tmp_path / "runs" / "new").exists()
+
+
+def test_a_torsion_that_models_take_as_stiff_is_refused_before_it_is_simulated(
+    tmp_path: Path,
+) -> None:
+    arguments = ("--dry-run", "--name", "new", "target.torsions=[phi,omega]")
+    refused = train(tmp_path, *arguments)
+    assert refused.exit_code == 2
+    assert "got CH3-C-N-CA; name another one" in refused.stderr
+    # What the line advises.
+    assert train(tmp_path, *arguments, "--stage", "simulate").exit_code == 0
+    settings = ["target.torsions=[phi,omega]", "cluster.executor=local"]
+    run = prepare(load_config(Config, None, settings), RunFolder(tmp_path / "new"))
+    with pytest.raises(InputError, match="got CH3-C-N-CA"):
+        executor_for(run)
+    executor_for(run, "simulate")
 
 
 def test_not_a_number_in_positions(molecule: Molecule) -> None:

@@ -143,6 +143,28 @@ def find_companion(molecule: Molecule, torsion: Quadruple) -> Quadruple:
     )  # fmt: skip
 
 
+def require_turning(molecule: Molecule) -> None:
+    """Refuse a biased torsion about a bond between planar atoms, such as a peptide bond.
+
+    Internal coordinates take it as stiff, and umbrellas turn it all the same.
+
+    Args:
+        molecule: With the two torsions that are biased.
+
+    Raises: InputError: one of them is such a torsion.
+    """
+    planar = planar_atoms(molecule.elements, neighbours_of(molecule.num_atoms, molecule.bonds))
+    for torsion in (molecule.phi, molecule.psi):
+        if planar.issuperset(torsion[1:3]):
+            raise InputError(
+                "target.torsions",
+                expected="torsions that models let turn, about bonds with an atom that is not "
+                "planar",
+                got="-".join(molecule.atom_names[atom] for atom in torsion),
+                remedy="name another one, or let the run end with its umbrellas (--stage simulate)",
+            )
+
+
 def _turning(molecule: Molecule, torsion: Quadruple) -> Iterator[Quadruple]:
     """Yield torsions of groups that end in hydrogens, such as methyls, about other bonds."""
     near = neighbours_of(molecule.num_atoms, molecule.bonds)

@@ -57,7 +57,8 @@ class State:
                     expected="conditions on the two torsions that umbrellas bias, "
                     f"{_atoms(molecule, molecule.phi)} and {_atoms(molecule, molecule.psi)}",
                     got=name,
-                    remedy="put it into target.torsions, or ask for it afterwards with bnce states",
+                    remedy="put it into target.torsions if its bond turns, or ask for it "
+                    "afterwards with bnce states",
                 )
         first = {name for name, found in parameters.items() if _undirected(found.atoms) == phi}
         return cls(condition, frozenset(first), text)

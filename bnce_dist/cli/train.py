@@ -29,7 +29,7 @@ from bnce_dist.pipeline.stages.trajectory import check_trajectories
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import combined_error, run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
-from bnce_dist.runs.molecule import prepare, run_molecule
+from bnce_dist.runs.molecule import prepare, require_turning_torsions, run_molecule
 from bnce_dist.runs.transferable.run import (
     check_molecules,
     prepare_transferable,
@@ -118,9 +118,9 @@ def train(
             members = members_of(molecules, resolved, path)
             if transferable:
                 check_molecules(resolved, [member.name for member in members])
-            _print_plans(resolved, members, is_transferable=transferable)
+            _print_plans(resolved, members, stage, is_transferable=transferable)
         elif dry_run:
-            lines = _plan(resolved, RunFolder(path))
+            lines = _plan(resolved, RunFolder(path), stage)
             typer.echo("\n".join([to_yaml(resolved), *lines]))
         elif molecules is not None:
             outcomes = (
@@ -204,13 +204,15 @@ def _require_whole_fleet(molecules: str | None, stage: str) -> None:
         )
 
 
-def _print_plans(config: Config, members: Sequence[Member], *, is_transferable: bool) -> None:
+def _print_plans(
+    config: Config, members: Sequence[Member], last_stage: str, *, is_transferable: bool
+) -> None:
     """Print the settings once, then what every member comes to."""
     plans: dict[str, list[str]] = {}
     errors: dict[str, Exception] = {}
     for member in members:
         try:
-            plans[member.name] = _plan(member.config, member.folder, is_transferable)
+            plans[member.name] = _plan(member.config, member.folder, last_stage, is_transferable)
         except InputError as error:
             errors[member.name] = error
     if errors:
@@ -220,7 +222,9 @@ def _print_plans(config: Config, members: Sequence[Member], *, is_transferable: 
         typer.echo("\n".join([f"# {name}", *lines]))
 
 
-def _plan(config: Config, folder: RunFolder, is_transferable: bool = False) -> list[str]:
+def _plan(
+    config: Config, folder: RunFolder, last_stage: str, is_transferable: bool = False
+) -> list[str]:
     """Return what a run comes to, in comments."""
     target = Target.from_config(config.target)
     check_trajectories(config, target)
@@ -231,6 +235,7 @@ def _plan(config: Config, folder: RunFolder, is_transferable: bool = False) -> l
         has_tokens=is_transferable and is_internal,
         features=config.transferable.feature_set,
     )
+    require_turning_torsions(target, last_stage, space)
     lines = Plan.of(config, target, space).lines()
     if is_transferable and config.shared_energy.enabled:
         lines = [line for line in lines if not line.startswith("energy model:")]

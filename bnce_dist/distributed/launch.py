@@ -19,7 +19,7 @@ from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.runs.fleet.run import PreparedFleet, prepare_fleet
-from bnce_dist.runs.molecule import PreparedRun
+from bnce_dist.runs.molecule import PreparedRun, require_turning_torsions
 from bnce_dist.training.settings import TrainingConfig
 
 Training = tuple[TrainingConfig, Callable[[], nn.Module]]
@@ -95,8 +95,9 @@ def executor_for(run: PreparedRun, last_stage: str = STAGE_NAMES[-1]) -> Executo
         last_stage: Where it stops.
 
     Raises: InputError: the cluster cannot be used, or not for the run's models, or one of its
-        nodes is not fit for the run.
+        nodes is not fit for the run, or a biased torsion is stiff.
     """
+    require_turning_torsions(run.target, last_stage, run.plan.space)
     require_trainable(run.config, last_stage, run.plan.space)
     executor = create_executor(run.config.cluster)
     _require_sound_nodes(run)
@@ -124,6 +125,8 @@ def fleet_with_executor(
     """
     executor = create_executor(config.cluster)
     fleet = prepare_fleet(config, sequences, folder, executor, resume=resume)
+    for run in fleet.runs.values():
+        require_turning_torsions(run.target, last_stage, run.plan.space)
     require_trainable(config, last_stage, fleet.largest.plan.space)
     _require_sound_nodes(fleet.largest)
     return fleet, executor

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bnce_dist.chem.order_parameters import require_turning
+from bnce_dist.core.space import Space
 from bnce_dist.data.atomic import write_json
 from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.boltzmann_generator import FILE_NAME, BoltzmannGenerator
@@ -93,6 +95,20 @@ def prepare(
     plan = Plan.of(config, target, space)
     folder.require_space(plan.storage_bytes)
     return PreparedRun(config, folder, kind, target, plan)
+
+
+def require_turning_torsions(target: Target, last_stage: str, space: Space) -> None:
+    """Refuse biased torsions that the models of a run take as stiff.
+
+    Args:
+        target: Of the run.
+        last_stage: Where it stops.
+        space: What its models live in.
+
+    Raises: InputError: there is such a torsion, and a model is trained.
+    """
+    if last_stage != STAGE_NAMES[0] and not space.is_cartesian:
+        require_turning(target.molecule)
 
 
 def run_molecule(

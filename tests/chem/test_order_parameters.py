@@ -10,6 +10,7 @@ from bnce_dist.chem.order_parameters import (
     find_companion,
     find_order_parameter,
     find_torsion,
+    require_turning,
 )
 from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.core.errors import InputError
@@ -206,3 +207,24 @@ def test_what_is_no_order_parameter_is_refused_in_one_line(name: str, message: s
     with pytest.raises(InputError, match=message) as refused:
         find_order_parameter(peptide("ACE-SER-NME"), name)
     assert "\n" not in str(refused.value)
+
+
+def test_biased_torsions_about_bonds_between_planar_atoms_are_refused() -> None:
+    serine = peptide("ACE-SER-NME")
+    phi, omega, chi = (find_torsion(serine, name) for name in ("phi", "omega", "chi1"))
+    require_turning(serine)
+    require_turning(replace(serine, torsions=(phi, chi)))
+    require_turning(peptide("ACE-PRO-NME"))
+    # Acetophenone, its ring first, turns about the bond to its methyl alone.
+    ring = [(i, (i + 1) % 6) for i in range(6)]
+    hydrogens = [*((i, i + 8) for i in range(1, 6)), *((7, i) for i in (14, 15, 16))]
+    ketone = skeleton("CCCCCCCCOHHHHHHHH", [*ring, (0, 6), (6, 7), (6, 8), *hydrogens])
+    methyl, carbonyl = (0, 6, 7, 14), (1, 0, 6, 7)
+    require_turning(replace(ketone, torsions=(methyl, methyl)))
+    for refused in (
+        replace(serine, torsions=(phi, omega)),
+        replace(serine, torsions=(omega, phi)),
+        replace(ketone, torsions=(carbonyl, methyl)),
+    ):
+        with pytest.raises(InputError, match="expected torsions that models let turn"):
+            require_turning(refused)

@@ -230,7 +230,10 @@ def test_a_written_configuration_with_a_condition_is_read_again(tmp_path: Path) 
         ({"state": "phi in [0, 200]"}, "write them in rad"),
         ({"state": "chi1 in [0, 2]"}, "got no residue with it"),
         ({"state": "phj in [0, 2]"}, "expected one of phi, psi, omega, .*the nearest is phi"),
-        ({"state": "omega in [0, 2]"}, "2:N-2:CA-2:C-3:N, got omega; put it into target.torsions"),
+        (
+            {"state": "omega in [0, 2]"},
+            "2:N-2:CA-2:C-3:N, got omega; put it into target.torsions if",
+        ),
         ({"state": "distance(1:O,3:N) in [0, 0.3]"}, "or ask for it afterwards with bnce states"),
         ({"state_phi_min": -math.pi, "state_phi_max": math.pi}, "which is everywhere"),
     ],

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bnce_dist.chem.order_parameters import require_turning
 from bnce_dist.data.atomic import write_json
 from bnce_dist.generator.architectures import EnergyConfig, space_of
 from bnce_dist.generator.folder import RunFolder
@@ -123,6 +124,7 @@ class TrainJob(Job):
         if stages := shared_stages(keys):
             target = Target.from_config(config.target)
             space_of(target.molecule, is_cartesian=False)  # Refuses what has no such space.
+            require_turning(target.molecule)
             Pipeline(config, target, RunFolder(folder), executor, tracker).run(stages[-1])
 
     def run(self, config: Config, shared: Path, folder: Path, executor: Executor) -> dict[str, Any]:
