@@ -99,7 +99,10 @@ def write_run_report(path: Path, report: RunReport) -> Path:
 
 
 def write_fleet_report(
-    path: Path, runs: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str], figure: Path
+    path: Path,
+    runs: Mapping[str, Mapping[str, Any]],
+    failures: Mapping[str, str],
+    figure: Path | None,
 ) -> Path:
     """Write the report of a fleet, which links to those of its members.
 
@@ -107,7 +110,7 @@ def write_fleet_report(
         path: The file; members' folders are beside it.
         runs: ``metrics.json`` of every finished molecule, by name.
         failures: Why the others failed.
-        figure: Image of all free energies.
+        figure: Image of all free energies; None if there are none.
 
     Raises: InputError: the folder cannot be written or the disk is full.
     """
@@ -115,7 +118,7 @@ def write_fleet_report(
         "name": path.parent.name,
         "runs": runs,
         "failures": failures,
-        "figure": data_uri(figure.read_bytes()),
+        "figure": figure and data_uri(figure.read_bytes()),
     }
     return _write(path, "fleet.html.jinja", values)
 

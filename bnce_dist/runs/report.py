@@ -121,4 +121,5 @@ def write_fleet_page(folder: Path, molecules: Mapping[str, Mapping[str, Any]]) -
 
     failures = {name: run["error"] for name, run in molecules.items() if "error" in run}
     finished = {name: run for name, run in molecules.items() if name not in failures}
-    return write_fleet_report(folder / REPORT_NAME, finished, failures, folder / "fleet.png")
+    figure = folder / "fleet.png" if finished else None
+    return write_fleet_report(folder / REPORT_NAME, finished, failures, figure)

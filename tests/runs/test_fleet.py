@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bnce_dist.cli.main import app
 from bnce_dist.core.errors import InputError
-from bnce_dist.data.atomic import read_json
+from bnce_dist.data.atomic import read_json, write_json
 from bnce_dist.generator.verdict import nothing_left
 from bnce_dist.pipeline.config import Config, TrackingConfig
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
@@ -197,6 +197,17 @@ def test_variants_of_a_molecule_have_rows_and_means_of_their_own() -> None:
     assert lines[5].startswith("zero_shot: mean |error| of the energy model alone 0.500 kT")
     assert "with exact densities 0.200 kT" in lines[5]
     assert lines[-1] == "ET_zero_shot: FAILED: no luck"
+
+
+def test_a_fleet_without_results_has_a_report(tmp_path: Path) -> None:
+    outcomes = [Outcome("AC", error="no luck"), Outcome("ET")]
+    write_json(tmp_path / "fleet.json", fleet_record(outcomes))
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text()
+    assert "Failed: no luck" in page
+    assert "Stopped earlier" in page
+    assert "<img" not in page
 
 
 @pytest.mark.slow
