@@ -11,6 +11,9 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.validation import validate
 from bnce_dist.cli.common import errors_as_one_line, place
 from bnce_dist.cli.model import Device
+from bnce_dist.core.errors import InputError
+from bnce_dist.data.atomic import require_new_files, require_writable
+from bnce_dist.generator.ensemble_file import ARCHIVE
 from bnce_dist.generator.long_sample import MOST_IN_MEMORY
 from bnce_dist.runs.pretrained.field import PretrainedSampler, write_samples
 from bnce_dist.runs.pretrained.long_sample import sample_into_file
@@ -35,6 +38,9 @@ def sample_pretrained(
     num_steps: Annotated[int, typer.Option(min=1, help="Midpoint steps.")] = 25,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples at a time.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there already.")
+    ] = False,
     device: Device = "cpu",
 ) -> None:
     """Sample a pretrained velocity field: positions in nm, our order of atoms, D mapped to L.
@@ -44,6 +50,7 @@ def sample_pretrained(
     command goes on where it was interrupted.
     """
     with errors_as_one_line():
+        _require_output(output, overwrite=overwrite)
         molecule = Molecule.from_sequence(sequence) if sequence is not None else None
         sampler = PretrainedSampler.load(weights, molecule, device=device)
         with tqdm(total=num_samples, unit="sample", disable=None) as progress:
@@ -74,3 +81,15 @@ def sample_pretrained(
     for name, count in counts.items():
         typer.echo(f"{name:<14}{count:>8}")
     typer.echo(output)
+
+
+def _require_output(output: Path, *, overwrite: bool) -> None:
+    if output.suffix != ARCHIVE:
+        raise InputError(
+            f"ending of the output file {output}",
+            expected=ARCHIVE,
+            got=repr(output.suffix),
+            remedy=f"name a {ARCHIVE} file; it holds the positions in nm",
+        )
+    require_new_files([output], overwrite=overwrite)
+    require_writable(output.parent)

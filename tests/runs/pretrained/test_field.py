@@ -132,6 +132,16 @@ def test_files_that_cannot_be_used(
     assert_refused(sample(tmp_path / file, tmp_path / "x.npz", *arguments), *parts)
 
 
+def test_the_output_is_looked_at_before_the_weights(tmp_path: Path) -> None:
+    weights, path = tmp_path / "unweighted_ot.pt", tmp_path / "x.npz"
+    path.write_text("precious")
+    assert_refused(sample(weights, path), "x.npz", "--overwrite")
+    assert path.read_text() == "precious"
+    assert_refused(sample(weights, path, "--overwrite"), str(weights))
+    assert_refused(sample(weights, tmp_path / "x.dcd"), "expected .npz, got '.dcd'")
+    assert_refused(sample(weights, path / "y.npz"), str(path), "choose another --output")
+
+
 @needs_weights
 @pytest.mark.parametrize(
     ("file", "arguments", "parts"),
