@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.config.load import Schema, load_config, with_values
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
 from bnce_dist.data.atomic import read_json
 from bnce_dist.distributed.launch import create_executor, executor_for, fleet_with_executor
@@ -27,6 +30,8 @@ from bnce_dist.runs.sweep.config import SweepConfig
 from bnce_dist.runs.sweep.folder import SweepFolder
 from bnce_dist.runs.sweep.trial import TrialResult
 from bnce_dist.runs.transferable.run import prepare_transferable, run_transferable
+
+SAME_STRUCTURE_NM = 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,14 +65,16 @@ def simulate(
     work of other settings is moved to ``superseded/`` in the folder.
 
     Args:
-        molecule: The molecule, or its sequence.
+        molecule: A sequence, or what `Molecule.from_sequence` made of it. Molecules from files are
+            named by settings, ``{"target.sequence": None, "target.pdb": "mine.pdb"}``, which win.
         folder: Where everything of this run is kept.
         config: YAML file of settings; by default those of alanine dipeptide.
         settings: More of them by dotted name, e.g. ``{"target.temperature_kelvin": 310.0}``.
 
-    Raises: InputError: unusable settings, or a folder in which another process is at work.
+    Raises: InputError: unusable settings, a molecule that its sequence does not say all about, or a
+        folder in which another process is at work.
     """
-    sequence = molecule if isinstance(molecule, str) else molecule.name
+    sequence = molecule if isinstance(molecule, str) else _sequence_of(molecule)
     values = {"target.sequence": sequence, "target.pdb": None, **(settings or {})}
     resolved = _resolved(Config, config, values)
     simulation = Simulation(resolved, RunFolder(local_path(folder).absolute()))
@@ -218,6 +225,27 @@ def evaluate_pretrained(
     resolved = _resolved(PretrainedConfig, config, values)
     run = PretrainedRun(resolved, local_path(folder).absolute())
     return evaluate_pretrained_field(run, create_executor(resolved.cluster), comparison)
+
+
+def _sequence_of(molecule: Molecule) -> str:
+    """Return the name of a molecule that its workers can build from nothing else."""
+    try:
+        built = Molecule.from_sequence(molecule.name)
+        # Positions are no part of equality, but tell a cis bond from a trans one.
+        is_same = built == molecule and np.allclose(
+            built.positions_nm, molecule.positions_nm, atol=SAME_STRUCTURE_NM
+        )
+    except InputError:
+        is_same = False
+    if not is_same:
+        raise InputError(
+            f"molecule {molecule.name}",
+            expected="a sequence or what Molecule.from_sequence makes of it",
+            got="another molecule, structure or choice of torsions",
+            remedy="pass its name, and what else it is by settings: target.torsions, or"
+            " target.sequence=None with target.pdb, or with target.topology and target.coordinates",
+        )
+    return molecule.name
 
 
 def _resolved(

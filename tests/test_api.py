@@ -3,6 +3,7 @@
 import inspect
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,25 @@ def test_ten_lines_from_a_molecule_to_a_free_energy(finished_run: Path, tmp_path
     assert math.isfinite(estimate.value_kT)
     assert estimate.interval_kT[0] < estimate.value_kT < estimate.interval_kT[1]
     assert ensemble.save(tmp_path / "samples.npz") == [tmp_path / "samples.npz"]
+
+
+def test_a_molecule_that_its_name_does_not_say_all_about_is_refused(tmp_path: Path) -> None:
+    molecule = Molecule.from_sequence("ACE-ALA-NME")
+    others = (
+        replace(molecule, positions_nm=molecule.positions_nm * 1.1),
+        replace(molecule, torsions=(molecule.psi, molecule.phi)),
+        replace(molecule, name="butane"),
+    )
+    for other in others:
+        with pytest.raises(InputError, match=r"target\.torsions, or target\.sequence=None with"):
+            simulate(other, tmp_path / "run", config=SMOKE, settings=LOCAL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_name_the_file_of_a_molecule(tmp_path: Path) -> None:
+    settings = {"target.sequence": None, "target.pdb": str(tmp_path / "cis.pdb"), **LOCAL}
+    with pytest.raises(InputError, match=r"cis\.pdb"):
+        simulate("ACE-ALA-NME", tmp_path / "run", config=SMOKE, settings=settings)
 
 
 def test_the_command_simulates_what_the_function_does(finished_run: Path, tmp_path: Path) -> None:
