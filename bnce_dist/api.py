@@ -48,7 +48,7 @@ class Simulation:
 
     @property
     def reference(self) -> dict[str, Any]:
-        """Free energy by umbrella sampling: ``delta_f_kT``, ``stderr_kT``, ``converged``..."""
+        """Free energy of the simulation itself: ``delta_f_kT``, ``stderr_kT``, ``converged``..."""
         return read_json(self.folder.stage("simulate") / "reference" / "result.json")
 
 

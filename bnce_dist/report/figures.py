@@ -108,4 +108,5 @@ def _profile(results: RunResults, delta_f: tuple[float, float]) -> Figure:
         delta_f_reference=expected,
         state=results.state.interval,
         label=results.torsion_labels[0],
+        reference_method=results.reference_method,
     )

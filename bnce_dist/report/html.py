@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from bnce_dist.data.atomic import atomic_path
 from bnce_dist.report.estimates import estimate_figure
+from bnce_dist.report.results import reference_method
 from bnce_dist.report.style import DPI
 
 Row = tuple[str, str]
@@ -78,7 +79,7 @@ def write_run_report(path: Path, report: RunReport) -> Path:
 
     Raises: InputError: the folder cannot be written or the disk is full.
     """
-    metrics = report.metrics
+    metrics, method = report.metrics, reference_method(report.settings)
     images = {figure.stem: data_uri(figure.read_bytes()) for figure in report.figures}
     values = {
         "report": report,
@@ -87,7 +88,8 @@ def write_run_report(path: Path, report: RunReport) -> Path:
         "verdict": metrics.get("verdict"),
         "delta_f": value_text(metrics, "delta_f"),
         "reference": value_text(metrics, "delta_f_reference"),
-        "estimates": _is_estimate(metrics) and data_uri(_png(_estimates(metrics))),
+        "reference_method": method,
+        "estimates": _is_estimate(metrics) and data_uri(_png(_estimates(metrics, method))),
         "diagnostics": diagnostics(metrics),
         "figures": [
             (title, caption, images[name])
@@ -218,7 +220,7 @@ def _comparison(metrics: Mapping[str, Any]) -> list[Row]:
     return [("Model before this one", text)]
 
 
-def _estimates(metrics: Mapping[str, Any]) -> Figure:
+def _estimates(metrics: Mapping[str, Any], method: str) -> Figure:
     def estimate(label: str, name: str) -> tuple[str, float, float]:
         return label, metrics[f"{name}_kT"], metrics[f"{name}_stderr_kT"]
 
@@ -226,7 +228,7 @@ def _estimates(metrics: Mapping[str, Any]) -> Figure:
     if metrics["delta_f_reference_source"] not in ("this run", None):
         references.append(estimate("Umbrella sampling, long", "delta_f_reference"))
     if metrics["delta_f_reference_run_kT"] is not None:
-        references.append(estimate("Umbrella sampling, this run", "delta_f_reference_run"))
+        references.append(estimate(f"{method.capitalize()}, this run", "delta_f_reference_run"))
     estimates = [
         estimate("Result", "delta_f"),
         estimate("Energy model alone", "delta_f_learned"),

@@ -26,6 +26,7 @@ def profile_figure(
     delta_f_reference: tuple[float, float] | None,
     state: tuple[float, float] | None = (0.0, 2.0),
     label: str = "φ",
+    reference_method: str = "umbrella sampling",
 ) -> Figure:
     """Draw three profiles, and below them how far the first is from the second, if that is known.
 
@@ -37,6 +38,7 @@ def profile_figure(
         delta_f_reference: The same of the reference [kT], if there is one.
         state: Interval of phi that is the state, which is shaded [rad]; None if it is no interval.
         label: What phi is called.
+        reference_method: How the reference was come by.
     """
     figure = Figure(figsize=(6.4, 4.6 if reference else 3.6))
     heights = [3, 1] if reference else [1]
@@ -50,7 +52,7 @@ def profile_figure(
         phi, _gaps(emulator.value_kT), color=EMULATOR, linewidth=1.1, label="Emulator, unweighted"
     )
     if reference is not None:
-        _draw(upper, reference, np.zeros(1), REFERENCE, "Reference (umbrella sampling)")
+        _draw(upper, reference, np.zeros(1), REFERENCE, f"Reference ({reference_method})")
     _draw(upper, reweighted, np.zeros(1), REWEIGHTED, "Reweighted")
     title = f"{'State in grey' if state else 'State'}: $\\Delta f$ = {_text(delta_f)}"
     if delta_f_reference is not None:

@@ -23,6 +23,7 @@ class RunResults:
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
         reduced_potential: Reduced potentials of these samples, ``(samples,)``.
         reference: Weighted frames of a simulation; None if there is none.
+        reference_method: What that simulation is, as `reference_method` says.
         simulated: Energies of a simulation; None if there is none.
         losses: Per stage the array ``"step"`` and loss terms of the same length by name.
         log_density_exact: Exact log likelihood of held-out samples, ``(held_out,)``.
@@ -56,4 +57,14 @@ class RunResults:
     clip_fraction: float = 0.002
     state: State = POSITIVE_PHI
     torsion_labels: tuple[str, str] = ("φ", "ψ")
+    reference_method: str = "umbrella sampling"
     seed: int = 0
+
+
+def reference_method(settings: Mapping[str, Any]) -> str:
+    """Return how a run came by its own reference.
+
+    Args:
+        settings: Those of the run by dotted name; what is unset may be left out.
+    """
+    return "trajectory" if settings.get("reference.trajectory") else "umbrella sampling"

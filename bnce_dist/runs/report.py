@@ -67,9 +67,9 @@ def report_run(
     from bnce_dist.report.conformations import basins, structures
     from bnce_dist.report.figures import write_figures
     from bnce_dist.report.html import RunReport, write_run_report
-    from bnce_dist.report.results import RunResults
+    from bnce_dist.report.results import RunResults, reference_method
 
-    reference = evaluation.reference
+    settings, reference = dotted_values(config), evaluation.reference
     samples, exact = evaluation.samples, slice(evaluation.samples.num_random)
     named = ("delta_f", "delta_f_stderr", "delta_f_reference", "delta_f_reference_stderr")
     results = RunResults(
@@ -89,6 +89,7 @@ def report_run(
         clip_fraction=config.evaluate.clip_fraction,
         state=target.state,
         torsion_labels=target.molecule.torsion_labels,
+        reference_method=reference_method(settings),
         seed=config.seed,
     )
     figures = write_figures(folder.path / "figures", results)
@@ -100,7 +101,7 @@ def report_run(
         name=folder.path.name,
         molecule=target.molecule.name,
         metrics=metrics,
-        settings=dotted_values(config),
+        settings=settings,
         figures=figures,
         structures=shown,
     )

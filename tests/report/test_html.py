@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from matplotlib.image import imread
 
 from bnce_dist.chem.molecule import Molecule
 from bnce_dist.report.conformations import Basin, structures
-from bnce_dist.report.figures import write_figures
+from bnce_dist.report.figures import _profile, write_figures
 from bnce_dist.report.html import (
     CAPTIONS,
     RunReport,
+    _estimates,
     state_text,
     write_fleet_report,
     write_run_report,
 )
-from bnce_dist.report.results import RunResults
+from bnce_dist.report.results import RunResults, reference_method
 
 HOSTILE = "</script><script>document.title = 'broken out'</script>"
 SWITCHES = (
@@ -174,6 +176,27 @@ def test_the_report_says_what_came_out_and_whether_to_believe_it(page: Path) -> 
         "a machine, 2 logical cores",
     ):
         assert said in text
+
+
+def test_a_reference_from_a_trajectory_is_called_so(tmp_path: Path, run: RunResults) -> None:
+    settings = SETTINGS | {"reference.trajectory": "equilibrium.xtc"}
+    method = reference_method(settings)
+    report = RunReport(
+        name="mine",
+        molecule="ACE-ALA-NME",
+        metrics=METRICS | {"delta_f_reference_source": "this run"},
+        settings=settings,
+        figures=[],
+        structures={"conformations": []},
+    )
+    source = write_run_report(tmp_path / "report.html", report).read_text()
+    assert "trajectory, this run" in source
+    assert "mbrella sampling" not in source
+    names = [text.get_text() for text in _estimates(METRICS, method).axes[0].get_yticklabels()]
+    assert names[:2] == ["Umbrella sampling, long", "Trajectory, this run"]
+    profile = _profile(replace(run, reference_method=method), (3.9, 0.1))
+    legend = [text.get_text() for text in profile.axes[0].get_legend().get_texts()]
+    assert "Reference (trajectory)" in legend
 
 
 def test_the_report_refers_to_nothing_outside_itself(page: Path) -> None:
