@@ -1,6 +1,16 @@
 """Lines for people that are made of ``metrics.json``."""
 
-from bnce_dist.pipeline.results import temperature_text
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bnce_dist.data.atomic import write_json
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.pipeline.results import break_even, energy_model_cost, temperature_text
+from bnce_dist.pipeline.stages.evaluate import HeldOutSampler
+from bnce_dist.pipeline.stages.generate import Sampler
 
 ROW = {
     "temperature_kelvin": 350.0,
@@ -25,3 +35,32 @@ def test_a_temperature_has_the_interval_that_its_verdict_is_of() -> None:
 
 def test_a_temperature_out_of_reach_has_none() -> None:
     assert temperature_text(ROW | {"delta_f_kT": None}).startswith("out of reach")
+
+
+def write_dataset(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    metadata = DatasetMetadata("any", dict.fromkeys(arrays, "1"))
+    write_shard(folder, 0, arrays, metadata)
+    ShardedDataset.finish(folder, 1, metadata)
+
+
+def test_the_break_even_compares_processor_times(tmp_path: Path) -> None:
+    """However many workers shared the stages, whose wall times are a part of it."""
+    folder = RunFolder(tmp_path)
+    per_sample = {"exact_cpu_seconds_per_sample": 0.3, "learned_cpu_seconds_per_sample": 0.1}
+    metrics = {"seconds": {"generate": 1.0, "train_energy": 2.0}, **per_sample}
+    assert energy_model_cost(folder) == {"energy_model_cpu_seconds": 0.0}
+    assert break_even(metrics).startswith("unknown")
+
+    write_dataset(folder.stage("generate") / "samples", {"z": np.zeros(50)})
+    write_dataset(folder.stage("evaluate") / "held_out", {"cpu_seconds": np.full(4, 0.2)})
+    history = [{"cpu_seconds": 20.0}, {"cpu_seconds": 30.0}]
+    write_json(folder.stage("train_energy") / "history.json", history)
+    cost = energy_model_cost(folder)
+    assert cost == {"energy_model_cpu_seconds": pytest.approx(60.0)}
+    assert break_even(metrics | cost).startswith("300 samples: ")
+
+
+def test_held_out_samples_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sampler, "__init__", lambda self: None)
+    monkeypatch.setattr(Sampler, "__call__", lambda self, index: {"z": np.zeros((3, 2))})
+    assert (HeldOutSampler()(0)["cpu_seconds"] >= 0).tolist() == [True] * 3

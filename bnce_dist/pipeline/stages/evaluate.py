@@ -21,6 +21,7 @@ from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.frames import weigh_frames
 from bnce_dist.pipeline.stages.generate import SAMPLE_UNITS, Sampler, num_shards
 
+_HELD_OUT_UNITS = {**SAMPLE_UNITS, "cpu_seconds": "s"}
 _EVALUATION_UNITS = {
     "positions_nm": "nm",
     "phi": "rad",
@@ -52,7 +53,7 @@ def run(context: StageContext) -> None:
     emulator_path = context.inputs["train_emulator"] / "emulator.pt"
     held_out = context.executor.map_shards(
         partial(
-            Sampler,
+            HeldOutSampler,
             emulator_path=emulator_path,
             num_samples=config.num_samples,
             shard_size=config.shard_size,
@@ -60,7 +61,7 @@ def run(context: StageContext) -> None:
         ),
         num_shards(config.num_samples, config.shard_size),
         context.folder / "held_out",
-        metadata=context.metadata(SAMPLE_UNITS),
+        metadata=context.metadata(_HELD_OUT_UNITS),
         label="sample",
     )
     evaluated = context.executor.map_shards(
@@ -122,6 +123,21 @@ def rows_for_exact(
         )
     in_state = target.state.contains(arrays["phi"], arrays["psi"])
     return config.rows_for_exact(weights, in_state)
+
+
+class HeldOutSampler(Sampler):
+    """Draws samples as the stage ``generate`` does, and measures what one costs.
+
+    That stage keeps no times: its samples must be the same each time, for what is made of them.
+    """
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        """Return a shard of samples with their ``cpu_seconds``."""
+        started = time.process_time()
+        arrays = super().__call__(index)
+        num_samples = len(arrays["z"])
+        cpu_seconds = (time.process_time() - started) / num_samples
+        return arrays | {"cpu_seconds": np.full(num_samples, cpu_seconds)}
 
 
 class Evaluator:
