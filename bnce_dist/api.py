@@ -141,8 +141,9 @@ def train_transferable(
         config: YAML file of settings.
         settings: More of them by dotted name.
 
-    Returns: Of every molecule one outcome with the field as it is, and one with it fine-tuned if
-        it is Cartesian.
+    Returns: Of every molecule one outcome with the models as they are, and one fine-tuned: with a
+        Cartesian field itself; in internal coordinates with the shared energy model, if there is
+        one and ``shared_energy.fine_tunes``.
     Raises: InputError: as `train_fleet`.
     """
     resolved = _resolved(Config, config, settings)

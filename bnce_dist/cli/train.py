@@ -73,7 +73,8 @@ def train(
         typer.Option(
             "--transferable",
             help="One model, trained on transferable.training_molecules, for all of --molecules: "
-            "Cartesian, as it is and fine-tuned; or with transferable.internal=true as it is.",
+            "as it is and fine-tuned. With transferable.internal=true it is a shared energy model "
+            "that is fine-tuned (shared_energy.enabled, shared_energy.fine_tunes).",
         ),
     ] = False,
     stage: Annotated[

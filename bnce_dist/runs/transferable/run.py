@@ -1,8 +1,9 @@
 """One field for many molecules: who teaches it, who is asked, and the runs that come of it.
 
 The folder of such a run holds ``training/<molecule>``, the simulations the field learns from;
-``field``; and for every molecule asked about ``<molecule>_zero_shot`` and, of a Cartesian field,
-``<molecule>_fine_tuned``, each the folder of a run like any other.
+``field``; and for every molecule asked about ``<molecule>_zero_shot`` and, of a Cartesian field or
+of a shared energy model that ``fine_tunes``, ``<molecule>_fine_tuned``, each the folder of a run
+like any other.
 """
 
 import itertools
@@ -70,7 +71,8 @@ class PreparedTransferable:
         training: Simulations that the field learns from, by molecule; none of a given one.
         field: The training of the field.
         zero_shot: Runs of the molecules that are asked about with the field as it is, by name.
-        fine_tuned: The same with the field fine-tuned; none in internal coordinates.
+        fine_tuned: The same with a Cartesian field fine-tuned, or in internal coordinates the
+            shared energy model; none without one, or without ``shared_energy.fine_tunes``.
     """
 
     config: Config
