@@ -30,11 +30,12 @@ from bnce_dist.runs.planar.table import (
 )
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
-RECIPES = {
-    "ours": CONFIGS / "planar.yaml",
+RECIPES: Mapping[str, Path | None] = {
+    "ours": None,
     "paper": CONFIGS / "planar_paper.yaml",
     "paper-reduced": CONFIGS / "planar_paper_reduced.yaml",
 }
+"""Files of the recipes; ours is that of the defaults."""
 TABLE_RECIPES = ("ours", "paper-reduced")
 QUICK_FACTOR = 8
 
@@ -142,7 +143,7 @@ def _configs(
 ) -> list[PlanarConfig]:
     """Return the settings of every run, all checked."""
     recipes = choices["recipe"] or (TABLE_RECIPES if table else ["ours"])
-    files = [config] if config else [_recipe_file(recipe) for recipe in recipes]
+    files: list[Path | None] = [config] if config else [_recipe_file(name) for name in recipes]
     configs = []
     for file in files:
         named: dict[str, Sequence[Any]] = {
@@ -160,10 +161,18 @@ def _configs(
     return list({one.name: one for one in configs}.values())
 
 
-def _recipe_file(name: str) -> Path:
+def _recipe_file(name: str) -> Path | None:
     if name not in RECIPES:
         raise InputError.unknown("--recipe", name, RECIPES, "--config takes a file")
-    return RECIPES[name]
+    file = RECIPES[name]
+    if file is not None and not file.exists():
+        raise InputError(
+            f"--recipe {name}",
+            expected=f"{file.name}, which only a checkout of the repository has",
+            got="an installed package",
+            remedy=f"give --config jobs/configs/{file.name} of a checkout, or --recipe ours",
+        )
+    return file
 
 
 def _run_single(config: PlanarConfig, folder: Path, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from bnce_dist.cli.planar import app
+from bnce_dist.cli.planar import RECIPES, app
 from bnce_dist.data.atomic import read_json
 from bnce_dist.pipeline.cluster import ClusterConfig
 from bnce_dist.runs.planar.config import PlanarConfig
@@ -94,6 +94,21 @@ def test_a_dry_run_prints_every_configuration_and_writes_nothing(tmp_path: Path)
     assert len(ours) == 4
     assert paper == {"gaussians8", "checkerboard"}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_files_of_a_checkout_our_recipe_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, file in RECIPES.items():
+        if file:
+            monkeypatch.setitem(RECIPES, name, tmp_path / file.name)
+    result = planar("--dry-run")
+    assert result.exit_code == 0, result.output
+    for command in (("--recipe", "paper-reduced"), ("--table",)):
+        result = planar("--dry-run", *command)
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert "jobs/configs/planar_paper_reduced.yaml of a checkout, or --recipe ours" in line
 
 
 @pytest.mark.parametrize(
