@@ -27,7 +27,8 @@ class StateEvidence:
         ess: Effective number of them (Kish); zero where none has a weight.
         pareto_k: Shape of the tail of their weights; None where it was not asked for.
         hidden_kT: How much larger the log of its weight may be than its samples show [kT]; None
-            where that was not asked for. Standard errors leave it out.
+            where that was not asked for, and where there is a `pareto_k` but no telling: it may be
+            anything. Standard errors leave it out.
         fault: Why the state has no number; None if it has one.
     """
 
@@ -245,7 +246,9 @@ def _weigh_samples(
         fault = f"{num_exact} exact densities, fewer than {_MIN_EXACT}"
     elif fault is None and not is_calibrated:
         fault = "no exact density that calibrates the learned ones"
-    evidence = StateEvidence(num_samples, summary.ess, summary.pareto_k, summary.hidden_kT, fault)
+    evidence = StateEvidence(
+        num_samples, summary.ess, summary.pareto_k, summary.known_hidden_kT, fault
+    )
     return _Part(side.log_sum, replicates.log_sums, evidence)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.tails import fit_tail
+from bnce_dist.core.tails import MAX_NO_MEAN_PROBABILITY, fit_tail
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -28,8 +28,10 @@ class SideWeights:
         num_exact: Of them, those with an exact weight.
         ess: Effective number of its samples by exact weights (Kish).
         pareto_k: Shape of the exact weights' tail; 1 where fewer than five are in the tail.
-        hidden_kT: How much larger the log of its weight may be than its samples show [kT].
-        no_mean_probability: That the tail is too heavy to have a mean.
+        hidden_kT: How much larger the log of its weight may be than its samples show, if the tail
+            has a mean [kT]; 0 where fewer than five are in it.
+        no_mean_probability: That the tail is too heavy to have a mean; 1 where fewer than five are
+            in it.
         largest_share: Share of its weight that one sample has.
         correction_kT: Log of its weight over its approximate weight [kT].
         correction_stderr_kT: Standard error of that [kT].
@@ -47,6 +49,11 @@ class SideWeights:
     correction_kT: float
     correction_stderr_kT: float
     calibration_stderr_kT: float
+
+    @property
+    def known_hidden_kT(self) -> float | None:
+        """`hidden_kT`, or None where the tail may well have no mean and hide any weight [kT]."""
+        return self.hidden_kT if self.no_mean_probability <= MAX_NO_MEAN_PROBABILITY else None
 
 
 @dataclass(frozen=True)

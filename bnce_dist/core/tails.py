@@ -9,6 +9,10 @@ from scipy.special import logsumexp
 
 FloatArray = NDArray[np.float64]
 
+MAX_NO_MEAN_PROBABILITY = 1 / 4
+"""The tail is three times as likely to have a mean as to have none. What tails with a mean may hide
+is in the interval: to ask for more certainty would pick, among heavy tails, those that look light
+by chance, whose results are just the wrong ones."""
 _MIN_EXCEEDANCES = 5
 # Below 1 a tail has a mean.
 _SHAPES = (np.arange(80) + 0.5) / 40

@@ -241,7 +241,7 @@ def evidence(result: FreeEnergyDifference) -> dict[str, Any]:
             f"num_exact_{name}": side.num_exact,
             f"ess_exact_{name}": side.ess,
             f"pareto_k_{name}": side.pareto_k,
-            f"hidden_{name}_kT": None if side.no_mean_probability >= 1 else side.hidden_kT,
+            f"hidden_{name}_kT": side.known_hidden_kT,
             f"no_mean_probability_{name}": side.no_mean_probability,
             f"correction_{name}_kT": side.correction_kT,
             f"correction_{name}_stderr_kT": side.correction_stderr_kT,

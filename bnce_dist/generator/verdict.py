@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bnce_dist.core.reliability import deviation
+from bnce_dist.core.tails import MAX_NO_MEAN_PROBABILITY
 
 MIN_EFFECTIVE_SAMPLES_PER_SIDE = 45
 """Fewer make a standard error of more than 0.15 kT, which is no bar to rely on."""
@@ -12,10 +13,6 @@ MAX_REJECTED = 0.2
 MAX_WEIGHT_SHARE = 0.2
 MAX_MODEL_ERROR_KT = 0.15
 MAX_DEVIATION = 3.0
-MAX_NO_MEAN_PROBABILITY = 1 / 4
-"""The tail is three times as likely to have a mean as to have none. What tails with a mean may hide
-is in the interval: to ask for more certainty would pick, among heavy tails, those that look light
-by chance, whose results are just the wrong ones."""
 MAX_FOLD_SHIFT_KT = 0.15
 """What is less is in the interval."""
 MIN_FORWARD_OVER_REVERSE = 0.1

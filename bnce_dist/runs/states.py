@@ -59,6 +59,8 @@ class States:
                 effective = f"{evidence.ess:.0f} of {evidence.num_samples}"
                 if evidence.hidden_kT is not None:
                     effective += f", may hide {evidence.hidden_kT:.2f} kT"
+                elif evidence.pareto_k is not None:
+                    effective += ", may hide any weight"
                 yield f"  {name:<14} {weight:<20} {value + ' kT':<20} {effective}"
             for row, name in enumerate(found.names):
                 for column in range(row + 1, len(found.names)):

@@ -163,6 +163,27 @@ def test_a_state_whose_exact_densities_calibrate_nothing_has_no_number() -> None
     assert found.names == (REST,)
 
 
+@pytest.mark.parametrize(
+    ("shape", "num_inside", "num_exact"),
+    [(0.9, 120, 2500), (1.1, 2000, 16_000)],
+    ids=["hardly a tail", "a tail without a mean"],
+)
+def test_what_may_be_hidden_is_unknown_where_no_mean_is(
+    shape: float, num_inside: int, num_exact: int
+) -> None:
+    """Pareto weights, of which too few are exact to show a tail, or whose mean is infinite."""
+    rng = np.random.default_rng(8)
+    logs = np.zeros(16_000)
+    state = rng.permutation(len(logs)) < num_inside
+    logs[state] = np.log1p(rng.pareto(1 / shape, num_inside))
+    exact = np.where(np.arange(len(logs)) < num_exact, logs, np.nan)
+    found = state_free_energies(logs, exact, {"a": state}, num_random=num_exact, num_bootstrap=50)
+    assert found.names == ("a", REST)
+    assert found.evidence["a"].hidden_kT is None
+    # Weights that are all equal hide nothing.
+    assert found.evidence[REST].hidden_kT == 0
+
+
 def test_states_that_cover_everything_leave_no_rest() -> None:
     x, _, exact = draw(0)
     found = state_free_energies(exact, exact, {"a": x < 0, "b": x >= 0}, num_random=len(x))

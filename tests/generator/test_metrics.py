@@ -11,13 +11,14 @@ import pytest
 
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.free_energy import select_for_exact
+from bnce_dist.core.free_energy import delta_f, select_for_exact
 from bnce_dist.generator.frame_metrics import unseen_metrics
 from bnce_dist.generator.metrics import (
     EvaluateConfig,
     baseline_distance,
     distances_to_reference,
     evaluation_metrics,
+    evidence,
     metrics_without_weights,
     one_step_metrics,
 )
@@ -116,6 +117,15 @@ def test_exact_densities_of_the_largest_weights_repair_what_the_model_got_wrong(
     difference = repaired["delta_f_kT"] - metrics["delta_f_kT"]
     assert abs(difference) < 3 * metrics["delta_f_stderr_kT"]
     assert repaired["delta_f_stderr_kT"] < 1.5 * metrics["delta_f_stderr_kT"]
+
+
+def test_weight_that_a_tail_without_a_mean_hides_is_no_number() -> None:
+    logs = np.log1p(np.random.default_rng(0).pareto(1 / 3, 400))
+    numbers = evidence(delta_f(np.where(np.arange(400) < 200, logs, 0.0), np.arange(400) < 200))
+    # Certain but for rounding.
+    assert 0.999 < numbers["no_mean_probability_in_state"] < 1
+    assert numbers["hidden_in_state_kT"] is None
+    assert numbers["hidden_outside_state_kT"] == 0
 
 
 def test_annealed_weights_take_the_place_of_one_step_ones() -> None:

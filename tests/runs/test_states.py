@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from bnce_dist.cli.states import app
-from bnce_dist.core.states import REST
+from bnce_dist.core.states import REST, state_free_energies
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.runs.profile import REFERENCE, REWEIGHTED
-from bnce_dist.runs.states import states
+from bnce_dist.runs.states import States, states
 
 LEFT, RIGHT = "not phi in [0, 2]", "phi in [0, 2]"
 
@@ -70,7 +70,8 @@ def test_the_command_prints_and_writes(even_run: Path, tmp_path: Path) -> None:
     assert "near           no number: no sample in it" in result.stdout
     assert "left - rest: " in result.stdout
     hidden = states(even_run, {"left": LEFT}).ensembles[REWEIGHTED].evidence["left"].hidden_kT
-    assert f", may hide {hidden:.2f} kT" in result.stdout
+    said = "any weight" if hidden is None else f"{hidden:.2f} kT"
+    assert f", may hide {said}" in result.stdout
     # Frames of the reference are no emulator's samples, whose weights have tails.
     assert ", may hide " not in result.stdout[result.stdout.index(f"\n{REFERENCE}") :]
     assert "Errors are of sampling alone" in result.stdout
@@ -88,8 +89,20 @@ def test_the_command_prints_and_writes(even_run: Path, tmp_path: Path) -> None:
     assert [row["State"] for row in rows[-3:]] == ["left", "near", REST]
     assert rows[-2]["Weight"] == ""
     assert rows[-3]["May hide [kT]"] == ""
-    assert float(rows[0]["May hide [kT]"]) >= 0
+    assert rows[0]["May hide [kT]"] == ("" if hidden is None else f"{hidden:.5g}")
     assert float(rows[-3]["Weight"]) == pytest.approx(reference["weights"][0], rel=1e-3)
+
+
+def test_a_state_that_may_hide_any_weight_says_so() -> None:
+    logs = np.log1p(np.random.default_rng(0).pareto(1 / 2, 300))
+    exact = np.where(np.arange(300) % 10 == 0, logs, np.nan)
+    inside = {"few": np.arange(300) < 150, "equal": np.arange(300) >= 200}
+    weights = np.where(inside["equal"], 0.0, logs)
+    exact[inside["equal"]] = 0.0
+    found = state_free_energies(weights, exact, inside, num_random=300)
+    few, equal, _ = list(States({}, {REWEIGHTED: found}).lines())[1:4]
+    assert few.endswith("of 150, may hide any weight")
+    assert equal.endswith("of 100, may hide 0.00 kT")
 
 
 def test_without_a_path_the_files_lie_in_the_run(even_run: Path) -> None:
