@@ -159,6 +159,6 @@ def _fingerprint(generator: BoltzmannGenerator) -> str:
         for tensors in (state["weights"], state["coordinates"]):
             for name, value in sorted(tensors.items()):
                 is_tensor = isinstance(value, torch.Tensor)
-                content = value.numpy().tobytes() if is_tensor else repr(value).encode()
+                content = value.cpu().numpy().tobytes() if is_tensor else repr(value).encode()
                 digest.update(name.encode() + content)
     return digest.hexdigest()

@@ -9,12 +9,19 @@ from unittest.mock import patch
 import mdtraj
 import numpy as np
 import pytest
+import torch
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data import room
 from bnce_dist.generator.boltzmann_generator import BATCH, BoltzmannGenerator
+from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
-from bnce_dist.generator.long_sample import WrittenSamples, parts_folder, sample_into_file
+from bnce_dist.generator.long_sample import (
+    WrittenSamples,
+    _fingerprint,
+    parts_folder,
+    sample_into_file,
+)
 from bnce_dist.generator.shipped import load_shipped
 
 NUM_SAMPLES = 2500
@@ -113,6 +120,29 @@ def test_parts_of_another_seed_are_not_mixed_in(
         sample_into_file(
             generator, tmp_path / "s.npz", NUM_SAMPLES, 5, lambda done: None, shard_size=BATCH
         )
+
+
+class _OnGpu(torch.Tensor):
+    """A tensor that stands in for one on a GPU: only its copy on the CPU becomes an array."""
+
+    def numpy(self) -> np.ndarray:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_parts_drawn_on_a_gpu_are_those_of_the_same_model_on_the_cpu(
+    generator: BoltzmannGenerator,
+) -> None:
+    expected = _fingerprint(generator)
+    on_gpu = {
+        name: tensor.as_subclass(_OnGpu)
+        for name, tensor in generator.emulator.to_state()["weights"].items()
+    }
+    state = generator.emulator.to_state() | {"weights": on_gpu}
+    with patch.object(Emulator, "to_state", lambda self: state):
+        assert _fingerprint(generator) == expected
 
 
 def peak_bytes(generator: BoltzmannGenerator, path: Path, num_samples: int) -> int:
