@@ -1,5 +1,6 @@
 """Ensembles as files: one NumPy archive, or a trajectory with its weights beside it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,10 @@ def write_ensemble(path: Path, ensemble: "Ensemble", *, overwrite: bool = False)
     Args:
         path: ``.npz`` holds everything. ``.dcd``, ``.pdb`` and ``.xtc`` hold the positions; the
             rest goes to ``<name>.weights.npz`` beside them, and for ``.dcd`` and ``.xtc`` the
-            topology to ``<name>.topology.pdb``.
+            topology to ``<name>.topology.pdb``. Samples with exact densities have
+            ``log_weights_exact`` (NaN where there is none) and ``log_weights_corrected``, those of
+            `Ensemble.weights`, by which averages are to be taken; these are missing where only one
+            side of the state has any weight.
         ensemble: What to write.
         overwrite: Whether files that exist are to be replaced.
 
@@ -56,6 +60,11 @@ def write_ensemble(path: Path, ensemble: "Ensemble", *, overwrite: bool = False)
         "psi": ensemble.psi,
         **fixed_arrays(path, ensemble.target),
     }
+    if ensemble.log_weights_exact is not None:
+        arrays["log_weights_exact"] = ensemble.log_weights_exact
+        # Samples that took hours are kept also where nothing can be made of them.
+        with suppress(InputError):
+            arrays["log_weights_corrected"] = ensemble.weights.log_weights
     if path.suffix == ARCHIVE:
         arrays["positions_nm"] = ensemble.positions_nm
     else:

@@ -1,5 +1,6 @@
 """Many samples: the same files as from memory, in bounded memory, and none drawn twice."""
 
+import dataclasses
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -76,6 +77,29 @@ def test_files_are_those_of_an_ensemble_in_memory(
     assert written.num_samples == NUM_SAMPLES
     assert written.num_rejected == ensemble.num_rejected
     assert written.ess_fraction == pytest.approx(ensemble.ess_fraction, rel=1e-12)
+
+
+def test_a_file_keeps_what_exact_densities_change(ensemble: Ensemble, tmp_path: Path) -> None:
+    """The learned density lacks a constant in the state, as the first samples show."""
+    shift = np.where(ensemble.in_state, 0.7, 0.0)
+    exact = np.where(np.arange(NUM_SAMPLES) < 1000, ensemble.log_weights + shift, np.nan)
+    corrected = dataclasses.replace(ensemble, log_weights_exact=exact, num_random=1000)
+    corrected.save(tmp_path / "s.npz")
+    truth = np.exp(ensemble.log_weights - ensemble.log_weights.max() + shift)
+    with np.load(tmp_path / "s.npz") as arrays:
+        weights = np.exp(arrays["log_weights_corrected"] - arrays["log_weights_corrected"].max())
+        np.testing.assert_array_equal(arrays["log_weights_exact"], exact)
+    share = weights[ensemble.in_state].sum() / weights.sum()
+    assert share == pytest.approx(truth[ensemble.in_state].sum() / truth.sum(), rel=1e-9)
+    assert share == pytest.approx(corrected.delta_f(num_bootstrap=20).weight_in_state, rel=1e-9)
+
+    one_sided = np.where(ensemble.in_state, -np.inf, exact)
+    weights = np.where(ensemble.in_state, -np.inf, ensemble.log_weights)
+    dataclasses.replace(corrected, log_weights=weights, log_weights_exact=one_sided).save(
+        tmp_path / "one.npz"
+    )
+    with np.load(tmp_path / "one.npz") as arrays:
+        assert "log_weights_corrected" not in arrays
 
 
 def test_an_interrupted_call_draws_only_what_is_missing(
