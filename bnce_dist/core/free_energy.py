@@ -107,7 +107,9 @@ def log_weight_difference(log_weights: ArrayLike, in_state: ArrayLike) -> float:
         return float(np.log(scaled[~inside].sum()) - np.log(scaled[inside].sum()))
 
 
-def shift_by_folds(log_weights: ArrayLike, in_state: ArrayLike, inverted: ArrayLike) -> float:
+def shift_by_folds(
+    log_weights: ArrayLike, in_state: ArrayLike, inverted: ArrayLike
+) -> float | None:
     r"""Return what a sampler's folds, counted once, would add to a free-energy difference.
 
     Where a map of noise to samples folds, several sheets of it lie over one place, and the density
@@ -123,10 +125,12 @@ def shift_by_folds(log_weights: ArrayLike, in_state: ArrayLike, inverted: ArrayL
         inverted: Whether the map turned space inside out there, ``(samples,)`` bool.
 
     Returns: The difference of `delta_f` with and without the signs [kT], capped where folds hold
-        half of a side.
+        half of a side; None where a side has no weight to tell.
     Source: Milnor (1965), Topology from the Differentiable Viewpoint, on the degree of a map.
     """
     weights, inside = np.asarray(log_weights, dtype=np.float64), np.asarray(in_state)
+    if not all(np.isfinite(weights[side]).any() for side in (inside, ~inside)):
+        return None
     scaled, folded = np.exp(weights - weights.max()), np.asarray(inverted)
     shares = [scaled[side & folded].sum() / scaled[side].sum() for side in (inside, ~inside)]
     of_state, of_rest = (math.log1p(-2 * min(float(share), _MAX_FOLDED)) for share in shares)

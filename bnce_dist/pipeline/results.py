@@ -385,7 +385,9 @@ def temperature_text(row: Mapping[str, Any]) -> str:
 
 
 def with_error(metrics: Mapping[str, Any], name: str) -> str:
-    """Return ``<name>_kT`` with ``<name>_stderr_kT``."""
+    """Return ``<name>_kT`` with ``<name>_stderr_kT``, if it is known."""
+    if metrics[f"{name}_kT"] is None:
+        return "none"
     return f"{metrics[f'{name}_kT']:.2f} +- {metrics[f'{name}_stderr_kT']:.2f} kT"
 
 

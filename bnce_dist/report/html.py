@@ -232,8 +232,9 @@ def _estimates(metrics: Mapping[str, Any], method: str) -> Figure:
     estimates = [
         estimate("Result", "delta_f"),
         estimate("Energy model alone", "delta_f_learned"),
-        estimate("Exact likelihood alone", "delta_f_exact"),
     ]
+    if metrics["delta_f_exact_kT"] is not None:
+        estimates.append(estimate("Exact likelihood alone", "delta_f_exact"))
     if "delta_f_bennett_kT" in metrics:
         estimates.append(estimate("Exact, with MD frames (BAR)", "delta_f_bennett"))
     return estimate_figure(references, estimates)

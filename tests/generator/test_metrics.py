@@ -119,6 +119,26 @@ def test_exact_densities_of_the_largest_weights_repair_what_the_model_got_wrong(
     assert repaired["delta_f_stderr_kT"] < 1.5 * metrics["delta_f_stderr_kT"]
 
 
+def test_random_samples_on_one_side_alone_end_no_run() -> None:
+    """The first 20 of samples all weigh the same, and none of them is in the state."""
+    every = np.ones(2000, dtype=bool)
+    in_state = np.arange(2000) >= 1800
+    exact = np.where((np.arange(2000) < 20) | in_state, 0.0, np.nan)
+    samples = Samples(
+        reduced_potential=np.zeros(2000), log_density=np.zeros(2000), log_density_exact=exact,
+        num_random=20, phi=np.zeros(2000), psi=np.zeros(2000), in_state=in_state, valid=every,
+        native_chirality=every, mirrored=~every, inverted=~every, cpu_seconds=np.ones(2000),
+        cpu_seconds_exact=np.ones(220),
+    )  # fmt: skip
+    config = EvaluateConfig(num_samples=2000, num_exact=20, num_bootstrap=20)
+    metrics = evaluation_metrics(samples, config, seed=0)
+    assert metrics["delta_f_kT"] == pytest.approx(math.log(9))
+    assert np.isfinite(metrics["delta_f_interval_kT"]).all()
+    for unknown in ("delta_f_exact_kT", "delta_f_exact_stderr_kT", "delta_f_fold_shift_kT"):
+        assert metrics[unknown] is None
+    assert metrics["ess_fraction_exact"] == pytest.approx(1)
+
+
 def test_weight_that_a_tail_without_a_mean_hides_is_no_number() -> None:
     logs = np.log1p(np.random.default_rng(0).pareto(1 / 3, 400))
     numbers = evidence(delta_f(np.where(np.arange(400) < 200, logs, 0.0), np.arange(400) < 200))

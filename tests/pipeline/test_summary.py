@@ -8,7 +8,12 @@ import pytest
 from bnce_dist.data.atomic import write_json
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.generator.folder import RunFolder
-from bnce_dist.pipeline.results import break_even, energy_model_cost, temperature_text
+from bnce_dist.pipeline.results import (
+    break_even,
+    energy_model_cost,
+    estimate_rows,
+    temperature_text,
+)
 from bnce_dist.pipeline.stages.evaluate import HeldOutSampler
 from bnce_dist.pipeline.stages.generate import Sampler
 
@@ -64,3 +69,20 @@ def test_held_out_samples_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sampler, "__init__", lambda self: None)
     monkeypatch.setattr(Sampler, "__call__", lambda self, index: {"z": np.zeros((3, 2))})
     assert (HeldOutSampler()(0)["cpu_seconds"] >= 0).tolist() == [True] * 3
+
+
+def test_an_exact_estimate_that_there_is_not_is_none() -> None:
+    metrics = {
+        "delta_f_learned_kT": 3.9,
+        "delta_f_learned_stderr_kT": 0.1,
+        "delta_f_exact_kT": None,
+        "delta_f_exact_stderr_kT": None,
+        "log_density_num_samples": 20,
+        "ess_fraction": 0.4,
+        "ess_num_samples": 2000,
+        "ess_fraction_clipped": 0.5,
+        "clip_fraction": 0.002,
+        "pareto_k_in_state": 0.3,
+        "pareto_k_outside_state": 0.2,
+    }
+    assert estimate_rows(metrics)["exact likelihood"] == "none (n = 20)"

@@ -199,6 +199,16 @@ def test_a_reference_from_a_trajectory_is_called_so(tmp_path: Path, run: RunResu
     assert "Reference (trajectory)" in legend
 
 
+def test_an_exact_estimate_that_there_is_not_is_not_drawn() -> None:
+    def labels(metrics: dict[str, Any]) -> list[str]:
+        (axes,) = _estimates(metrics, "umbrella sampling").axes
+        return [label.get_text() for label in axes.get_yticklabels()]
+
+    without = labels(METRICS | {"delta_f_exact_kT": None, "delta_f_exact_stderr_kT": None})
+    assert without == [one for one in labels(METRICS) if one != "Exact likelihood alone"]
+    assert len(without) == len(labels(METRICS)) - 1
+
+
 def test_the_report_refers_to_nothing_outside_itself(page: Path) -> None:
     addresses = re.findall(r"(?:src|href)=\"([^\"]*)", page.read_text())
     assert addresses
