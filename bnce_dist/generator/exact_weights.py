@@ -38,7 +38,7 @@ def with_exact(
     Raises: InputError: too few of them are on one side of the state; it names how many would do.
     """
     num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 5
-    _require_both_sides(ensemble, num_random)
+    _require_both_sides(ensemble, num_exact, num_random)
     rows = select_for_exact(
         ensemble.log_weights,
         ensemble.in_state,
@@ -63,25 +63,30 @@ def with_exact(
     return replace(ensemble, log_weights_exact=weights, num_random=num_random)
 
 
-def _require_both_sides(ensemble: Ensemble, num_random: int) -> None:
+def _require_both_sides(ensemble: Ensemble, num_exact: int, num_random: int) -> None:
     """Refuse exact densities of too few samples of one side, before they are computed.
 
     Args:
         ensemble: Of all samples.
+        num_exact: How many get an exact density.
         num_random: How many of the first get an exact density whatever they weigh.
 
     Raises: InputError: it names how many would do.
     """
     possible = np.isfinite(ensemble.log_weights)
     for side in (ensemble.in_state & possible, ~ensemble.in_state & possible):
-        rows = np.flatnonzero(side)[:MIN_EXACT]
-        if len(rows) and rows[-1] >= num_random:
-            # A fifth of those that are asked for go to the heaviest.
-            first = int(rows[-1]) + 1
-            needed = min(len(ensemble), first + (first - 1) // 4)
+        rows = np.flatnonzero(side)
+        # A side all of whose samples are among its heaviest has nothing to calibrate.
+        if len(rows) <= (num_exact - num_random) // 2:
+            continue
+        enough = rows[:MIN_EXACT]
+        last = int(enough[-1])
+        if last >= num_random:
+            # A fifth of those that are asked for go to the heaviest, half of it to each side.
+            needed = min(len(ensemble), last + 1 + last // 4, 10 * len(rows))
             raise InputError(
                 "num_exact",
-                expected=f"at least {needed}, of which {len(rows)} are on the rarer side",
+                expected=f"at least {needed}, of which {len(enough)} are on the rarer side",
                 got=f"{num_random} that are not chosen by weight",
                 remedy=f"ask for {needed} or more, or for none",
             )

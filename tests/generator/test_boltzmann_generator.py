@@ -18,6 +18,8 @@ from bnce_dist.core.random import generator as noise
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.ensemble import Ensemble
+from bnce_dist.generator.exact_weights import with_exact
+from bnce_dist.generator.shipped import load_shipped
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +291,30 @@ def test_too_few_exact_densities_are_refused_before_any_is_computed(
     assert math.isfinite(ensemble.delta_f().value_kT)
     with pytest.raises(InputError, match="of which 10 are"):
         generator.sample(1100, seed=3, num_exact=needed - 1, progress=False)
+
+
+def test_a_rare_side_all_of_whose_samples_get_an_exact_density_is_enough() -> None:
+    """All 20 of its samples are among its heaviest; every weight is the same by any density."""
+    drawn = load_shipped("ACE-ALA-NME").sample(2000, seed=3, progress=False)
+    rare = np.flatnonzero(drawn.in_state)[-20:]
+    weights = np.where(drawn.in_state, -np.inf, 0.0)
+    weights[rare] = 0.0
+    ensemble = dataclasses.replace(drawn, log_weights=weights, correction=None)
+
+    class Even:
+        def transport_with_log_density(self, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            zeros = torch.zeros(len(noise))
+            return noise, zeros, zeros.bool()
+
+    def with_number(num_exact: int) -> Ensemble:
+        noise = torch.zeros(1000, 1)
+        return with_exact(ensemble, np.zeros(2000), num_exact, Even(), lambda _: noise, 1000)
+
+    found = with_number(200).delta_f()
+    assert found.value_kT == pytest.approx(math.log((~drawn.in_state).sum() / 20))
+    assert found.state.ess == pytest.approx(20)
+    with pytest.raises(InputError, match=r"expected at least 200, .* ask for 200 or more"):
+        with_number(199)
 
 
 def test_what_a_field_never_met_is_in_every_verdict(generator: BoltzmannGenerator) -> None:
