@@ -119,7 +119,8 @@ class BoltzmannGenerator:
         """Draw weighted conformations.
 
         Args:
-            num_samples: How many; the first ones do not depend on it.
+            num_samples: How many. The first ones do not depend on it, but for rounding; annealed
+                ones only in whole batches of ``BATCH``.
             seed: Of the noise.
             num_exact: How many of them get an exact density as well, which is slow: a fifth are the
                 heaviest of each side of the state, the others the first.

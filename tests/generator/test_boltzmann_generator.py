@@ -114,6 +114,8 @@ def test_the_first_samples_do_not_depend_on_how_many_follow(
 ) -> None:
     more = generator.sample(1001, seed=3, progress=False)
     np.testing.assert_array_equal(more.positions_nm[:1000], ensemble.positions_nm[:1000])
+    # Of a batch that is cut: the networks round other numbers of rows another way.
+    np.testing.assert_allclose(more.positions_nm[1000], ensemble.positions_nm[1000], atol=1e-5)
     other = generator.sample(5, seed=4, progress=False)
     assert not np.allclose(other.positions_nm, ensemble.positions_nm[:5])
 
