@@ -111,7 +111,8 @@ class TokenTransformer(nn.Module):
                 "heads of a transformer over atoms",
                 expected=f"a divisor of the width {width}",
                 got=num_heads,
-                remedy="change transferable.width or its num_heads, or energy.width",
+                remedy="take a multiple of 16 as energy.width or shared_energy.width, or of "
+                "token_field.num_heads as token_field.width",
             )
         self.depth, self.num_heads = depth, num_heads
         self.register_buffer("harmonics", torch.arange(1.0, num_harmonics + 1), persistent=False)
@@ -307,7 +308,7 @@ class TokenEnergy(LateFusion):
         tokens: Of the molecule.
         num_euclidean: Size of the Euclidean block.
         interpolant: Name of the path's Euclidean interpolant.
-        width: Channels of an atom; a multiple of 16, the channels of a head.
+        width: Channels of an atom; there are ``width // 16`` heads, or one, and they divide it.
         depth: Layers.
         num_features: Outputs of ``f``.
         num_harmonics: Harmonics of every torsion that the network sees.

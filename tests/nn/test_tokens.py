@@ -1,6 +1,7 @@
 """The contract of models over tokens: what batch and order of atoms must not change."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.space import NUM_RELATIONS, Tokens
+from bnce_dist.generator.architectures import EnergyConfig
+from bnce_dist.generator.shared_architectures import SharedEnergyConfig, TokenFieldConfig
 from bnce_dist.nn.tokens import TokenEnergy, TokenField, TokenTransformer, TokenVelocity
 
 SIZES = (3, 5, 4)
@@ -170,3 +173,19 @@ def test_config_rebuilds_a_bound_field(field: TokenField) -> None:
 def test_heads_that_do_not_divide_the_width_are_refused() -> None:
     with pytest.raises(InputError, match="divisor of the width 10"):
         TokenField(NUM_FEATURES, width=10, num_heads=4)
+
+
+def test_what_is_advised_against_such_heads_are_settings_that_help() -> None:
+    tokens = tokens_of_size(5)
+    with pytest.raises(InputError, match="take a multiple of 16") as refused:
+        TokenEnergy(tokens, 4, width=70)
+    assert TokenEnergy(tokens, 4, width=48).position_network.num_heads == 3
+    sections = {
+        "energy": EnergyConfig,
+        "shared_energy": SharedEnergyConfig,
+        "token_field": TokenFieldConfig,
+    }
+    settings = re.findall(r"(\w+)\.(\w+)", str(refused.value))
+    assert {section for section, _ in settings} == set(sections)
+    for section, name in settings:
+        assert name in sections[section].model_fields
