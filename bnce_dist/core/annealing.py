@@ -304,7 +304,8 @@ def _next_fraction(
     last: float, log_weights: Tensor, log_ratio: Tensor, min_ess_fraction: float
 ) -> float:
     """Return the largest fraction at which a level keeps its conditional sample size."""
-    shortest = min(max(last, _FIRST_FRACTION), 1 / (MAX_LEVELS - _DOUBLINGS))
+    # Ten doublings are eleven levels.
+    shortest = min(max(last, _FIRST_FRACTION), 1 / (MAX_LEVELS - _DOUBLINGS - 1))
 
     def is_enough(fraction: float) -> bool:
         step = (fraction - last) * log_ratio

@@ -333,4 +333,14 @@ def test_a_target_out_of_reach_costs_a_bounded_number_of_levels():
     spike = with_gradient(lambda z: -0.5e9 * (z[:, 0] - 3).square())
     bridge = Bridge(BRIDGE.start, spike, SPACE)
     schedule = tune_schedule(bridge, prior(50, "far"), generator(0), num_leapfrog=1)
-    assert schedule.num_levels <= MAX_LEVELS + 1
+    assert schedule.num_levels <= MAX_LEVELS
+
+
+def test_there_are_never_more_than_the_most_levels_where_no_step_is_short_enough():
+    from bnce_dist.core.annealing import _next_fraction
+
+    equal, far = torch.zeros(50), 1e9 * torch.arange(50.0)
+    fractions = [0.0]
+    while fractions[-1] < 1:
+        fractions.append(_next_fraction(fractions[-1], equal, far, 0.995))
+    assert len(fractions) - 1 <= MAX_LEVELS
