@@ -38,7 +38,7 @@ def load_pretrained(
 
     The module is called as ``model(positions, t, node_features)`` and gives the network's own
     output. Units, features and the meaning of the output are not in the file: see
-    ``pipeline.published``.
+    ``runs.pretrained.field``.
 
     Args:
         path: A checkpoint as it was released, e.g. ``unweighted_ot_ema.pt``.
