@@ -1,7 +1,7 @@
 """Weighted conformations, and what can be asked of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
     delta_f,
+    shift_by_folds,
     stratified_delta_f,
     stratified_log_weights,
     with_correction,
@@ -47,6 +48,8 @@ class Ensemble:
         log_weights_exact: By the exact density, ``(samples,)`` [nats]; NaN where it was not
             computed; absent if nowhere.
         num_random: How many of the first samples have one whatever they weigh.
+        inverted: Of those that have one, whether the sampler turned space inside out there,
+            ``(samples,)``; absent if nobody looked.
         correction: What the learned density's ``delta_f`` of the target's state lacks, as an
             earlier evaluation measured it; absent if none did.
         unseen: What of the molecule was in no training, as of `unseen_of`.
@@ -59,6 +62,7 @@ class Ensemble:
     log_weights: FloatArray
     log_weights_exact: FloatArray | None = None
     num_random: int = 0
+    inverted: NDArray[np.bool_] | None = None
     correction: Estimate | None = None
     unseen: Mapping[str, Any] = field(default_factory=dict)
 
@@ -145,7 +149,8 @@ class Ensemble:
 
         Exact densities, or the correction that an earlier evaluation measured, enter value and
         interval. Without either the interval is of sampling only: the learned density's own error
-        is not in it.
+        is not in it. Where the sampler folds space, as exact densities find out, the interval
+        reaches as far as that shifts the value.
 
         Args:
             in_state: Whether each sample is in the state, ``(samples,)`` bool; by default the
@@ -157,7 +162,7 @@ class Ensemble:
         """
         inside = self.in_state if in_state is None else in_state
         if self.log_weights_exact is not None:
-            return stratified_delta_f(
+            result = stratified_delta_f(
                 self.log_weights,
                 self.log_weights_exact,
                 inside,
@@ -165,6 +170,8 @@ class Ensemble:
                 num_bootstrap=num_bootstrap,
                 seed=seed,
             )
+            shift = self._fold_shift_kT(np.asarray(inside)) or 0.0
+            return replace(result, interval_kT=result.interval_reaching(shift))
         sampled = delta_f(self.log_weights, inside, num_bootstrap=num_bootstrap, seed=seed)
         if self.correction is None or in_state is not None:
             return sampled
@@ -180,6 +187,9 @@ class Ensemble:
             counts = {"ess_num_samples": len(self), "num_rejected": self.num_rejected}
             return dict.fromkeys(names) | counts
         numbers = weight_diagnostics(self.weights, self.in_state) | evidence(self.delta_f())
+        if self.inverted is not None:
+            numbers["num_negative_determinants"] = int(self.inverted.sum())
+            numbers["delta_f_fold_shift_kT"] = self._fold_shift_kT(self.in_state)
         if self.log_weights_exact is None:
             known = self.correction
             numbers["correction_kT"] = known.value_kT if known else None
@@ -238,6 +248,13 @@ class Ensemble:
         Raises: InputError: an unknown format, a file that exists, or an unwritable folder.
         """
         return write_ensemble(local_path(path), self, overwrite=overwrite)
+
+    def _fold_shift_kT(self, in_state: NDArray[np.bool_]) -> float | None:
+        """Return what folds of the sampler do to `delta_f`, by the samples drawn at random."""
+        if self.log_weights_exact is None or self.inverted is None:
+            return None
+        first = slice(self.num_random)
+        return shift_by_folds(self.log_weights_exact[first], in_state[first], self.inverted[first])
 
     def _torsion(self, atoms: tuple[int, int, int, int]) -> FloatArray:
         return dihedral(torch.from_numpy(self.positions_nm), atoms).numpy()

@@ -26,6 +26,8 @@ def with_exact(
 ) -> Ensemble:
     """Return samples in whose weights an exact density replaces the learned one of the start.
 
+    Where the sampler folds space, which these densities do not see, is kept beside them.
+
     Args:
         ensemble: All samples.
         log_density_z: Learned one of where they started, ``(samples,)`` [nats].
@@ -45,22 +47,21 @@ def with_exact(
         num_random=num_random,
         num_heavy=num_exact - num_random,
     )
-    exact = np.full(len(ensemble), np.nan)
+    exact, inverted = np.full(len(ensemble), np.nan), np.zeros(len(ensemble), dtype=bool)
     for number, start in enumerate(range(0, len(ensemble), batch_size)):
         mine = rows[(rows >= start) & (rows < start + batch_size)]
         if not len(mine):
             continue
         noise = prior(number)
         parts = torch.from_numpy(mine - start).to(noise.device).split(_AT_ONCE)
-        log_density = [
-            emulator.transport_with_log_density(noise[part])[1].double() for part in parts
-        ]
-        exact[mine] = torch.cat(log_density).cpu().numpy()
+        computed = [emulator.transport_with_log_density(noise[part]) for part in parts]
+        exact[mine] = torch.cat([one[1] for one in computed]).double().cpu().numpy()
+        inverted[mine] = torch.cat([one[2] for one in computed]).cpu().numpy()
     learned = ensemble.log_weights
     # All else is in the learned weight; what has none has none by any density.
     weights = np.where(np.isneginf(learned), learned, learned + log_density_z - exact)
     weights[np.isnan(exact)] = np.nan
-    return replace(ensemble, log_weights_exact=weights, num_random=num_random)
+    return replace(ensemble, log_weights_exact=weights, num_random=num_random, inverted=inverted)
 
 
 def _require_both_sides(ensemble: Ensemble, num_exact: int, num_random: int) -> None:

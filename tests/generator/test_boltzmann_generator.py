@@ -319,6 +319,38 @@ def test_a_rare_side_all_of_whose_samples_get_an_exact_density_is_enough() -> No
         with_number(199)
 
 
+def test_folds_of_the_sampler_are_in_interval_and_verdict() -> None:
+    """Every weight is the same; the sign of every tenth sample in the state is negative."""
+    drawn = load_shipped("ACE-ALA-NME").sample(2000, seed=3, progress=False)
+    ensemble = dataclasses.replace(drawn, log_weights=np.zeros(2000), correction=None)
+    folded = np.zeros(2000, dtype=bool)
+    folded[np.flatnonzero(drawn.in_state)[::10]] = True
+    signs = torch.from_numpy(folded)
+
+    class Folding:
+        def transport_with_log_density(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return rows, torch.zeros(len(rows)), signs[rows]
+
+    def with_sampler(sampler: object) -> Ensemble:
+        batches = torch.arange(2000).split(1000)
+        return with_exact(ensemble, np.zeros(2000), 2000, sampler, batches.__getitem__, 1000)  # type: ignore[arg-type]
+
+    found = with_sampler(Folding())
+    # The folded tenth is to be taken off twice.
+    share = folded.sum() / drawn.in_state.sum()
+    shift = -math.log(1 - 2 * share)
+    numbers, even = found.diagnostics(), dataclasses.replace(found, inverted=None).delta_f()
+    assert numbers["num_negative_determinants"] == folded.sum()
+    assert numbers["delta_f_fold_shift_kT"] == pytest.approx(shift)
+    low, high = found.delta_f().interval_kT
+    assert low == pytest.approx(even.interval_kT[0])
+    reach = even.interval_kT[1] - even.value_kT
+    assert high == pytest.approx(even.value_kT + math.hypot(reach, shift))
+    assert not found.verdict.reliable
+    assert "lie where the sampler folds space" in " ".join(found.verdict.reasons)
+    assert dataclasses.replace(found, inverted=np.zeros(2000, dtype=bool)).verdict.reliable
+
+
 def test_what_a_field_never_met_is_in_every_verdict(generator: BoltzmannGenerator) -> None:
     new = {"num_residues": 3, "trained_lengths": [2], "unseen_types": ["ALA inner CA"]}
     stranger = dataclasses.replace(generator, metrics={**generator.metrics, **new})
