@@ -46,13 +46,13 @@ def _trainings(config: Config, space: Space) -> dict[str, list[Training]]:
     energy: Training = (config.energy, partial(build_energy_matching, config.energy, space))
     if space.tokens is not None:
         shared, tokens = config.shared_energy, [space.tokens]
-        build_field = partial(build_token_matching, config.transferable, config.token_field, tokens)
+        build = partial(build_token_matching, config.transferable, config.token_field, tokens)
         energies = [energy]
         if shared.enabled:
             build_energy = partial(build_shared_energy_matching, shared, tokens)
             tuned = [(config.fine_tuning, build_energy)] if shared.fine_tunes else []
             energies = [(shared, build_energy), *tuned]
-        return {"train_emulator": [(config.transferable, build_field)], "train_energy": energies}
+        return {"train_emulator": [(config.transferable, build)], "train_energy": energies}
     if space.node_features is not None:
         atoms = [space.node_features]
         build_field = partial(build_molecular_matching, config.transferable, atoms)
