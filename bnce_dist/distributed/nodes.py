@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -96,16 +95,19 @@ class NodeProbe:
         name: Of the node.
         gpus_declared: GPUs that Ray hands out there.
         mailbox: Folder that the nodes leave files for each other in.
+        temp: Folder that Ray keeps its own files in there.
         deepspeed: Whether to import DeepSpeed.
     """
 
-    def __init__(self, name: str, gpus_declared: int, mailbox: Path, deepspeed: bool) -> None:
+    def __init__(
+        self, name: str, gpus_declared: int, mailbox: Path, temp: Path, deepspeed: bool
+    ) -> None:
         self._name, self._gpus_declared, self._mailbox = name, gpus_declared, mailbox
-        self._deepspeed = deepspeed
+        self._temp, self._deepspeed = temp, deepspeed
 
     def look_around(self) -> dict[str, Any]:
         """Return the fields of `NodeFacts` that one node knows by itself, leaving its file."""
-        temp = shutil.disk_usage(tempfile.gettempdir())
+        temp = shutil.disk_usage(self._temp)
         facts: dict[str, Any] = {
             "versions": local_versions(),
             "gpus_declared": self._gpus_declared,
@@ -156,7 +158,8 @@ def _start_probe(name: str, node: Mapping[str, Any], mailbox: Path, deepspeed: b
     here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     gpus = int(node["Resources"].get("GPU", 0))
     probe = ray.remote(NodeProbe).options(num_cpus=0, scheduling_strategy=here)
-    return probe.remote(name, gpus, mailbox, deepspeed)
+    temp = Path(node["RayletSocketName"]).parent  # of `ray start --temp-dir`, or RAY_TMPDIR
+    return probe.remote(name, gpus, mailbox, temp, deepspeed)
 
 
 def _collect(references: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,7 +98,9 @@ def test_nodes_with_their_own_folders_do_not_see_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "VISIBLE_SECONDS", 0)
-    probes = {name: NodeProbe(name, 0, tmp_path / name, deepspeed=False) for name in ("a", "b")}
+    probes = {
+        name: NodeProbe(name, 0, tmp_path / name, tmp_path, deepspeed=False) for name in ("a", "b")
+    }
     for probe in probes.values():
         assert "storage_error" not in probe.look_around()
     assert probes["a"].unseen(["a", "b"]) == {"unseen": ("b",)}
@@ -108,8 +111,22 @@ def test_nodes_with_their_own_folders_do_not_see_each_other(
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    facts = NodeProbe("a", 0, tmp_path / "file" / "folder", deepspeed=False).look_around()
+    facts = NodeProbe("a", 0, tmp_path / "file" / "folder", tmp_path, deepspeed=False).look_around()
     assert facts["storage_error"] == "Not a directory"
+
+
+def test_the_disk_is_that_of_rays_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that of /tmp, if Ray was started elsewhere."""
+
+    def usage(path: Path) -> SimpleNamespace:
+        used = 97 if path == tmp_path / "ray" else 5
+        return SimpleNamespace(used=used, free=100 - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    probe = NodeProbe("a", 0, tmp_path / "mailbox", tmp_path / "ray", deepspeed=False)
+    assert probe.look_around()["temp_used"] == pytest.approx(0.97)
 
 
 def test_the_table_has_a_line_per_node_and_marks_problems() -> None:
