@@ -105,6 +105,7 @@ def read_molecule(
         )
     _require_same_number(found, structure, coordinates)
     _complete_bonds(names, found.system)
+    _require_elements(found, topology)
     _require_same_order(found, structure, names, coordinates)
     from_coordinates = ("target.coordinates", coordinates)
     with _about(*(("target.topology", topology) if found.topology else from_coordinates)):
@@ -260,19 +261,46 @@ def _complete_bonds(topology: app.Topology, system: openmm.System) -> None:
             return
 
 
+def _require_elements(found: _Parameters, path: Path) -> None:
+    """Refuse elements, which readers may guess by names, of other masses than the System's."""
+    if found.topology is None:
+        return
+    atom = _of_another_mass(found.system, found.topology, found.topology)
+    if atom is not None:
+        mass = found.system.getParticleMass(atom.index)._value
+        raise InputError(
+            f"target.topology {path}",
+            expected="elements of the atoms' masses",
+            got=f"{atom.element.symbol} of {mass:.4g} Da as atom {atom.index + 1}, {atom.name}",
+            remedy="write atomic numbers into the file: of Gromacs in [ atomtypes ]",
+        )
+
+
 def _require_same_order(
     found: _Parameters, structure: _Structure, names: app.Topology, coordinates: Path
 ) -> None:
     """Refuse elements in another order than the masses of the System."""
     if structure.topology is None:
         return
-    atoms = list(structure.topology.atoms())
-    if any(atom.element is None for atom in atoms):
+    if any(atom.element is None for atom in structure.topology.atoms()):
         return
-    system_dalton = [found.system.getParticleMass(i)._value for i in range(len(atoms))]
-    file_dalton = [atom.element.mass._value for atom in atoms]
+    atom = _of_another_mass(found.system, structure.topology, names)
+    if atom is not None:
+        raise _misplaced(coordinates, f"{atom.name} as atom {atom.index + 1}")
+
+
+def _of_another_mass(
+    system: openmm.System, elements: app.Topology, bonds: app.Topology
+) -> app.topology.Atom | None:
+    """Return the first atom whose element has another mass than the System gives it."""
+    atoms = list(elements.atoms())
+    system_dalton = [system.getParticleMass(i)._value for i in range(len(atoms))]
+    file_dalton = [
+        given if atom.element is None else atom.element.mass._value
+        for given, atom in zip(system_dalton, atoms, strict=True)
+    ]
     # Repartitioning moves mass to hydrogens from what they are bonded to.
-    for first, second in names.bonds():
+    for first, second in bonds.bonds():
         for heavy, light in ((first.index, second.index), (second.index, first.index)):
             if atoms[light].element == app.element.hydrogen != atoms[heavy].element:
                 for masses in (system_dalton, file_dalton):
@@ -280,7 +308,8 @@ def _require_same_order(
                     masses[light] = 0.0
     for mass, here, atom in zip(system_dalton, file_dalton, atoms, strict=True):
         if abs(mass - here) > _SAME_DALTON:
-            raise _misplaced(coordinates, f"{atom.name} as atom {atom.index + 1}")
+            return atom
+    return None
 
 
 @contextmanager

@@ -281,6 +281,19 @@ def test_a_structure_with_another_element_is_named(kind: str, tmp_path: Path) ->
     assert "got H10 as atom 14" in refused
 
 
+def test_an_element_that_a_reader_guessed_wrong_is_refused(tmp_path: Path) -> None:
+    # Without atomic numbers, OpenMM takes the first letter of BR1 for boron.
+    files = WRITERS["top"](tmp_path, BUTANE)
+    text = files.topology.read_text()
+    text = text.replace("[ moleculetype ]", "br 79.904 0.0 A 0.4 1.0\n[ moleculetype ]")
+    atom = re.compile(r"^14 \S+ (\d+ \S+) \S+ 14 (\S+) \S+$", flags=re.MULTILINE)
+    text = atom.sub(r"14 br \1 BR1 14 \2 79.904", text)
+    files.topology.write_text(text)
+    refused = refusal(files)
+    assert f"target.topology {files.topology}" in refused
+    assert "got B of 79.9 Da as atom 14, BR1" in refused
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_positions_that_are_not_numbers_are_refused(kind: str, tmp_path: Path) -> None:
     files = WRITERS[kind](tmp_path, BUTANE)
