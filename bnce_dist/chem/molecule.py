@@ -302,7 +302,7 @@ class Molecule:
             omega
             for index in range(len(self.residue_names) - 1)
             for before, after in itertools.product(("CA", "CH3"), repeat=2)
-            for omega in self.quadruples(
+            for omega in self.chains_of_four(
                 [(index, before), (index, "C"), (index + 1, "N"), (index + 1, after)]
             )
         )
@@ -329,7 +329,7 @@ class Molecule:
 
     def _first(self, torsion: str, atoms: list[tuple[int, str]]) -> Quadruple:
         for index in range(len(self.residue_names)):
-            for found in self.quadruples([(index + shift, name) for shift, name in atoms]):
+            for found in self.chains_of_four([(index + shift, name) for shift, name in atoms]):
                 return found
         raise InputError(
             f"molecule {self.name}", expected=f"a residue with a {torsion} torsion", got="none",
@@ -342,6 +342,16 @@ class Molecule:
         if all(atom in keys for atom in atoms):
             first, second, third, fourth = (keys.index(atom) for atom in atoms)
             yield first, second, third, fourth
+
+    def chains_of_four(self, atoms: Sequence[tuple[int, str]]) -> Iterator[Quadruple]:
+        """Do what `quadruples` does where each of the four is bonded to the next.
+
+        Residues that follow each other need not be: one may begin a second chain.
+        """
+        bonds = {frozenset(bond) for bond in self.bonds}
+        for found in self.quadruples(atoms):
+            if bonds.issuperset(map(frozenset, itertools.pairwise(found))):
+                yield found
 
 
 @functools.lru_cache(maxsize=256)

@@ -123,7 +123,7 @@ def find_torsion(molecule: Molecule, name: str) -> Quadruple:
     residues = range(len(molecule.residue_names)) if residue is None else [int(residue) - 1]
     for index in residues:
         for atoms in _definitions(kind):
-            for found in molecule.quadruples([(index + shift, atom) for shift, atom in atoms]):
+            for found in molecule.chains_of_four([(index + shift, atom) for shift, atom in atoms]):
                 return found
     raise _absent(molecule, name, "no residue with it" if residue is None else "none there")
 
@@ -183,7 +183,7 @@ def _named_torsions(molecule: Molecule) -> list[str]:
         kind
         for kind in (*_BACKBONE, *(f"chi{number}" for number in range(1, 6)))
         if any(
-            list(molecule.quadruples([(index + shift, atom) for shift, atom in atoms]))
+            list(molecule.chains_of_four([(index + shift, atom) for shift, atom in atoms]))
             for index in range(len(molecule.residue_names))
             for atoms in _definitions(kind)
         )

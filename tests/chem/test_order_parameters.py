@@ -115,6 +115,20 @@ def test_what_is_no_torsion_is_refused_in_one_line(name: str, message: str) -> N
     assert repr(name) in str(refused.value)
 
 
+def test_no_torsion_leads_from_one_chain_into_the_next() -> None:
+    whole = peptide("ACE-CYX-ALA-CYX-NME")
+    place = list(zip(whole.residue_index, whole.atom_names, strict=True))
+    cut = {place.index((2, "C")), place.index((3, "N"))}
+    # The disulphide holds the two chains together.
+    molecule = replace(whole, bonds=tuple(bond for bond in whole.bonds if set(bond) != cut))
+    assert named(molecule, find_torsion(molecule, "psi:4")) == "4:N 4:CA 4:C 5:N"
+    for name in ("psi:3", "omega:3", "phi:4"):
+        assert find_torsion(whole, name)
+        with pytest.raises(InputError, match="got none there"):
+            find_torsion(molecule, name)
+    assert len(molecule.omegas) == len(whole.omegas) - 1
+
+
 def test_a_companion_turns_the_bond_beside() -> None:
     serine = peptide("ACE-SER-NME")
     for name in ("phi", "psi", "chi1"):
