@@ -14,6 +14,7 @@ from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.order_parameters import find_torsion
 from bnce_dist.chem.state import members
 from bnce_dist.core.bennett import Estimate
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
     delta_f,
@@ -53,6 +54,7 @@ class Ensemble:
         correction: What the learned density's ``delta_f`` of the target's state lacks, as an
             earlier evaluation measured it; absent if none did.
         unseen: What of the molecule was in no training, as of `unseen_of`.
+        is_resampled: Whether some are copies of others, of which no error bar can be made.
     """
 
     target: Target
@@ -65,6 +67,7 @@ class Ensemble:
     inverted: NDArray[np.bool_] | None = None
     correction: Estimate | None = None
     unseen: Mapping[str, Any] = field(default_factory=dict)
+    is_resampled: bool = False
 
     def __len__(self) -> int:
         return len(self.log_weights)
@@ -158,8 +161,15 @@ class Ensemble:
             num_bootstrap: Replicates of the error bar.
             seed: Of the replicates.
 
-        Raises: InputError: one side of the division is empty.
+        Raises: InputError: one side of the division is empty, or samples that were resampled.
         """
+        if self.is_resampled:
+            raise InputError(
+                "delta_f",
+                expected="samples as they were drawn, with their weights",
+                got="resampled ones, whose copies would count as independent",
+                remedy="ask the ensemble that they were resampled from",
+            )
         inside = self.in_state if in_state is None else in_state
         if self.log_weights_exact is not None:
             result = stratified_delta_f(
@@ -219,7 +229,8 @@ class Ensemble:
         """Return conformations drawn by their weights, all of which weigh the same afterwards.
 
         Those of a large weight come several times: a trajectory that viewers may show, in which
-        every state has its share. For averages the weighted samples are better.
+        every state has its share. For averages the weighted samples are better, and free energies,
+        whose error bars copies would make too small, are theirs alone.
 
         Args:
             num_samples: How many.
@@ -236,6 +247,7 @@ class Ensemble:
             self.log_density[chosen],
             self.reduced_potential[chosen],
             np.zeros(num_samples),
+            is_resampled=True,
         )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> list[Path]:

@@ -104,6 +104,17 @@ def test_resampled_conformations_come_in_their_shares(ensemble: Ensemble) -> Non
     assert (resampled.log_weights == 0).all()
 
 
+def test_copies_make_no_error_bar() -> None:
+    ensemble = load_shipped("ACE-ALA-NME").sample(1000, seed=3, progress=False)
+    resampled = ensemble.resampled(20_000)
+    # Twenty times as many, but no more is known: sqrt(20) less of an error would be a lie.
+    assert len(np.unique(resampled.reduced_potential)) < 1000
+    assert ensemble.delta_f().stderr_kT > 0
+    for ask in (resampled.delta_f, resampled.diagnostics, lambda: resampled.verdict):
+        with pytest.raises(InputError, match="got resampled ones"):
+            ask()
+
+
 def test_mirror_images_have_no_weight(generator: BoltzmannGenerator, ensemble: Ensemble) -> None:
     usable = np.isfinite(ensemble.log_weights)
     assert np.isneginf(generator.log_weights(-ensemble.positions_nm[usable][:5])).all()
