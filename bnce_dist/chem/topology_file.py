@@ -30,6 +30,12 @@ _EXPECTED = {
 }
 _SAME_DALTON = 3.5
 """Largest difference in mass between isotopes of a heavy atom with its hydrogens."""
+_PASSED_OVER = (
+    "position_restraints", "distance_restraints", "dihedral_restraints", "angle_restraints",
+    "angle_restraints_z", "orientation_restraints", "pairs_nb", "polarization",
+    "water_polarization", "thole_polarization", "intermolecular_interactions",
+)  # fmt: skip
+"""Sections of Gromacs that have an energy, and that OpenMM's reader does not look at."""
 _WITHOUT_CUTOFF = {"nonbondedMethod": app.NoCutoff, "constraints": None, "removeCMMotion": False}
 
 
@@ -192,6 +198,15 @@ def _read_charmm(
     return _Parameters(system, psf.topology)
 
 
+class _GromacsTop(app.GromacsTopFile):
+    """OpenMM's reader, which says what it would leave out."""
+
+    def _processLine(self, line: str, file: str) -> None:
+        super()._processLine(line, file)
+        if self._currentCategory in _PASSED_OVER:
+            raise ValueError(f"a section [ {self._currentCategory} ], which is not evaluated here")
+
+
 def _read_gromacs(path: Path, parameters: Sequence[Path], _: ImplicitSolvent | None) -> _Parameters:
     if len(parameters) > 1:
         raise InputError(
@@ -199,7 +214,7 @@ def _read_gromacs(path: Path, parameters: Sequence[Path], _: ImplicitSolvent | N
             remedy="name the folder that holds the force field's .ff folder",
         )  # fmt: skip
     include = str(parameters[0]) if parameters else str(path.parent)
-    top = app.GromacsTopFile(str(path), includeDir=include)
+    top = _GromacsTop(str(path), includeDir=include)
     return _Parameters(top.createSystem(**_WITHOUT_CUTOFF, rigidWater=False), top.topology)
 
 

@@ -294,6 +294,19 @@ def test_an_element_that_a_reader_guessed_wrong_is_refused(tmp_path: Path) -> No
     assert "got B of 79.9 Da as atom 14, BR1" in refused
 
 
+def test_restraints_in_a_top_are_refused_unless_they_are_switched_off(tmp_path: Path) -> None:
+    # Gromacs would hold the torsion at 60 degrees; OpenMM reads the file as if it did not.
+    files = WRITERS["top"](tmp_path, BUTANE)
+    text, restraint = files.topology.read_text(), "[ dihedral_restraints ]\n1 2 3 4 1 60 0 500\n"
+    files.topology.write_text(text.replace("[ system ]", f"{restraint}[ system ]"))
+    refused = refusal(files)
+    assert f"target.topology {files.topology}" in refused
+    assert "got a section [ dihedral_restraints ]" in refused
+    off = f"#ifdef POSRES\n{restraint}#endif\n[ system ]"
+    files.topology.write_text(text.replace("[ system ]", off))
+    assert read(files).getNumParticles() == 14
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_positions_that_are_not_numbers_are_refused(kind: str, tmp_path: Path) -> None:
     files = WRITERS[kind](tmp_path, BUTANE)
