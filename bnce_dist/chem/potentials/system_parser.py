@@ -52,6 +52,7 @@ _PAIR = (
     ";f=sqrt(r^2+B1*B2*exp(-r^2/(4*B1*B2)))"
 )
 _SURFACE = "28.3919551*(radius+0.14)^2*(radius/B)^6;radius=or+offset"
+_BORN_PARAMETERS = ("charge", "or", "sr")
 _CONSTANT = re.compile(r";(solventDielectric|soluteDielectric|kappa|offset)=([\d.e+-]+)")
 
 
@@ -242,12 +243,16 @@ def _known_born_parameters(force: openmm.CustomGBForce) -> BornParameters | None
     texts = [text.replace(" ", "") for text in (*values, *energies)]
     integral, radius, *terms = [*(_CONSTANT.sub("", text) for text in texts), "", ""]
     constants = dict(_CONSTANT.findall(";".join(texts)))
+    count = force.getNumPerParticleParameters()
+    names = tuple(force.getPerParticleParameterName(i) for i in range(count))
     if (
         integral != _INTEGRAL
         or radius not in _TANH_COEFFICIENTS
         or not {_SELF, _PAIR} <= set(terms) <= {_SELF, _PAIR, _SURFACE, ""}
         or not math.isclose(float(constants.get("offset", 0)), OFFSET_NM)
         or force.getNumExclusions()
+        or force.getNumGlobalParameters()
+        or names != _BORN_PARAMETERS
     ):
         return None
     dielectric = 1 / float(constants["soluteDielectric"]) - 1 / float(

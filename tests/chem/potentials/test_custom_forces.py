@@ -120,6 +120,39 @@ def born_without_parameters() -> openmm.Force:
     return force
 
 
+def openmms_born(*names: str, dielectric_is_global: bool = False) -> openmm.Force:
+    """Return the expressions of OpenMM's OBC2, with an atom's parameters in any order."""
+    constants = "" if dielectric_is_global else ";solventDielectric=78.5;soluteDielectric=1"
+    difference = "138.935485*(1/soluteDielectric-1/solventDielectric)"
+    force = openmm.CustomGBForce()
+    for name in names:
+        force.addPerParticleParameter(name)
+    if dielectric_is_global:
+        force.addGlobalParameter("solventDielectric", 78.5)
+        force.addGlobalParameter("soluteDielectric", 1.0)
+    force.addComputedValue(
+        "I",
+        "select(step(r+sr2-or1),"
+        "0.5*(1/L-1/U+0.25*(r-sr2^2/r)*(1/(U^2)-1/(L^2))+0.5*log(L/U)/r),0);"
+        "U=r+sr2;L=max(or1,D);D=abs(r-sr2)",
+        force.ParticlePairNoExclusions,
+    )
+    force.addComputedValue(
+        "B",
+        "1/(1/or-tanh(psi-0.8*psi^2+4.85*psi^3)/radius);psi=I*or;radius=or+offset;offset=0.009",
+        force.SingleParticle,
+    )
+    force.addEnergyTerm(f"-0.5*{difference}*charge^2/B{constants}", force.SingleParticle)
+    force.addEnergyTerm(
+        f"-{difference}*charge1*charge2/f;f=sqrt(r^2+B1*B2*exp(-r^2/(4*B1*B2))){constants}",
+        force.ParticlePairNoExclusions,
+    )
+    for index in range(NUM_ATOMS):
+        values = {"charge": 0.4 - 0.1 * index, "or": 0.14 + 0.01 * index, "sr": 0.11}
+        force.addParticle([values[name] for name in names])
+    return force
+
+
 FORCES: dict[str, Callable[[], openmm.Force]] = {
     "periodic torsions": periodic_torsions,
     "Ryckaert-Bellemans": ryckaert_bellemans,
@@ -132,6 +165,11 @@ FORCES: dict[str, Callable[[], openmm.Force]] = {
     "Born without parameters": born_without_parameters,
     "Born": lambda: custom_born(excludes=False),
     "Born with exclusions": lambda: custom_born(excludes=True),
+    "OpenMM's Born": lambda: openmms_born("charge", "or", "sr"),
+    "OpenMM's Born, parameters in another order": lambda: openmms_born("charge", "sr", "or"),
+    "OpenMM's Born, dielectric constants as global parameters": lambda: openmms_born(
+        "charge", "or", "sr", dielectric_is_global=True
+    ),
 }
 
 
