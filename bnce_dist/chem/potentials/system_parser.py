@@ -185,6 +185,13 @@ def _periodic_torsions(force: openmm.PeriodicTorsionForce, num_atoms: int) -> To
         FourierTerm((i, j, k, end), order, phase._value, amplitude._value)
         for i, j, k, end, order, phase, amplitude in torsions
     ]
+    for term in terms:
+        if term.periodicity < 1:
+            raise _unsupported(
+                f"a torsion of periodicity {term.periodicity}",
+                "periodicities of 1 or more, as OpenMM does",
+                "leave out torsions that cost the same at every angle",
+            )
     quadruples = list(dict.fromkeys(term.atoms for term in terms))
     return Torsions(quadruples, FourierSeries(terms, quadruples), num_atoms=num_atoms)
 

@@ -267,6 +267,12 @@ def with_offsets() -> openmm.Force:
     return force
 
 
+def without_period() -> openmm.Force:
+    force = periodic_torsions()
+    force.addTorsion(*QUADRUPLES[0], 0, 0.0, 3.0)
+    return force
+
+
 def born_of(*values: tuple[str, str, int]) -> openmm.Force:
     force = openmm.CustomGBForce()
     force.addPerParticleParameter("q")
@@ -294,6 +300,7 @@ SINGLE, PAIR = openmm.CustomGBForce.SingleParticle, openmm.CustomGBForce.Particl
         (out_of_table, "tabulated function a: expected operands from 0 to 1, got from 0 to 5"),
         (periodic, "got CustomAngleForce with periodic boundaries"),
         (with_offsets, "got NonbondedForce with parameter offsets"),
+        (without_period, "got a torsion of periodicity 0"),
         (lambda: born_of(("A", "q", SINGLE)), "got 0 of pairs among 1"),
         (lambda: born_of(("A", "r", PAIR), ("B", "r", PAIR)), "got 2 of pairs among 2"),
         (lambda: born_of(("A", "r*x1", PAIR)), "got 'x1'"),
