@@ -64,7 +64,7 @@ class Artifact:
         Raises: InputError: the folder cannot be written.
         """
         if not (self._has_key() and "files" not in self._record()) and self.folder.exists():
-            _move_aside(self.folder, superseded)
+            move_aside(self.folder, superseded)
         write_json(self.folder / RECORD, {"schema_version": SCHEMA_VERSION, "key": self.key})
 
     def finish(self, provenance: Mapping[str, Any]) -> None:
@@ -119,9 +119,10 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _move_aside(folder: Path, superseded: Path) -> None:
+def move_aside(path: Path, superseded: Path) -> None:
+    """Move a file or folder into a folder of such, under a name that is free there."""
     superseded.mkdir(parents=True, exist_ok=True)
     number = 1
-    while (target := superseded / f"{folder.name}-{number}").exists():
+    while (target := superseded / f"{path.stem}-{number}{path.suffix}").exists():
         number += 1
-    folder.rename(target)
+    path.rename(target)

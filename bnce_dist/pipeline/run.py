@@ -9,7 +9,7 @@ from typing import Any
 
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
-from bnce_dist.pipeline.artifact import Artifact, digest_of
+from bnce_dist.pipeline.artifact import Artifact, digest_of, move_aside
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.provenance import PeakMemory, commit, hardware, versions
@@ -146,6 +146,9 @@ class Pipeline:
         self, spec: StageSpec, artifact: Artifact, inputs: Mapping[str, Artifact]
     ) -> None:
         logger.info("%s: started", spec.name)
+        # Until the last stage has ended, the numbers before would pass for those of these settings.
+        if (metrics := self.folder.path / "metrics.json").exists():
+            move_aside(metrics, self.folder.superseded)
         artifact.prepare(self.folder.superseded)
         context = StageContext(
             config=self.config,

@@ -107,6 +107,22 @@ def test_a_changed_setting_reruns_the_stages_it_affects(
     assert stages.ran == ["b", "c"]
 
 
+def test_numbers_do_not_outlive_the_work_that_they_are_of(
+    stages: FakeStages, folder: RunFolder
+) -> None:
+    execute(folder)
+    numbers = folder.path / "metrics.json"
+    numbers.write_text("of before")
+    execute(folder)
+    assert numbers.exists()
+    stages.fail_in = "b"
+    with pytest.raises(KeyboardInterrupt):
+        execute(folder, "emulator.width=64")
+    assert not numbers.exists()
+    assert (folder.superseded / "metrics-1.json").read_text() == "of before"
+    assert (folder.superseded / "b-1").is_dir()
+
+
 def test_a_part_of_a_stage_that_did_not_change_reruns_nothing_below(
     stages: FakeStages, folder: RunFolder
 ) -> None:
