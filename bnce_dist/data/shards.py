@@ -18,6 +18,7 @@ from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.data.atomic import atomic_path, file_sha256, read_json, write_json
 
 SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
 
 ShardWorker = Callable[[int], Mapping[str, np.ndarray]]
 """Computes the arrays of one shard from its index alone (draws keyed by seed and index)."""
@@ -168,7 +169,7 @@ class ShardedDataset:
                 raise _damaged(folder / _shard_name(index), "no complete shard")
             records.append(record)
         manifest = _describe(metadata) | {"shards": [asdict(record) for record in records]}
-        write_json(folder / "manifest.json", manifest)
+        write_json(folder / MANIFEST, manifest)
         for leftover in folder.glob(".shard_*.part"):
             leftover.unlink()  # of a writer that was killed
         return cls(folder, metadata, records)
@@ -184,7 +185,7 @@ class ShardedDataset:
         Raises: InputError: no manifest, another format, or another molecule's data.
         """
         folder = Path(folder)
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         content = read_json(path)
         with as_input_error(lambda got: _damaged(path, f"a manifest without its fields ({got})")):
             if content["schema_version"] != SCHEMA_VERSION:
@@ -265,6 +266,11 @@ class ShardedDataset:
         names = list(self.metadata.units if keys is None else keys)
         shards = [self.read(index, names) for index in range(len(self))]
         return {name: np.concatenate([shard[name] for shard in shards]) for name in names}
+
+
+def is_side_car(name: str | Path) -> bool:
+    """Return whether a file is the label of a shard, by its name."""
+    return Path(name).match("shard_[0-9]*.json")
 
 
 def _shard_name(index: int) -> str:

@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import file_sha256, read_json, write_json
+from bnce_dist.data.shards import MANIFEST, ShardedDataset, is_side_car
 
 SCHEMA_VERSION = 1
 RECORD = "artifact.json"
@@ -53,7 +54,7 @@ class Artifact:
     def is_finished(self) -> bool:
         """Return whether the folder holds this key's finished work, every byte as written."""
         files = self._record().get("files")
-        return files is not None and self._has_key() and self._is_intact(files)
+        return files is not None and self.has_key() and self._is_intact(files)
 
     def prepare(self, superseded: Path) -> None:
         """Make the folder ready for work: unfinished work of the same key stays in it.
@@ -63,7 +64,7 @@ class Artifact:
 
         Raises: InputError: the folder cannot be written.
         """
-        if not (self._has_key() and "files" not in self._record()) and self.folder.exists():
+        if not (self.has_key() and "files" not in self._record()) and self.folder.exists():
             move_aside(self.folder, superseded)
         write_json(self.folder / RECORD, {"schema_version": SCHEMA_VERSION, "key": self.key})
 
@@ -84,11 +85,30 @@ class Artifact:
     def digest(self, part: str = "") -> str:
         """Return a digest of the finished content.
 
+        The labels of data sets hold the key of their stage, which changes with every setting of it:
+        of those only what the arrays are counts.
+
         Args:
             part: Only files whose path in the folder starts with this.
         """
-        files = read_json(self.folder / RECORD)["files"]
-        return digest_of({name: files[name] for name in sorted(files) if name.startswith(part)})
+        files = self._files(part)
+        content: dict[str, Any] = {}
+        for name in files:
+            if PurePosixPath(name).name == MANIFEST:
+                data = ShardedDataset.open((self.folder / name).parent).metadata
+                content[name] = [data.molecule, dict(data.units)]
+            elif not is_side_car(name):
+                content[name] = files[name]
+        return digest_of(content)
+
+    def digest_with_labels(self, part: str = "") -> str:
+        """Return the digest by which earlier versions made their keys."""
+        return digest_of(self._files(part))
+
+    def has_key(self) -> bool:
+        """Return whether work of this key was begun or finished in the folder."""
+        record = self._record()
+        return record.get("schema_version") == SCHEMA_VERSION and record.get("key") == self.key
 
     def _record(self) -> dict[str, Any]:
         try:
@@ -97,9 +117,9 @@ class Artifact:
             return {}
         return record if isinstance(record, dict) else {}
 
-    def _has_key(self) -> bool:
-        record = self._record()
-        return record.get("schema_version") == SCHEMA_VERSION and record.get("key") == self.key
+    def _files(self, part: str) -> dict[str, str]:
+        files = read_json(self.folder / RECORD)["files"]
+        return {name: files[name] for name in files if name.startswith(part)}
 
     def _is_intact(self, files: Mapping[str, str]) -> bool:
         paths = {self.folder / name: sha256 for name, sha256 in files.items()}

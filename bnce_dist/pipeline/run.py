@@ -115,7 +115,7 @@ class Pipeline:
         names = [spec.name for spec in self.kind.stages]
         for spec in self.kind.stages[: names.index(last_stage) + 1]:
             inputs = {name: (given | artifacts)[name] for name in spec.inputs}
-            artifact = Artifact(self.folder.stage(spec.name), self._key(spec, inputs))
+            artifact = self._artifact(spec, inputs)
             if artifact.is_finished():
                 logger.info("%s: finished before", spec.name)
             else:
@@ -125,19 +125,26 @@ class Pipeline:
             return None
         return {**_provenance(artifacts), "seed": self.config.seed}
 
-    def _key(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> str:
-        digests = {name: inputs[name].digest(part) for name, part in spec.inputs.items()}
-        parts: dict[str, Any] = {
-            "stage": spec.name,
-            "settings": self._settings(spec),
-            "inputs": digests,
-        }
+    def _artifact(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> Artifact:
+        """Return a stage's work; what an earlier version began or finished keeps its key."""
+        folder, parts = self.folder.stage(spec.name), self._parts(spec)
+        read = [(name, inputs[name], part) for name, part in spec.inputs.items()]
+        labelled = {name: source.digest_with_labels(part) for name, source, part in read}
+        earlier = Artifact(folder, digest_of({**parts, "inputs": labelled}))
+        if earlier.has_key():
+            return earlier
+        digests = {name: source.digest(part) for name, source, part in read}
+        return Artifact(folder, digest_of({**parts, "inputs": digests}))
+
+    def _parts(self, spec: StageSpec) -> dict[str, Any]:
+        """Return what the key of a stage is made of besides its inputs."""
+        parts: dict[str, Any] = {"stage": spec.name, "settings": self._settings(spec)}
         if spec.file_digest:
             parts["file"] = spec.file_digest
         if "target" in spec.sections and self.target.system_xml is not None:
             # What the files said, which the settings only name.
             parts["target"] = self.target.to_state()
-        return digest_of(parts)
+        return parts
 
     def _settings(self, spec: StageSpec) -> dict[str, Any]:
         return self.config.model_dump(mode="json", include={"seed", *spec.sections})

@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.pipeline.artifact import Artifact, digest_of
 
 
@@ -80,6 +82,30 @@ def test_digest_follows_the_content_of_its_part(artifact: Artifact) -> None:
     assert other.digest() != whole
     assert other.digest("part/") != part
     assert other.digest("b") == rest
+
+
+@pytest.mark.parametrize(
+    ("array", "molecule", "unit", "same"),
+    [
+        (1.0, "m", "nm", True),
+        (2.0, "m", "nm", False),
+        (1.0, "n", "nm", False),
+        (1, "m", "1", False),
+    ],
+)
+def test_digest_of_a_data_set_is_that_of_its_arrays_and_their_meaning(
+    artifact: Artifact, array: float, molecule: str, unit: str, same: bool
+) -> None:
+    digests = []
+    for key, value, of, label in (("k1", 1.0, "m", "nm"), ("k2", array, molecule, unit)):
+        other = Artifact(artifact.folder, key)
+        other.prepare(artifact.folder.parent / "superseded")
+        metadata = DatasetMetadata(of, {"x": label}, {"key": key})
+        write_shard(other.folder / "data", 0, {"x": np.array([value])}, metadata)
+        ShardedDataset.finish(other.folder / "data", 1, metadata)
+        other.finish({})
+        digests.append(other.digest("data/"))
+    assert (digests[0] == digests[1]) == same
 
 
 def test_digest_ignores_the_order_of_mappings() -> None:

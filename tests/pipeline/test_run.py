@@ -4,12 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline import run as run_module
+from bnce_dist.pipeline.artifact import Artifact
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.pipeline.run import Pipeline, RunKind, StageSpec
@@ -36,12 +39,19 @@ class FakeStages:
             self.ran.append(name)
             settings = context.config.model_dump(mode="json")
             for section in sections:
-                (context.folder / section).write_text(json.dumps(settings[section]))
+                text = json.dumps(settings[section])
+                (context.folder / section).write_text(text)
+                data = context.folder / f"{section}_data"
+                metadata = DatasetMetadata("molecule", {"x": "1"}, {"key": context.key})
+                write_shard(data, 0, {"x": np.frombuffer(text.encode(), np.uint8)}, metadata)
+                ShardedDataset.finish(data, 1, metadata)
             if self.fail_in == name:
                 raise KeyboardInterrupt
             for source, folder in context.inputs.items():
                 (context.folder / f"from_{source}").write_text(
-                    "".join(path.read_text() for path in sorted(folder.glob("[!a]*")))
+                    "".join(
+                        path.read_text() for path in sorted(folder.glob("[!a]*")) if path.is_file()
+                    )
                 )
 
         return run
@@ -130,6 +140,20 @@ def test_a_part_of_a_stage_that_did_not_change_reruns_nothing_below(
     stages.ran.clear()
     execute(folder, "reference.num_tasks=7")
     assert stages.ran == ["a"]
+
+
+def test_work_of_an_earlier_version_is_not_repeated(
+    stages: FakeStages, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Artifact, "digest", Artifact.digest_with_labels)
+        execute(folder)
+    stages.ran.clear()
+    execute(folder)
+    assert stages.ran == []
+    execute(folder, "emulator.width=64")
+    execute(folder, "emulator.width=64")
+    assert stages.ran == ["b", "c"]
 
 
 def test_the_seed_affects_everything(stages: FakeStages, folder: RunFolder) -> None:
