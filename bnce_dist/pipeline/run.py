@@ -4,9 +4,12 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bnce_dist.core.errors import InputError, as_input_error
+from bnce_dist.data.atomic import file_sha256
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.artifact import Artifact, digest_of, move_aside
@@ -133,8 +136,24 @@ class Pipeline:
         earlier = Artifact(folder, digest_of({**parts, "inputs": labelled}))
         if earlier.has_key():
             return earlier
-        digests = {name: source.digest(part) for name, source, part in read}
-        return Artifact(folder, digest_of({**parts, "inputs": digests}))
+        parts["inputs"] = {name: source.digest(part) for name, source, part in read}
+        if files := self._file_digests(spec):
+            parts["files"] = files
+        return Artifact(folder, digest_of(parts))
+
+    def _file_digests(self, spec: StageSpec) -> dict[str, str]:
+        """Return digests of the files of the user's that the stage's settings only name."""
+        named = {
+            "target.pdb": self.config.target.pdb,
+            "reference.trajectory": self.config.reference.trajectory,
+            "dataset.trajectory": self.config.dataset.trajectory,
+        }
+        digests = {}
+        for setting, path in named.items():
+            if path is not None and setting.partition(".")[0] in spec.sections:
+                with as_input_error(partial(_unreadable, setting, path)):
+                    digests[setting] = file_sha256(path)
+        return digests
 
     def _parts(self, spec: StageSpec) -> dict[str, Any]:
         """Return what the key of a stage is made of besides its inputs."""
@@ -185,6 +204,15 @@ class Pipeline:
             }
         )
         logger.info("%s: finished in %.0f s", spec.name, seconds)
+
+
+def _unreadable(setting: str, path: str, got: object) -> InputError:
+    return InputError(
+        f"{setting} {path}",
+        expected="the file that the run is made of",
+        got=got,
+        remedy="put it where the setting says",
+    )
 
 
 def _provenance(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:

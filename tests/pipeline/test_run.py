@@ -156,6 +156,24 @@ def test_work_of_an_earlier_version_is_not_repeated(
     assert stages.ran == ["b", "c"]
 
 
+def test_a_file_that_was_replaced_is_read_again(
+    stages: FakeStages, folder: RunFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "frames.dcd"
+    path.write_text("a short one")
+    setting = f"dataset.trajectory={path}"
+    execute(folder, setting)
+    execute(folder, setting)
+    assert stages.ran == ["a", "b", "c"]
+    path.write_text("a longer one")
+    execute(folder, setting)
+    assert stages.ran == ["a", "b", "c", "a"]
+    path.unlink()
+    with pytest.raises(InputError, match=r"dataset.trajectory .*frames.dcd: .* No such file"):
+        execute(folder, setting)
+    assert [one.name for one in folder.superseded.iterdir()] == ["a-1"]
+
+
 def test_the_seed_affects_everything(stages: FakeStages, folder: RunFolder) -> None:
     execute(folder)
     execute(folder, "seed=1")
