@@ -1,6 +1,7 @@
 """One energy model for all molecules of a field in internal coordinates, and its file."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,17 @@ from typer.testing import CliRunner, Result
 
 from bnce_dist.cli.main import app as bnce
 from bnce_dist.cli.train import app
+from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.shared_generator import SharedGenerator
+from bnce_dist.pipeline.config import Config
+from bnce_dist.runs.transferable.run import with_given_field
 
+COMMITTED = Path(__file__).parents[2] / "benchmarks" / "zero_shot.pt"
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "zero_shot_smoke.yaml"
 SETTINGS = (
     *("enabled=true", "samples_per_molecule=150", "num_steps=80", "warmup_steps=10", "width=32"),
@@ -151,3 +156,14 @@ def test_what_is_new_to_it_is_said(finished: Path, tmp_path: Path) -> None:
     assert "note                 The field learned from chains of 2 residues" in written.output
     assert (metrics["num_residues"], metrics["trained_lengths"]) == (3, [2])
     assert any(name.startswith("ALA inner") for name in metrics["unseen_types"])
+
+
+def test_a_given_density_goes_on_learning_on_its_own_path(tmp_path: Path) -> None:
+    given = SharedGenerator.load(COMMITTED)
+    assert given.density.interpolant == Config().shared_energy.interpolant
+    other = replace(given, density=replace(given.density, interpolant="linear"))
+    other.save(tmp_path / "other.pt")
+    for path, interpolant in ((COMMITTED, "trigonometric"), (tmp_path / "other.pt", "linear")):
+        resolved = with_given_field(load_config(Config, None, [f"transferable.field={path}"]))
+        assert resolved.shared_energy.interpolant == interpolant
+        assert resolved.shared_energy.enabled

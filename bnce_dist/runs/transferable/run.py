@@ -178,7 +178,10 @@ def with_given_field(config: Config) -> Config:
         "field": str(path),
         "training_molecules": shared.training_molecules,
     }
-    with_density = {"enabled": shared_density is not None}
+    with_density: dict[str, object] = {"enabled": shared_density is not None}
+    if shared_density is not None:
+        # It goes on learning on the path that it is read out by.
+        with_density["interpolant"] = shared_density.interpolant
     return config.model_copy(
         update={
             "transferable": config.transferable.model_copy(update=transferable),
