@@ -44,8 +44,11 @@ def load_umbrella(path: Path) -> FreeEnergyProfile:
     expected = "a .npz file with xs, f_i_mean and f_i_std"
     with as_input_error(partial(_refusal, path, expected)), np.load(path) as content:
         centres, mean, deviation = (content[name] for name in ("xs", "f_i_mean", "f_i_std"))
-    if not (centres.ndim == 1 and len(centres) > 1 and centres.shape == mean.shape):
-        raise _refusal(path, "one value per centre", f"{centres.shape} and {mean.shape}")
+    shapes = [array.shape for array in (centres, mean, deviation)]
+    if not (centres.ndim == 1 and len(centres) > 1 and len(set(shapes)) == 1):
+        raise _refusal(path, "one value and deviation per centre", " and ".join(map(str, shapes)))
+    if np.isnan(mean).any() or not (np.diff(centres) > 0).all():
+        raise _refusal(path, "numbers at rising centres", "others")
     num_bins = round(2 * math.pi / np.diff(centres).min())
     place = (centres + math.pi) * num_bins / (2 * math.pi) - 0.5
     bins = place.round().astype(int)
@@ -81,10 +84,17 @@ def profile_delta_f(profile: FreeEnergyProfile, state: tuple[float, float]) -> t
         state: Open interval of phi [rad].
 
     Returns: Value and standard error [kT].
+    Raises: InputError: no such bin that is there, in the state or outside.
     """
     inside = (state[0] < profile.centres) & (profile.centres < state[1])
     probability = np.exp(-profile.value_kT)
     populated = inside & (probability > 0)
+    if not (populated.any() and probability[~inside].any()):
+        raise InputError(
+            "umbrella profile along phi", expected="bins in the state and outside",
+            got=f"none on one side of ({state[0]:g}, {state[1]:g})",
+            remedy="leave --umbrella out, or name a profile that covers both",
+        )  # fmt: skip
     error = (profile.upper_kT[populated] - profile.value_kT[populated]) / _NORMAL_95
     return (
         float(np.log(probability[~inside].sum() / probability[inside].sum())),

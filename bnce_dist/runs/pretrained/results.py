@@ -9,7 +9,7 @@ from bnce_dist.core.metrics import free_energy_profile
 from bnce_dist.core.weights import Weights
 from bnce_dist.data.atomic import write_json
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.runs.pretrained.comparison import Comparison, require_interval
+from bnce_dist.runs.pretrained.comparison import Comparison, profile_delta_f, require_interval
 from bnce_dist.runs.pretrained.metrics import pretrained_metrics
 from bnce_dist.runs.pretrained.run import Evaluated, PretrainedRun
 
@@ -26,11 +26,11 @@ def evaluate_pretrained_field(
 
     Returns: The content of ``metrics.json``, which is left in the folder with the figures.
     Raises: InputError: as `PretrainedRun.execute`, no sample on one side of the state,
-        or a profile to compare with and a state that is no interval of phi.
+        or a profile to compare with that says nothing of the state.
     """
     comparison = comparison or Comparison()
     if comparison.umbrella is not None:
-        require_interval(run.target.state)
+        profile_delta_f(comparison.umbrella, require_interval(run.target.state))
     evaluated = run.execute(executor)
     metrics = pretrained_metrics(run.config, run.target.state, evaluated, comparison)
     write_json(run.folder.path / "metrics.json", metrics)

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bnce_dist.chem.state import State
 from bnce_dist.cli.evaluate_pretrained import app
 from bnce_dist.core.errors import InputError
 from bnce_dist.generator.samples import Samples
+from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.pretrained.comparison import (
     Comparison,
     load_energies,
@@ -21,6 +23,7 @@ from bnce_dist.runs.pretrained.comparison import (
 )
 from bnce_dist.runs.pretrained.config import PretrainedConfig
 from bnce_dist.runs.pretrained.metrics import pretrained_metrics, summary
+from bnce_dist.runs.pretrained.results import evaluate_pretrained_field
 from bnce_dist.runs.pretrained.run import Evaluated
 
 WEIGHTS = Path(__file__).parents[3].parent / "shared/reference/published/unweighted_ot_ema.pt"
@@ -71,6 +74,36 @@ def test_a_profile_is_read_onto_all_bins_and_normalised(tmp_path: Path) -> None:
     share = 0.5 - modstruve(0, 1.0) / (2 * i0(1.0))
     assert value == pytest.approx(math.log(share / (1 - share)), abs=5e-3)
     assert error == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("array", "content", "message"),
+    [
+        ("f_i_std", np.ones(3), r"one value and deviation per centre, got \(36,\) and"),
+        ("f_i_mean", np.full(36, np.nan), "numbers at rising centres"),
+        ("xs", np.zeros(36), "numbers at rising centres"),
+    ],
+)
+def test_a_profile_that_is_none_is_refused(
+    tmp_path: Path, array: str, content: np.ndarray, message: str
+) -> None:
+    path = umbrella_file(tmp_path / "umbrella.npz", 37, left_out=36)
+    with np.load(path) as arrays:
+        altered = dict(arrays) | {array: content}
+    np.savez(path, **altered)
+    with pytest.raises(InputError, match=message):
+        load_umbrella(path)
+
+
+def test_a_profile_without_the_state_is_refused_before_anything_is_computed(
+    tmp_path: Path,
+) -> None:
+    profile = load_umbrella(umbrella_file(tmp_path / "umbrella.npz", 36, left_out=17))
+    # The bins are ten degrees wide: none has its centre in a hundredth of a radian.
+    for state in (State.from_interval(0.0, 0.01), State.from_interval(-math.pi, math.pi)):
+        run = SimpleNamespace(target=SimpleNamespace(state=state), execute=pytest.fail)
+        with pytest.raises(InputError, match="expected bins in the state and outside, got none"):
+            evaluate_pretrained_field(run, LocalExecutor(), Comparison(profile))
 
 
 def samples_of(phi: np.ndarray, log_density: np.ndarray, state: State) -> Samples:
