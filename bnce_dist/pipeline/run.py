@@ -124,9 +124,45 @@ class Pipeline:
             else:
                 self._run_stage(spec, artifact, inputs)
             artifacts[spec.name] = artifact
+            self._supersede_stale(given | artifacts)
         if last_stage != STAGE_NAMES[-1]:
             return None
         return {**_provenance(artifacts), "seed": self.config.seed}
+
+    def _supersede_stale(self, done: Mapping[str, Artifact]) -> None:
+        """Move aside what later stages made of other inputs or settings than there are now.
+
+        Until its turn came it would be read beside what is new: an emulator and the density of the
+        samples of another.
+        """
+        later = {spec.name: self.folder.stage(spec.name) for spec in self.kind.stages}
+        there = {
+            name: Artifact.finished(folder)
+            for name, folder in later.items()
+            if name not in done and Artifact.is_declared_finished(folder)
+        }
+        present = {**there, **done}
+        stale = [
+            spec.name
+            for spec in self.kind.stages
+            if spec.name in there
+            and spec.inputs.keys() <= present.keys()
+            and self._is_stale(spec, present)
+        ]
+        for name in stale:
+            self._supersede_numbers()
+            move_aside(later[name], self.folder.superseded)
+
+    def _is_stale(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> bool:
+        try:
+            return not self._artifact(spec, inputs).has_key()
+        except InputError:
+            return False  # An input is damaged, and may be the same again once it is made anew.
+
+    def _supersede_numbers(self) -> None:
+        """Move aside the result of before, which would pass for that of these settings."""
+        if (metrics := self.folder.path / "metrics.json").exists():
+            move_aside(metrics, self.folder.superseded)
 
     def _artifact(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> Artifact:
         """Return a stage's work; what an earlier version began or finished keeps its key."""
@@ -172,9 +208,7 @@ class Pipeline:
         self, spec: StageSpec, artifact: Artifact, inputs: Mapping[str, Artifact]
     ) -> None:
         logger.info("%s: started", spec.name)
-        # Until the last stage has ended, the numbers before would pass for those of these settings.
-        if (metrics := self.folder.path / "metrics.json").exists():
-            move_aside(metrics, self.folder.superseded)
+        self._supersede_numbers()
         artifact.prepare(self.folder.superseded)
         context = StageContext(
             config=self.config,

@@ -133,6 +133,25 @@ def test_numbers_do_not_outlive_the_work_that_they_are_of(
     assert (folder.superseded / "b-1").is_dir()
 
 
+def test_stale_work_is_not_left_beside_what_replaced_its_inputs(
+    stages: FakeStages, folder: RunFolder
+) -> None:
+    execute(folder)
+    execute(folder, "reference.num_tasks=7", last_stage="a")
+    assert folder.stage("b").exists()
+    assert folder.stage("c").exists()
+    execute(folder, "emulator.width=64", last_stage="b")
+    assert not folder.stage("c").exists()
+    assert (folder.superseded / "c-1").exists()
+    stages.ran.clear()
+    execute(folder, "emulator.width=64")
+    assert stages.ran == ["c"]
+    (folder.path / "metrics.json").write_text("of before")
+    execute(folder, "emulator.width=64", "energy.width=64", last_stage="b")
+    assert not folder.stage("c").exists()
+    assert not (folder.path / "metrics.json").exists()
+
+
 def test_a_part_of_a_stage_that_did_not_change_reruns_nothing_below(
     stages: FakeStages, folder: RunFolder
 ) -> None:
@@ -186,10 +205,11 @@ def test_cluster_and_tracking_affect_nothing(stages: FakeStages, folder: RunFold
     assert stages.ran == ["a", "b", "c"]
 
 
-def test_a_damaged_artifact_is_made_again(stages: FakeStages, folder: RunFolder) -> None:
+@pytest.mark.parametrize("file", ["emulator", "emulator_data/manifest.json"])
+def test_a_damaged_artifact_is_made_again(stages: FakeStages, folder: RunFolder, file: str) -> None:
     execute(folder)
     stages.ran.clear()
-    path = folder.stage("b") / "emulator"
+    path = folder.stage("b") / file
     path.write_text(path.read_text()[:5])
     execute(folder)
     # What b leaves is the same again, so c stays.
