@@ -49,7 +49,9 @@ export -f network start_node
 read -r _ address < <(network)
 export RAY_ADDRESS=$address:$((20000 + SLURM_JOB_ID % 10000))
 
-srun --kill-on-bad-exit=1 bash -c start_node > "$SLURM_JOB_NAME-$SLURM_JOB_ID-ray.log" 2>&1 &
+# Since Slurm 22.05 srun may give a task one core, whatever sbatch was asked for, unless it is told.
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 bash -c start_node \
+  > "$SLURM_JOB_NAME-$SLURM_JOB_ID-ray.log" 2>&1 &
 ray=$!
 trap 'kill "$ray" 2> /dev/null; wait "$ray" || true' EXIT
 

@@ -71,6 +71,13 @@ def test_the_slurm_job_is_told_before_its_time_is_up_and_has_its_nodes_to_itself
     assert "exclusive" in options
 
 
+def test_a_node_of_the_slurm_job_gets_the_cores_that_ray_is_told_of() -> None:
+    text = (FOLDER / "slurm.sh").read_text()
+    assert '--num-cpus="$SLURM_CPUS_PER_TASK"' in text
+    # Since Slurm 22.05 srun does not take over what sbatch was asked for.
+    assert re.search(r'^srun --cpus-per-task="\$SLURM_CPUS_PER_TASK" ', text, re.M)
+
+
 @pytest.mark.parametrize("path", ["slurm.sh", "on_premise.yaml"])
 def test_ranks_talk_over_the_interface_between_the_nodes(path: str) -> None:
     text = (FOLDER / path).read_text()
