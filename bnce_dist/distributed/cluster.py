@@ -202,7 +202,9 @@ def require_workers(num_workers: int, resources: WorkerResources = ONE_CORE) -> 
             "number of workers",
             expected=f"1 to {available}, what the cluster holds{_description(resources)}",
             got=num_workers,
-            remedy="ask for fewer or other workers, or join more nodes to the cluster",
+            remedy="ask for fewer or other workers, or join more nodes to the cluster; one that"
+            " scales by itself brings them up for"
+            f" `bnce preflight --wait 1200 cluster.num_workers={max(num_workers, 1)}`",
         )
 
 

@@ -155,6 +155,16 @@ def test_a_cluster_that_scales_is_asked_for_whole_workers(
     assert asked[-1] == {"bundles": []}
 
 
+def test_a_cluster_that_has_no_workers_yet_is_told_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a new one on AWS or Kubernetes has: a head without work."""
+    head = {"Alive": True, "Resources": {"CPU": 0}, "Labels": {}}
+    monkeypatch.setattr(ray, "nodes", lambda: [head])
+    with pytest.raises(InputError, match=r"bnce preflight --wait 1200 cluster\.num_workers=4"):
+        require_workers(4)
+
+
 class Node:
     """Tells the node that a member of a fleet is on."""
 
