@@ -1,6 +1,8 @@
 """Conformations in the formats of molecular viewers and analysis packages."""
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,32 @@ TRAJECTORY_WRITERS: Mapping[str, Callable[[Trajectory, str], None]] = {
 """By suffix. DCD is in single precision, PDB rounds to 0.0001 nm, XTC to 0.001 nm."""
 
 
+@contextlib.contextmanager
+def ascii_path(path: Path) -> Iterator[Path]:
+    """Yield a path to a file that mdtraj's readers and writers in C can open: they need ASCII.
+
+    Args:
+        path: The file, in any letters.
+    """
+    if str(path).isascii():
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"frames{path.suffix}"
+        link.symlink_to(path.absolute())
+        yield link
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[str]:
+    """Yield the name under which mdtraj writes a file that replaces ``path`` once it is whole."""
+    with atomic_path(path) as temporary:
+        # XTC's writer removes what is there, which would be the link and not the file.
+        temporary.unlink()
+        with ascii_path(temporary) as opened:
+            yield str(opened)
+
+
 def write_trajectory(path: Path, molecule: Molecule, positions_nm: NDArray[np.floating]) -> None:
     """Write conformations to a trajectory file, atomically.
 
@@ -30,8 +58,8 @@ def write_trajectory(path: Path, molecule: Molecule, positions_nm: NDArray[np.fl
         positions_nm: ``(frames, atoms, 3)`` [nm].
     """
     trajectory = Trajectory(positions_nm, Topology.from_openmm(molecule.topology))
-    with atomic_path(path) as temporary:
-        TRAJECTORY_WRITERS[path.suffix](trajectory, str(temporary))
+    with _whole_file(path) as file:
+        TRAJECTORY_WRITERS[path.suffix](trajectory, file)
 
 
 def write_frames(path: Path, molecule: Molecule, parts: Iterable[NDArray[np.floating]]) -> None:
@@ -45,8 +73,8 @@ def write_frames(path: Path, molecule: Molecule, parts: Iterable[NDArray[np.floa
     topology = Topology.from_openmm(molecule.topology)
     opened = {".dcd": DCDTrajectoryFile, ".pdb": PDBTrajectoryFile, ".xtc": XTCTrajectoryFile}
     with (
-        atomic_path(path) as temporary,
-        opened[path.suffix](str(temporary), "w", force_overwrite=True) as stream,
+        _whole_file(path) as file,
+        opened[path.suffix](file, "w", force_overwrite=True) as stream,
     ):
         start = 0
         for part in parts:

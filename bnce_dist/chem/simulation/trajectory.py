@@ -25,6 +25,7 @@ from bnce_dist.chem.simulation.reference import (
     trend_p_value,
 )
 from bnce_dist.chem.state import State
+from bnce_dist.chem.trajectory_file import ascii_path
 from bnce_dist.chem.validation import relabel_hydrogens, require_molecules, validate
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import log_weight_difference
@@ -251,9 +252,9 @@ def _read_apart(path: Path, *, top: mdtraj.Topology) -> mdtraj.Trajectory:
 
     Raises: InputError: it did, or the file cannot be read.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ascii_path(path) as opened:
         arrays = Path(folder) / "arrays.npz"
-        places = [os.fspath(place) for place in (path, arrays)]
+        places = [os.fspath(place) for place in (opened, arrays)]
         command = [sys.executable, "-c", _READER, *places, str(top.n_atoms)]
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False

@@ -14,7 +14,7 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.simulation.reference import ReferenceFreeEnergy
 from bnce_dist.chem.simulation.trajectory import estimate_from_trajectory, read_trajectory
 from bnce_dist.chem.state import State
-from bnce_dist.chem.trajectory_file import write_trajectory
+from bnce_dist.chem.trajectory_file import write_frames, write_trajectory
 from bnce_dist.core.errors import InputError
 
 NUM_FRAMES = 120
@@ -50,6 +50,20 @@ def test_frames_are_read_as_they_were_written(
         read = read_trajectory(written, alanine, 300.0)
         np.testing.assert_allclose(read.positions_nm, positions, atol=rounding)
         assert not read.log_weights.any()
+
+
+@pytest.mark.parametrize("suffix", [".dcd", ".pdb", ".xtc"])
+def test_folders_and_files_have_names_in_any_letters(
+    alanine: Molecule, positions: np.ndarray, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / "Müller 分子" / f"läufe{suffix}"
+    write_trajectory(path, alanine, positions)
+    read = read_trajectory(path, alanine, 300.0)
+    np.testing.assert_allclose(read.positions_nm, positions, atol=1e-3)
+    write_frames(path, alanine, [positions[::-1], positions])
+    read = read_trajectory(path, alanine, 300.0)
+    np.testing.assert_allclose(read.positions_nm[-NUM_FRAMES:], positions, atol=1e-3)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_stride_keeps_frames_and_their_weights(
