@@ -8,18 +8,22 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from bnce_dist.core.allocator import keep_freed_memory
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.places import local_path
+from bnce_dist.data.atomic import require_new_files
 
 FAILED, USER_ERROR, UNRELIABLE, INTERRUPTED = 1, 2, 3, 130
 """Exit codes; 0 is success."""
 # Ray sets it for the command of `ray job submit`.
 IN_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files of --output that are there already.")
+]
 
 
 @contextlib.contextmanager
@@ -43,6 +47,21 @@ def place(text: str | Path) -> Path:
     """Return the path that an option or argument names; every one that names a path is read so."""
     with errors_as_one_line():
         return local_path(text)
+
+
+def require_new_output(stem: Path | None, *suffixes: str, overwrite: bool) -> None:
+    """Refuse to replace files that the user names; those that a run keeps are made anew.
+
+    Args:
+        stem: The files without their endings; absent where they are kept in the run.
+        suffixes: Their endings.
+        overwrite: Whether files that exist are to be replaced.
+
+    Raises: InputError: one exists and is not to be replaced.
+    """
+    if stem is not None:
+        files = [stem.with_name(stem.name + suffix) for suffix in suffixes]
+        require_new_files(files, overwrite=overwrite)
 
 
 def begin_work() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import errors_as_one_line, place
+from bnce_dist.cli.common import Overwrite, errors_as_one_line, place, require_new_output
 from bnce_dist.runs.profile import profile as profile_of
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -31,9 +31,11 @@ def profile(
             "--output", "-o", parser=place, help="Path without .csv and .png, in the run if absent."
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Reweight a finished run along an order parameter or over two torsions: table and figure."""
     with errors_as_one_line():
+        require_new_output(output, ".csv", ".png", overwrite=overwrite)
         names = (along,) if over is None else (along, over)
         stem = output or folder / "figures" / _file_name(names)
         for path in profile_of(folder, *names).write(stem, num_bins):

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bnce_dist.cli.common import errors_as_one_line, place
+from bnce_dist.cli.common import Overwrite, errors_as_one_line, place, require_new_output
 from bnce_dist.core.errors import InputError
 from bnce_dist.runs.states import states as states_of
 
@@ -31,10 +31,12 @@ def states(
             help="Path without suffix, in the run if absent.",
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Free energies of a finished run between any states, with the errors of all differences."""
     with errors_as_one_line():
         named = _named(conditions)
+        require_new_output(output, ".json", ".csv", overwrite=overwrite)
         found = states_of(folder, named)
         for line in found.lines():
             typer.echo(line)

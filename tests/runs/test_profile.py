@@ -99,3 +99,16 @@ def test_a_distance_has_an_axis_of_its_own(finished_run: Path, tmp_path: Path) -
     assert density.sum() * (centres[1] - centres[0]) == pytest.approx(1.0, abs=0.01)
     refused = CliRunner().invoke(app, [*arguments, "--and", "psi"])
     assert "expected two torsions, got distance" in refused.stderr
+
+
+def test_a_file_of_ones_own_is_replaced_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text("mine")
+    arguments = [str(tmp_path / "run"), "--along", "psi", "-o", str(own.with_suffix(""))]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "output file" in refused.stderr
+    assert "give --overwrite" in refused.stderr
+    # Then it is the run that is missing.
+    allowed = CliRunner().invoke(app, [*arguments, "--overwrite"])
+    assert "expected a finished run" in allowed.stderr

@@ -134,3 +134,16 @@ def test_what_cannot_be_answered_is_one_line(
     assert result.exit_code == 2
     assert line in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_file_of_ones_own_is_replaced_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text("mine")
+    arguments = [str(tmp_path / "run"), f"left={LEFT}", "-o", str(own.with_suffix(""))]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 2
+    assert "output file" in refused.stderr
+    assert "give --overwrite" in refused.stderr
+    # Then it is the run that is missing.
+    allowed = CliRunner().invoke(app, [*arguments, "--overwrite"])
+    assert "expected a finished run" in allowed.stderr
