@@ -27,6 +27,13 @@ def write_report(folder: Path) -> Path:
     """
     if (folder / "fleet.json").exists():
         return write_fleet_page(folder, read_json(folder / "fleet.json")["molecules"])
+    if not (folder / "metrics.json").is_file():
+        raise InputError(
+            f"folder {folder}",
+            expected="a finished run or fleet",
+            got="no metrics.json in it",
+            remedy="name the folder of one, or let the run end: the same command goes on",
+        )
     metrics = read_json(folder / "metrics.json")
     if "verdict" not in metrics:
         raise InputError(

@@ -199,6 +199,17 @@ def test_variants_of_a_molecule_have_rows_and_means_of_their_own() -> None:
     assert lines[-1] == "ET_zero_shot: FAILED: no luck"
 
 
+@pytest.mark.parametrize("name", ["samples.npz", "unfinished"])
+def test_what_is_no_finished_run_has_no_report(tmp_path: Path, name: str) -> None:
+    """Nothing is to be deleted, least of all the samples that were named by mistake."""
+    (tmp_path / "samples.npz").touch()
+    (tmp_path / "unfinished").mkdir()
+    result = CliRunner().invoke(app, ["report", str(tmp_path / name)])
+    assert result.exit_code == 2
+    assert f"{name}: expected a finished run or fleet, got no metrics.json" in result.output
+    assert "delete" not in result.output
+
+
 def test_a_fleet_without_results_has_a_report(tmp_path: Path) -> None:
     outcomes = [Outcome("AC", error="no luck"), Outcome("ET")]
     write_json(tmp_path / "fleet.json", fleet_record(outcomes))
