@@ -38,10 +38,9 @@ setup-graphs: $(READY)  ## compiles torch-cluster: about ten minutes on two core
 train: $(READY)  ## the main job; e.g. make train NAME=seed1 ARGS="seed=1"
 	$(BIN)/python jobs/train.py --name $(NAME) $(ARGS)
 
-# Two processes, each with one thread (tests/conftest.py says what each gets). Workers of Ray would give
-# way to the other process, and those tests last longest.
+# Two processes, each with one thread (tests/conftest.py says what each gets).
 test: $(READY)
-	OMP_NUM_THREADS=1 RAY_worker_niceness=0 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -207,7 +207,9 @@ def assert_refused(result: Result, *parts: str) -> None:
 
 
 def test_files_to_compare_with(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", xs=np.array([0.0, 0.1, 0.25]), f_i_mean=np.zeros(3), f_i_std=[0])
+    np.savez(
+        tmp_path / "a.npz", xs=np.array([0.0, 0.1, 0.25]), f_i_mean=np.zeros(3), f_i_std=np.zeros(3)
+    )
     np.save(tmp_path / "b.npy", np.array([1.0, math.nan]))
     (tmp_path / "c.npy").write_text("energies")
     with pytest.raises(InputError, match="equal bins"):
