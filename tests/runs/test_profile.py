@@ -97,7 +97,7 @@ def test_a_distance_has_an_axis_of_its_own(finished_run: Path, tmp_path: Path) -
     assert 0.1 < centres[0] < values.mean() < centres[-1] < 1.0
     density = np.array([math.exp(-float(row[1])) if row[1] else 0.0 for row in body])
     assert density.sum() * (centres[1] - centres[0]) == pytest.approx(1.0, abs=0.01)
-    refused = CliRunner().invoke(app, [*arguments, "--and", "psi"])
+    refused = CliRunner().invoke(app, [*arguments, "--overwrite", "--and", "psi"])
     assert "expected two torsions, got distance" in refused.stderr
 
 
