@@ -131,7 +131,7 @@ def test_a_refusal_names_the_settings_that_leave_too_little_room() -> None:
     ("settings", "gpus", "bundle", "comes_at_once"),
     [
         ({"node_labels": {"market-type": "spot"}, "cpus_per_worker": 5}, False, {"CPU": 5}, True),
-        # Sixteen cores are there, but a worker of nine has room on one of the nodes only.
+        # Sixteen cores are there, in which one worker of nine has room.
         ({"node_labels": {"market-type": "spot"}, "cpus_per_worker": 9}, False, {"CPU": 9}, False),
         ({"node_labels": {"market-type": "spot"}}, True, {"CPU": 1, "GPU": 1}, False),
         ({"node_labels": {"zone": "eu"}}, False, {"CPU": 1, "GPU": 1}, True),

@@ -107,14 +107,16 @@ def test_workers_that_begin_later_have_their_time_too(
     ray.kill(busy_cluster)
 
 
-@pytest.mark.parametrize(("num_each", "said"), [(8, "waiting for 16 cores, 15 free"), (7, "")])
+@pytest.mark.parametrize(
+    ("num_each", "said"), [(8, "sample: waiting for 16 cores, 15 free\n"), (7, "")]
+)
 def test_workers_of_many_cores_wait_for_all_of_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], num_each: int, said: str
 ) -> None:
     monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 15.0})
     waiting.Waiting("sample", "CPU", num_each).look(2)
-    assert said in capsys.readouterr().err
+    assert capsys.readouterr().err == said
 
 
 def test_a_training_waits_for_its_place_not_for_its_processes(waited: SimpleNamespace) -> None:

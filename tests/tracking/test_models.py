@@ -124,10 +124,7 @@ def test_models_follow_a_moved_folder(
 ) -> None:
     """After ``mv runs runs2``, also for MLflow itself, and runs that come later."""
     runs = tmp_path / "runs"
-    tracker = MlflowTracker(runs / "one")
-    tracker.start_run("one", {})
-    tracker.finish()
-    source = register_a_file(local_store(runs / "one"), runs)
+    source = run_with_a_model(runs)
     moved = runs.rename(tmp_path / "runs 2")
     moved_store = f"sqlite:///{moved}/mlflow.db"
     assert fetch_model(f"models:/{NAME}/1", moved_store).read_text() == "the model"
@@ -154,10 +151,7 @@ def test_a_moved_store_finds_its_files_where_new_runs_have_begun_in_the_old_plac
 ) -> None:
     """After ``mv runs old`` the next command makes ``runs`` again, with a store of its own."""
     runs = tmp_path / "runs"
-    tracker = MlflowTracker(runs / "one")
-    tracker.start_run("one", {})
-    tracker.finish()
-    register_a_file(local_store(runs / "one"), runs)
+    run_with_a_model(runs)
     moved = runs.rename(tmp_path / "old")
     others = runs / "mlflow_artifacts" / "1" / "2" / "artifacts" / "a.txt"
     others.parent.mkdir(parents=True)
@@ -171,10 +165,7 @@ def test_files_on_a_disk_that_is_away_are_found_again_when_it_is_back(
 ) -> None:
     """Of runs that wrote to another disk than the store's, but into its table."""
     runs = tmp_path / "runs"
-    tracker = MlflowTracker(runs / "one")
-    tracker.start_run("one", {})
-    tracker.finish()
-    register_a_file(local_store(runs / "one"), runs)
+    run_with_a_model(runs)
     database = tmp_path / "shared" / "mlflow.db"
     (database.parent / "mlflow_artifacts").mkdir(parents=True)
     shutil.copy(runs / "mlflow.db", database)
@@ -182,6 +173,14 @@ def test_files_on_a_disk_that_is_away_are_found_again_when_it_is_back(
     follow_moved_store(database)
     away.rename(runs)
     assert fetch_model(f"models:/{NAME}/1", f"sqlite:///{database}").read_text() == "the model"
+
+
+def run_with_a_model(runs: Path) -> str:
+    """Record a run that registers a model, and return the address of the model's folder."""
+    tracker = MlflowTracker(runs / "one")
+    tracker.start_run("one", {})
+    tracker.finish()
+    return register_a_file(local_store(runs / "one"), runs)
 
 
 def register_a_file(store: str, runs: Path) -> str:
