@@ -126,6 +126,7 @@ def main(folder: Path, rank: int, world_size: int) -> None:
         "gloo", init_method=rendezvous, rank=rank, world_size=world_size
     )
     for training in json.loads((folder / "trainings.json").read_text()):
+        print(training["name"], file=sys.stderr, flush=True)  # last, if the process is killed
         if training["parallelism"] is not None:
             run(folder, training, rank, world_size)
         elif rank == 0:
