@@ -105,6 +105,8 @@ class EvaluateConfig(WeightingConfig):
             "num_exact",
             "num_samples",
         )
+        both_sides = self.num_exact_frames != 1
+        self.require(both_sides, "num_exact_frames 0 or at least 2", "num_exact_frames")
         return self
 
 
@@ -195,9 +197,8 @@ def one_step_metrics(samples: Samples, config: WeightingConfig, seed: int) -> di
         config: Bootstrap.
         seed: Of the run; decides the bootstrap.
 
-    Raises: InputError: as for `evaluation_metrics`.
+    Returns: All None if the samples have no weight on one side of the state before annealing.
     """
-    metrics = evaluation_metrics(samples, config, seed)
     names = {
         "delta_f_kT": "delta_f_one_step_kT",
         "delta_f_stderr_kT": "delta_f_one_step_stderr_kT",
@@ -210,6 +211,10 @@ def one_step_metrics(samples: Samples, config: WeightingConfig, seed: int) -> di
         "correction_kT": "correction_one_step_kT",
         "correction_stderr_kT": "correction_one_step_stderr_kT",
     }
+    try:
+        metrics = evaluation_metrics(samples, config, seed)
+    except InputError:
+        return dict.fromkeys(names.values())
     return {new: metrics[old] for old, new in names.items()}
 
 

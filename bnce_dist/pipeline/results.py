@@ -364,11 +364,10 @@ def _bennett_row(metrics: Mapping[str, Any]) -> dict[str, str]:
 def _one_step_row(metrics: Mapping[str, Any]) -> dict[str, str]:
     if "annealing_num_levels" not in metrics:
         return {}
-    row = (
-        f"{with_error(metrics, 'delta_f_one_step')}, effective samples "
-        f"{metrics['ess_fraction_one_step']:.3f} ({metrics['annealing_num_levels']} levels since)"
-    )
-    return {"without annealing": row}
+    row, levels = with_error(metrics, "delta_f_one_step"), metrics["annealing_num_levels"]
+    if (fraction := metrics["ess_fraction_one_step"]) is not None:
+        row += f", effective samples {fraction:.3f}"
+    return {"without annealing": f"{row} ({levels} levels since)"}
 
 
 def temperature_text(row: Mapping[str, Any]) -> str:

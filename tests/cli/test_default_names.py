@@ -32,3 +32,9 @@ def test_no_molecules_are_not_the_default_one() -> None:
     result = CliRunner().invoke(app, ["train", "--dry-run", "--molecules", ""])
     assert result.exit_code != 0
     assert "--molecules: expected different sequences separated by commas" in result.stderr
+
+
+def test_a_dry_run_has_no_result_to_print() -> None:
+    result = CliRunner().invoke(app, ["train", "--dry-run", "--json"])
+    assert result.exit_code == 2
+    assert "--json with --dry-run: expected a result to print" in result.stderr

@@ -123,6 +123,7 @@ def test_an_unknown_key_names_the_nearest_one(override: str, nearest: str) -> No
         ("target.sequence=null", "one of sequence, pdb and topology"),
         ("target.state_phi_max=-1.0", "state_phi_min below state_phi_max"),
         ("evaluate.num_exact=20000", "num_exact at most num_samples"),
+        ("evaluate.num_exact_frames=1", "num_exact_frames 0 or at least 2"),
         ("energy.num_steps=100", "warmup_steps below num_steps"),
     ],
 )

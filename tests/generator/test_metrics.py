@@ -148,6 +148,11 @@ def test_weight_that_a_tail_without_a_mean_hides_is_no_number() -> None:
     assert numbers["hidden_outside_state_kT"] == 0
 
 
+def test_before_annealing_one_side_may_have_no_weight() -> None:
+    everywhere_else = make_samples(in_state=np.zeros(NUM_SAMPLES, dtype=bool))
+    assert set(one_step_metrics(everywhere_else, CONFIG, seed=0).values()) == {None}
+
+
 def test_annealed_weights_take_the_place_of_one_step_ones() -> None:
     """Half of the way to the target is in the samples; the exact density of the start in some."""
     drawn = make_samples()

@@ -71,7 +71,7 @@ def test_held_out_samples_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (HeldOutSampler()(0)["cpu_seconds"] >= 0).tolist() == [True] * 3
 
 
-def test_an_exact_estimate_that_there_is_not_is_none() -> None:
+def test_estimates_that_there_are_not_are_none() -> None:
     metrics = {
         "delta_f_learned_kT": 3.9,
         "delta_f_learned_stderr_kT": 0.1,
@@ -86,3 +86,6 @@ def test_an_exact_estimate_that_there_is_not_is_none() -> None:
         "pareto_k_outside_state": 0.2,
     }
     assert estimate_rows(metrics)["exact likelihood"] == "none (n = 20)"
+    one_step = {"delta_f_one_step_kT": None, "ess_fraction_one_step": None}
+    rows = estimate_rows(metrics | one_step | {"annealing_num_levels": 8})
+    assert rows["without annealing"] == "none (8 levels since)"

@@ -77,8 +77,11 @@ def pretrained_metrics(
 
 def _one_step(config: PretrainedConfig, drawn: Samples) -> dict[str, Any]:
     """Return what the samples are worth where the field left them, with a verdict of its own."""
+    one_step = one_step_metrics(drawn, config.evaluate, config.seed)
+    if one_step["delta_f_one_step_kT"] is None:
+        return one_step
     metrics = evaluation_metrics(drawn, config.evaluate, config.seed)
-    return one_step_metrics(drawn, config.evaluate, config.seed) | {
+    return one_step | {
         "delta_f_exact_one_step_kT": metrics["delta_f_exact_kT"],
         "delta_f_exact_one_step_stderr_kT": metrics["delta_f_exact_stderr_kT"],
         "ess_fraction_exact_one_step": metrics["ess_fraction_exact"],
