@@ -292,7 +292,8 @@ class BoltzmannGenerator:
                 f"folder {folder.path}",
                 expected="a run's folder",
                 got="no config.yaml in it",
-                remedy="name a folder that `bnce train` wrote",
+                remedy="name a folder that `bnce train` wrote; of many molecules, one of theirs in "
+                "it, or a sequence besides",
             )
         target_config = load_section(TargetConfig, folder.config_path, "target")
         return cls.of_run(folder, target_config, Target.from_config(target_config)).to(place)

@@ -125,6 +125,13 @@ class SharedGenerator:
         """
         path = local_path(path)
         if path.is_dir():
+            if not is_shared(path):
+                raise InputError(
+                    f"folder {path}",
+                    expected="that of a run of many molecules (--transferable)",
+                    got="one without their field",
+                    remedy="leave the sequence out if it is of one molecule",
+                )
             path = RunFolder(path / "field").stage("train_energy") / FILE_NAME
         content = load_state(path, cls.kind)
         with as_input_error(partial(unusable, path)):

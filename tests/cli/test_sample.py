@@ -181,6 +181,8 @@ def test_requests_that_cannot_be_met(tmp_path: Path) -> None:
     assert_refused(sample(tmp_path / "s.xtx"), ".npz, .dcd, .pdb, .xtc", "the nearest is .xtc")
     assert_refused(sample(path, "--model", "runs/mine"), "got no such file; check the path")
     assert_refused(sample(path, "--model", SHIPPED), "kind shared_generator", "got")
+    assert_refused(sample(path, "--model", tmp_path), "that of a run of many", "sequence out")
+    assert_refused(bnce("sample", "--model", tmp_path, "-o", path), "no config.yaml", "a sequence")
     assert_refused(bnce("sample", "-o", path), "got none")
     assert_refused(bnce("sample", "--sequence", "AC", "-o", path), "ACE-ALA-NME", "bnce train")
     assert_refused(bnce("sample", "--model", tmp_path / "m.pt", "-o", path), "generator file")
