@@ -8,10 +8,9 @@ import typer
 
 from bnce_dist.cli.common import USER_ERROR, absolute_output, errors_as_one_line, place
 from bnce_dist.config.load import load_config
-from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.plan import Plan
+from bnce_dist.pipeline.plan import Plan, space_of_run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -27,6 +26,9 @@ def preflight(
         Path,
         typer.Option(help="Folder of the runs' folders, on storage all nodes share.", parser=place),
     ] = Path("runs"),
+    transferable: Annotated[
+        bool, typer.Option("--transferable", help="The run is one of one field for many molecules.")
+    ] = False,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes that must have joined.")] = 1,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds to wait for them, and for the workers.")
@@ -44,7 +46,8 @@ def preflight(
     with errors_as_one_line():
         resolved = load_config(Config, config, overrides or [])
         target = Target.from_config(resolved.target)
-        plan = Plan.of(resolved, target, space_of(target.molecule, is_cartesian=False))
+        space = space_of_run(resolved, target.molecule, is_transferable=transferable)
+        plan = Plan.of(resolved, target, space)
         cluster.wait_for_nodes(nodes, wait)
         if resolved.cluster.num_workers:
             cluster.call_for_workers(

@@ -18,11 +18,10 @@ from bnce_dist.cli.common import (
 from bnce_dist.config.load import load_config, to_yaml
 from bnce_dist.core.errors import InputError
 from bnce_dist.distributed.launch import executor_for, fleet_with_executor
-from bnce_dist.generator.architectures import space_of
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.pipeline.config import Config
-from bnce_dist.pipeline.plan import Plan
+from bnce_dist.pipeline.plan import Plan, space_of_run
 from bnce_dist.pipeline.results import summary
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.pipeline.stages.trajectory import check_trajectories
@@ -240,13 +239,7 @@ def _plan(
     """Return what a run comes to, in comments."""
     target = Target.from_config(config.target)
     check_trajectories(config, target)
-    is_internal = config.transferable.internal
-    space = space_of(
-        target.molecule,
-        is_cartesian=is_transferable and not is_internal,
-        has_tokens=is_transferable and is_internal,
-        features=config.transferable.feature_set,
-    )
+    space = space_of_run(config, target.molecule, is_transferable=is_transferable)
     require_turning_torsions(target, last_stage, space)
     lines = Plan.of(config, target, space).lines()
     if is_transferable and config.shared_energy.enabled:

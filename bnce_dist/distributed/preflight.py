@@ -191,8 +191,8 @@ def node_checks(
         f"GPUs of node {node}",
         expected=f"{facts.gpus_declared}, as many as Ray hands out there",
         got=f"{facts.gpus_usable} that torch can use",
-        remedy="install the CUDA build of torch (make setup TORCH=cuda) and the GPU driver, "
-        "or start Ray there with --num-gpus=0",
+        remedy="install the CUDA build of torch (rm -rf .venv && make setup TORCH=cuda) and the "
+        "GPU driver, or start Ray there with --num-gpus=0",
     )
     yield _check(
         "temp",

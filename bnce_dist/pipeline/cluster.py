@@ -86,9 +86,10 @@ class ClusterConfig(Parallelism, WorkerResources):
     a single run of a planar system and for a sweep's trial of one, else Ray."""
     num_workers: Count | None = None
     """Parallel workers; null is as many as the nodes have room for: one per GPU if there are any,
-    else per core."""
+    else per core; of them a training takes as many as divide its batch."""
     min_workers: Count | None = None
-    """Let a training go on with as few when nodes are lost, and grow back; null is never."""
+    """Let a training go on with as few when nodes are lost, and grow back; null is never. It needs
+    num_workers."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often a training whose worker died is started again from its last checkpoint."""
     require_gpus: bool = False

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
+from bnce_dist.chem.molecule import Molecule
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.space import Space
-from bnce_dist.generator.architectures import build_energy_model, build_velocity_field
+from bnce_dist.generator.architectures import build_energy_model, build_velocity_field, space_of
 from bnce_dist.generator.shared_architectures import build_field, build_token_field
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
@@ -124,6 +125,25 @@ class Plan:
             f"storage: about {self.storage_bytes / 1e6:.0f} MB",
             f"upload with ray job submit --working-dir .: {upload}",
         ]
+
+
+def space_of_run(config: Config, molecule: Molecule, *, is_transferable: bool) -> Space:
+    """Return the space that a run's models live in.
+
+    Args:
+        config: Of the run.
+        molecule: Of the run.
+        is_transferable: Whether it is of one field for many molecules.
+
+    Raises: InputError: as `space_of`.
+    """
+    is_internal = config.transferable.internal
+    return space_of(
+        molecule,
+        is_cartesian=is_transferable and not is_internal,
+        has_tokens=is_transferable and is_internal,
+        features=config.transferable.feature_set,
+    )
 
 
 def _per_rank(config: Config, section: TrainingConfig, num_workers: int) -> int:
