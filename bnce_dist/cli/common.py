@@ -104,3 +104,17 @@ def absolute_output(output: Path) -> Path:
 
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def require_printable(dry_run: bool, as_json: bool) -> None:
+    """Refuse to print the result of a run that is not started.
+
+    Raises: InputError: both were asked for.
+    """
+    if dry_run and as_json:
+        raise InputError(
+            "--json with --dry-run",
+            expected="a result to print",
+            got="a run that starts nothing",
+            remedy="leave one of them out; a dry run prints YAML",
+        )

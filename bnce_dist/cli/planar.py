@@ -14,6 +14,7 @@ from bnce_dist.cli.common import (
     begin_work,
     errors_as_one_line,
     place,
+    require_printable,
     run_path,
 )
 from bnce_dist.config.load import load_config, to_yaml
@@ -86,6 +87,7 @@ def planar(
     """
     choices = {"system": system, "objective": objective, "recipe": recipe, "seed": seed}
     with errors_as_one_line():
+        require_printable(dry_run, as_json)
         _require_consistent(choices, overrides or [], config, seeds, table)
         if seeds is not None:
             choices["seed"] = list(range(seeds))

@@ -13,6 +13,7 @@ from bnce_dist.cli.common import (
     begin_work,
     errors_as_one_line,
     place,
+    require_printable,
     run_path,
 )
 from bnce_dist.config.load import load_config, to_yaml
@@ -104,7 +105,7 @@ def train(
         resolved = load_config(Config, config, overrides or [])
         path = run_path(output, name or _default_name(config, molecules, resolved.target))
         _require_stage(stage)
-        _require_printable(dry_run, as_json)
+        require_printable(dry_run, as_json)
         if transferable:
             _require_whole_fleet(molecules, stage)
             resolved = with_given_field(resolved)
@@ -184,16 +185,6 @@ def _default_name(config: Path | None, molecules: str | None, target: TargetConf
         return Path(file).stem
     is_default = target.sequence == TargetConfig().sequence
     return DEFAULT_NAME if is_default else str(target.sequence).lower()
-
-
-def _require_printable(dry_run: bool, as_json: bool) -> None:
-    if dry_run and as_json:
-        raise InputError(
-            "--json with --dry-run",
-            expected="a result to print",
-            got="a run that starts nothing",
-            remedy="leave one of them out; a dry run prints YAML",
-        )
 
 
 def _require_stage(name: str) -> None:

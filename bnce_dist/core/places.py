@@ -63,3 +63,11 @@ def _refused(text: str, got: str) -> InputError:
         remedy="name a folder on a file system, shared by all nodes if there are several; "
         "copy to or from object stores with their own tools",
     )
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder is there; where the system does not let us look, it is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -117,17 +117,36 @@ class _Owner:
         found = self._read()
         if found is not None:
             self._require_dead(found, has_kernel_lock)
-            # Of several that find it dead, one can move it.
-            with contextlib.suppress(FileNotFoundError):
-                grave = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-                self.path.rename(grave)
-                grave.unlink()
+            self._bury(found)
         try:
             with self.path.open("x") as stream:
                 json.dump(self._content | {"beat": 0}, stream)
         except FileExistsError:
             raise Taken(self.described()) from None
         self._thread.start()
+
+    def _bury(self, dead: dict[str, Any]) -> None:
+        """Move the file of a dead process away.
+
+        Raises: Taken: it is not its file any more: another one that found it dead was faster.
+        """
+        grave = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(grave)
+            try:
+                if _content_of(grave) != dead:
+                    self._put_back(grave)
+                    raise Taken(self.described())
+            finally:
+                grave.unlink(missing_ok=True)
+
+    def _put_back(self, grave: Path) -> None:
+        try:
+            self.path.hardlink_to(grave)
+        except FileExistsError:
+            pass
+        except OSError:  # no hard links there
+            grave.rename(self.path)
 
     def release(self) -> None:
         """Remove our file."""
@@ -168,17 +187,26 @@ class _Owner:
         while not self._released.wait(BEAT_SECONDS):
             beat += 1
             # The next one may get through.
-            with contextlib.suppress(OSError), self.path.open("r+") as stream:
-                stream.write(json.dumps(self._content | {"beat": beat}))
+            with contextlib.suppress(OSError):
+                # Whoever sleeps too long, in a machine that is paused, is taken for dead.
+                if (self._read() or self._content).get("id") != self._content["id"]:
+                    logger.warning("%s: taken over by %s", self.path, self.described())
+                    return
+                with self.path.open("r+") as stream:
+                    stream.write(json.dumps(self._content | {"beat": beat}))
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            content = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return {}  # just being written, or by something else
-        return content if isinstance(content, dict) else {}
+        return _content_of(self.path)
+
+
+def _content_of(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}  # just being written, or by something else
+    return content if isinstance(content, dict) else {}
 
 
 def _pid_space() -> str:

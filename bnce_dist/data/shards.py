@@ -171,7 +171,7 @@ class ShardedDataset:
         manifest = _describe(metadata) | {"shards": [asdict(record) for record in records]}
         write_json(folder / MANIFEST, manifest)
         for leftover in folder.glob(".shard_*.part"):
-            leftover.unlink()  # of a writer that was killed
+            leftover.unlink(missing_ok=True)  # of a writer that was killed
         return cls(folder, metadata, records)
 
     @classmethod

@@ -76,11 +76,11 @@ def read_torch(path: str | Path, what: str, *, expected: str, remedy: str) -> di
     def refused(got: object) -> InputError:
         return InputError(f"{what} {path}", expected=expected, got=got, remedy=remedy)
 
-    if not Path(path).exists():
-        raise InputError(
-            f"{what} {path}", expected=expected, got="no such file", remedy="check the path"
-        )
     with as_input_error(refused):
+        if not Path(path).exists():
+            raise InputError(
+                f"{what} {path}", expected=expected, got="no such file", remedy="check the path"
+            )
         if Path(path).is_dir() or not _begins_as_archive(Path(path)):
             got = "a folder" if Path(path).is_dir() else "a file of another kind"
             raise InputError(f"{what} {path}", expected=expected, got=got, remedy="check the path")

@@ -22,7 +22,7 @@ from bnce_dist.core.bennett import Estimate
 from bnce_dist.core.device import device_from_name
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.free_energy import MIN_EXACT
-from bnce_dist.core.places import local_path
+from bnce_dist.core.places import is_folder, local_path
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.room import require_memory
@@ -284,7 +284,7 @@ class BoltzmannGenerator:
         """
         place = device_from_name(device)
         path = local_path(path)
-        if not path.is_dir():
+        if not is_folder(path):
             return cls._of_file(path).to(place)
         folder = RunFolder(path)
         if not folder.config_path.exists():

@@ -1,5 +1,6 @@
 """One file for molecules that nobody simulated: the flow and the density of all of them."""
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, Self
 from bnce_dist.chem.templates import chain_templates, parse_sequence
 from bnce_dist.config.load import with_values
 from bnce_dist.core.errors import InputError, as_input_error
-from bnce_dist.core.places import local_path
+from bnce_dist.core.places import is_folder, local_path
 from bnce_dist.data.room import require_memory
 from bnce_dist.data.torch_file import halved, write_torch
 from bnce_dist.generator.boltzmann_generator import BATCH, BoltzmannGenerator
@@ -124,7 +125,7 @@ class SharedGenerator:
         Raises: InputError: absent, unfinished, torn, or of something else.
         """
         path = local_path(path)
-        if path.is_dir():
+        if is_folder(path):
             if not is_shared(path):
                 raise InputError(
                     f"folder {path}",
@@ -149,9 +150,11 @@ class SharedGenerator:
 def is_shared(path: str | Path) -> bool:
     """Return whether a folder is that of a transferable run, or a file is of many molecules."""
     path = local_path(path)
-    if path.is_dir():
+    if is_folder(path):
         return (path / "field").is_dir()
-    return path.exists() and load_state(path)["kind"] == SharedGenerator.kind
+    with contextlib.suppress(OSError):  # what cannot be looked at, whoever loads it says so
+        return path.exists() and load_state(path)["kind"] == SharedGenerator.kind
+    return False
 
 
 def load_field(path: Path) -> tuple[SharedEmulator, SharedDensity | None]:

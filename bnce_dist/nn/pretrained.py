@@ -83,10 +83,14 @@ def _translate(name: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise _refusal(path, "nothing", "check the path, or download the file")
     try:
+        if not path.is_file():
+            raise _refusal(path, "nothing", "check the path, or download the file")
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _refusal(path, error.strerror or str(error), "check the path") from error
+    except InputError:
+        raise
     except Exception as error:  # The unpickler raises whatever its parser meets.
         raise _refusal(
             path, f"no checkpoint ({type(error).__name__})", "download it again"

@@ -109,3 +109,8 @@ def test_density_modulo_rotation_is_normalised():
     volume = first.square() * second.square() * angle.sin()
     weight = torch.cartesian_prod(weights, weights, weights).prod(1) * 0.5 * 0.5 * 0.5 * math.pi
     assert float((density * volume * weight).sum()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_no_frames_have_no_scale():
+    with pytest.raises(InputError, match="number of training samples: expected at least one"):
+        CenteredCartesian.fit(torch.empty(0, NUM_ATOMS, 3))

@@ -89,6 +89,7 @@ def test_a_dry_run_prints_every_configuration_and_writes_nothing(tmp_path: Path)
     configs = [PlanarConfig.model_validate(one) for one in yaml.safe_load_all(result.stdout)]
     systems = {(one.system, one.recipe) for one in configs}
     assert len(configs) == 3 * len(systems) == 18
+    assert "--json with --dry-run" in planar("--dry-run", "--json").stderr
     ours = {system for system, recipe in systems if recipe == "ours-quick"}
     paper = {system for system, recipe in systems if recipe == "paper-reduced-quick"}
     assert len(ours) == 4

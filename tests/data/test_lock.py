@@ -114,6 +114,37 @@ def test_the_holder_shows_life(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             time.sleep(0.05)
 
 
+def test_of_two_that_find_it_dead_one_gets_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file = left_behind(path, socket.gethostname(), ended.pid)
+    slow, fast = lock._Owner(file), lock._Owner(file)
+    look = slow._require_dead
+
+    def let_the_other_in(found: dict, has_kernel_lock: bool) -> None:
+        look(found, has_kernel_lock)
+        fast.take(has_kernel_lock)
+
+    monkeypatch.setattr(slow, "_require_dead", let_the_other_in)
+    with pytest.raises(Taken):
+        slow.take(False)
+    assert json.loads(file.read_text())["id"] == fast._content["id"]
+    assert list(path.parent.glob(".*owner.*")) == []
+    fast.release()
+    assert not file.exists()
+
+
+def test_one_that_slept_leaves_alone_what_was_taken_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    with only_process(path):
+        file = left_behind(path, "elsewhere", 7)
+        taken = file.read_text()
+        time.sleep(0.3)
+    assert file.read_text() == taken
+
+
 def test_one_that_waits_gets_it_in_the_end(path: Path, kernel: None) -> None:
     order = []
 

@@ -128,3 +128,10 @@ def test_other_files_are_one_line(tmp_path: Path, content: bytes) -> None:
     for path in (tmp_path / "m.pt", tmp_path, tmp_path / "absent.pt"):
         with pytest.raises(InputError, match="expected a model"):
             read(path)
+
+
+def test_a_path_that_cannot_be_looked_at_is_one_line() -> None:
+    with pytest.raises(
+        InputError, match=r"^model x+\.pt: expected a model, got .*[Nn]ame too long"
+    ):
+        read(Path(300 * "x" + ".pt"))

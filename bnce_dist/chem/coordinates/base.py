@@ -150,8 +150,15 @@ def normalised_weights(weights: Tensor | None, num_samples: int) -> Tensor:
         weights: ``(num_samples,)``, in any normalisation.
         num_samples: Samples the weights belong to.
 
-    Raises: InputError: another shape, or numbers that cannot be weights.
+    Raises: InputError: no samples, another shape, or numbers that cannot be weights.
     """
+    if num_samples == 0:
+        raise InputError(
+            "number of training samples",
+            expected="at least one",
+            got=0,
+            remedy="look at why every frame was left out",
+        )
     if weights is None:
         return torch.full((num_samples,), 1 / num_samples, dtype=torch.float64)
     weights = weights.cpu().double()

@@ -18,6 +18,8 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 class PlanarEnergyConfig(EnergyConfig):
     """The energy model and its training with the hybrid objective."""
 
+    architecture: Literal["late_fusion", "concatenated"] = "late_fusion"
+    """late_fusion or concatenated: time enters in a last inner product, or as a coordinate."""
     num_steps: Count = 3000
     """Optimiser steps of the hybrid objective."""
     learning_rate: Positive = 6e-3
@@ -109,7 +111,9 @@ class PlanarConfig(Section):
             return self.energy
         unused = {"infonce": "score_weight", "score": "infonce_weight"}[self.objective]
         num_steps = math.ceil(self.energy.num_steps * getattr(self.steps, self.objective))
-        return self.energy.model_copy(update={unused: 0.0, "num_steps": num_steps})
+        warmup_steps = min(self.energy.warmup_steps, num_steps - 1)
+        fewer = {unused: 0.0, "num_steps": num_steps, "warmup_steps": warmup_steps}
+        return self.energy.model_copy(update=fewer)
 
     def shortened(self, factor: int) -> "PlanarConfig":
         """Return the same run with a fraction of the steps and a recipe name that says so."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from bnce_dist.core.random import generator
 from bnce_dist.core.systems import system_from_name
-from bnce_dist.data.atomic import atomic_path, read_json, write_json
+from bnce_dist.data.atomic import atomic_path, read_json, require_writable, write_json
 from bnce_dist.generator.architectures import build_energy_matching, build_energy_model
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.artifact import Artifact, digest_of
@@ -49,21 +49,11 @@ def run_planar(
     """
     run = RunFolder(folder)
     run.require_same_run(config, OTHER_RUN_REMEDY)
-    path = folder / "metrics.json"
-    if path.exists():
-        return read_json(path)
-    run.write_config(config)
+    if (finished := _finished(run)) is not None:
+        return finished
+    require_writable(folder)
     with run.lock():
-        data = _draw_samples(config, run)
-        result = executor.fit(
-            _task(config, data.folder / "samples.npy"), folder / "training", report=report
-        )
-        cpu_seconds = data.provenance["cpu_seconds"]
-        cpu_seconds += sum(record["cpu_seconds"] for record in result.history)
-        metrics = _metrics(config, result.history[-1], cpu_seconds)
-        write_json(path, metrics)
-        shutil.rmtree(data.folder)  # the seed gives them again
-    return metrics
+        return _run(config, run, executor, report)
 
 
 def run_tracked(config: PlanarConfig, folder: Path, executor: Executor) -> dict[str, Any]:
@@ -77,19 +67,51 @@ def run_tracked(config: PlanarConfig, folder: Path, executor: Executor) -> dict[
     Returns: The content of ``metrics.json``.
     Raises: InputError: as for `run_planar`, or the tracking store does not answer.
     """
-    RunFolder(folder).require_same_run(config, OTHER_RUN_REMEDY)
+    run = RunFolder(folder)
+    run.require_same_run(config, OTHER_RUN_REMEDY)
     params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
-    with tracked(config.tracking, folder, params) as tracker:
+    require_writable(folder)
+    # One that is refused must not record an end of the run that is at work.
+    with run.lock(), tracked(config.tracking, folder, params) as tracker:
 
         def report(record: Record) -> None:
             metrics = {key: value for key, value in record.items() if key != "step"}
             tracker.log_metrics(metrics, step=int(record["step"]))
 
-        metrics = run_planar(config, folder, executor, report=report)
+        metrics = _run(config, run, executor, report)
         if not (folder / FIGURE).exists():
             write_figure([(config, folder, metrics)], folder)
         tracker.log_figure(folder / FIGURE)
         tracker.log_metrics({k: v for k, v in metrics.items() if isinstance(v, float)})
+    return metrics
+
+
+def _finished(run: RunFolder) -> dict[str, Any] | None:
+    path = run.path / "metrics.json"
+    return read_json(path) if path.exists() else None
+
+
+def _run(
+    config: PlanarConfig,
+    run: RunFolder,
+    executor: Executor,
+    report: Callable[[Record], None] | None,
+) -> dict[str, Any]:
+    """Do what `run_planar` does in a folder that is locked."""
+    # Another one may have begun there before it was.
+    run.require_same_run(config, OTHER_RUN_REMEDY)
+    if (finished := _finished(run)) is not None:
+        return finished
+    run.write_config(config)
+    data = _draw_samples(config, run)
+    result = executor.fit(
+        _task(config, data.folder / "samples.npy"), run.path / "training", report=report
+    )
+    cpu_seconds = data.provenance["cpu_seconds"]
+    cpu_seconds += sum(record["cpu_seconds"] for record in result.history)
+    metrics = _metrics(config, result.history[-1], cpu_seconds)
+    write_json(run.path / "metrics.json", metrics)
+    shutil.rmtree(data.folder)  # the seed gives them again
     return metrics
 
 

@@ -11,7 +11,7 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.executor import Executor, LocalExecutor
 from bnce_dist.runs.planar.config import OBJECTIVES, PlanarConfig
 from bnce_dist.runs.planar.figure import write_figure
-from bnce_dist.runs.planar.run import OTHER_RUN_REMEDY, run_planar
+from bnce_dist.runs.planar.run import run_planar
 
 PUBLISHED: Mapping[tuple[str, str], float] = {
     ("gaussians8", "infonce"): 0.2395,
@@ -82,7 +82,7 @@ def run_table(configs: Sequence[PlanarConfig], folder: Path, executor: Executor)
     Raises: InputError: a run's folder holds another run.
     """
     for config in configs:
-        RunFolder(folder.parent / config.name).require_same_run(config, OTHER_RUN_REMEDY)
+        RunFolder(folder.parent / config.name).require_same_run(config, "choose another --output")
     results = run_all(configs, folder.parent, executor)
     finished = [(one.config, one.folder, one.metrics) for one in results if one.metrics]
     lines = summarise(metrics for _, _, metrics in finished)

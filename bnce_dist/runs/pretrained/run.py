@@ -14,7 +14,7 @@ from bnce_dist.chem.simulation.training_data import permute_equivalent_hydrogens
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
 from bnce_dist.core.space import Space
-from bnce_dist.data.atomic import file_sha256
+from bnce_dist.data.atomic import file_sha256, require_writable
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset
 from bnce_dist.generator.architectures import build_energy_matching, build_energy_model
 from bnce_dist.generator.folder import RunFolder
@@ -101,8 +101,9 @@ class PretrainedRun:
 
         Raises: InputError: the folder cannot be written, or training diverges.
         """
-        self.folder.write_config(self.config)
+        require_writable(self.folder.path)
         with self.folder.lock():
+            self.folder.write_config(self.config)
             samples = self._draw(executor, "samples", self.config.samples.num_training)
             density = self._learn(executor, samples)
             held_out = self._draw(executor, "held_out", self.config.samples.num_held_out)

@@ -1,6 +1,8 @@
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,9 +10,10 @@ from bnce_dist.config.load import load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.systems import SYSTEMS
 from bnce_dist.data.atomic import read_json
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.planar.config import PlanarConfig
-from bnce_dist.runs.planar.run import run_planar
+from bnce_dist.runs.planar.run import run_planar, run_tracked
 from bnce_dist.training.task import Record
 
 SMALL = [
@@ -50,6 +53,26 @@ def test_a_run_leaves_what_is_promised_and_is_not_repeated(tmp_path: Path) -> No
     again: list[Record] = []
     assert run_planar(small(), tmp_path / "run", LocalExecutor(), report=again.append) == metrics
     assert again == []
+
+
+@pytest.mark.parametrize("run", [run_planar, run_tracked])
+def test_one_that_is_refused_leaves_the_run_alone(tmp_path: Path, run: Callable[..., Any]) -> None:
+    with (
+        RunFolder(tmp_path).lock(),
+        pytest.raises(InputError, match="one process at a time"),
+    ):
+        run(small("tracking.backend=jsonl"), tmp_path, LocalExecutor())
+    assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+def test_what_has_no_plane_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match=r"expected one of late_fusion, concatenated, got 'dist"):
+        small("energy.architecture=distance")
+
+
+def test_an_objective_of_few_steps_warms_up_within_them() -> None:
+    energy = small("objective=infonce", "steps.infonce=0.1").energy_of_objective
+    assert energy.with_seed(0).warmup_steps < energy.num_steps == 6
 
 
 def test_an_interrupted_run_goes_on_and_keeps_its_processor_time(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from typing import Any
 import pytest
 
 from bnce_dist.config.load import load_config
+from bnce_dist.core.errors import InputError
+from bnce_dist.generator.folder import RunFolder
 from bnce_dist.pipeline.executor import LocalExecutor
 from bnce_dist.runs.planar.config import PlanarConfig
-from bnce_dist.runs.planar.table import markdown, run_all, summarise
+from bnce_dist.runs.planar.table import markdown, run_all, run_table, summarise
 
 
 def finished(
@@ -109,3 +111,11 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert failed.folder == tmp_path / diverging.name
     assert succeeded.metrics is not None
     assert succeeded.metrics["steps"] == 4
+
+
+def test_runs_of_another_table_are_in_the_way_whatever_its_name_is(tmp_path: Path) -> None:
+    config = load_config(PlanarConfig, None, [])
+    other = load_config(PlanarConfig, None, ["energy.num_steps=500"])
+    RunFolder(tmp_path / config.name).write_config(other)
+    with pytest.raises(InputError, match=r"; choose another --output$"):
+        run_table([config], tmp_path / "table", LocalExecutor())
