@@ -93,6 +93,13 @@ def bennett_log_ratio(
     slope = (of_samples * (1 - of_samples)).sum() + num_independent * (
         shares @ (of_frames * (1 - of_frames))
     )
+    if not slope >= 1:
+        raise InputError(
+            "Bennett acceptance ratio",
+            expected="samples and frames that overlap",
+            got=f"an overlap worth {slope:.1g} samples",
+            remedy="train the emulator longer, or leave this estimate out",
+        )
     mean = shares @ of_frames
     variance = num_samples * of_samples.var() + num_independent * (
         shares @ np.square(of_frames - mean)

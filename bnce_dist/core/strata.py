@@ -215,10 +215,12 @@ def light_log_ratio(side: Side) -> float:
 
 
 def _gamma_sums(weights: FloatArray, size: int, rng: np.random.Generator) -> FloatArray:
-    total, squares = float(weights.sum()), float(np.square(weights).sum())
-    if not total:
+    largest = float(weights.max(initial=0.0))
+    if not largest:
         return np.zeros(size)
-    return rng.gamma(total**2 / squares, squares / total, size)
+    scaled = weights / largest  # whose squares do not vanish
+    total, squares = float(scaled.sum()), float(np.square(scaled).sum())
+    return largest * rng.gamma(total**2 / squares, squares / total, size)
 
 
 def _require_weight(side: Side) -> None:

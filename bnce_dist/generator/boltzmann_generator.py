@@ -44,6 +44,8 @@ FILE_NAME = "generator.pt"
 """What a finished run calls its own."""
 _KIND = "generator"
 BATCH = 1000
+_OTHER_LEVELS = 0.25
+"""Share by which levels may differ for the correction of annealed weights to be theirs."""
 """Samples that are drawn at once, from noise of their own."""
 Evaluate = Callable[[Tensor, int], dict[str, Tensor]]
 """From model-space samples and their batch's index to what `evaluate_samples` returns."""
@@ -166,13 +168,21 @@ class BoltzmannGenerator:
         evaluate = self._evaluation(aim, annealing, seed)
         with Progress("sample", total=num_samples, unit="sample", shown=progress) as display:
             drawn = self._drawn(num_samples, seed, evaluate, show=display.update)
-        known = self.correction(annealed=annealing is not None) if target is None else None
+        known = self._known_correction(annealing) if target is None else None
         log_density_z = drawn.pop("start").astype(np.float64)
         ensemble = Ensemble(aim, correction=known, unseen=unseen_part(self.metrics), **drawn)
         if not num_exact:
             return ensemble
         prior = partial(self._prior, BATCH, seed)
         return with_exact(ensemble, log_density_z, num_exact, self.emulator, prior, BATCH)
+
+    def _known_correction(self, annealing: AnnealingConfig | None) -> Estimate | None:
+        """Return the correction of weights that went about as many levels as the run's, if so."""
+        own = self.metrics.get("annealing_num_levels", 0)
+        num_levels = own if annealing is None else annealing.num_levels or own
+        if abs(num_levels - own) > _OTHER_LEVELS * own:
+            return None
+        return self.correction(annealed=annealing is not None)
 
     def draw(self, num_samples: int, seed: int, *, first: int = 0) -> dict[str, Any]:
         """Return some of the samples of `sample` as arrays under the names of an `Ensemble`.

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 
 from bnce_dist.chem.potentials.force_field import BOLTZMANN_KJ_MOL_KELVIN
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import seed_from
 from bnce_dist.core.weights import Weights
 from bnce_dist.generator.metrics import EvaluateConfig, evaluation_metrics
 from bnce_dist.generator.samples import FloatArray, Samples
-from bnce_dist.generator.verdict import judge, nothing_left
+from bnce_dist.generator.verdict import Verdict, judge, nothing_left
 
 MIN_EFFECTIVE_SAMPLES_PER_SIDE = 10
 """With fewer there is no number: the temperature is out of the model's reach."""
@@ -52,13 +53,19 @@ def thermodynamics(
     Returns: Plain JSON: the temperature, ``ess_fraction``, ``reliable`` and ``verdict``, and the
         free energy, the energy and the entropy with their standard errors; None for each of these
         where a side has fewer effective samples.
-    Raises: InputError: as `evaluation_metrics`.
+    Raises: InputError: as `evaluation_metrics`, where a number was asked for whatever it is worth.
     """
+    none = {"temperature_kelvin": temperature_kelvin, "ess_fraction": 0.0, "reliable": False}
     if not samples.has_weight:
         verdict = nothing_left(len(samples.valid))
-        none = {"ess_fraction": 0.0, "reliable": False, "verdict": verdict.as_record()}
-        return {"temperature_kelvin": temperature_kelvin, **none} | dict.fromkeys(_MEASURED)
-    metrics = evaluation_metrics(samples, config, seed)
+        return {**none, "verdict": verdict.as_record()} | dict.fromkeys(_MEASURED)
+    try:
+        metrics = evaluation_metrics(samples, config, seed)
+    except InputError as error:  # one side has too little
+        if not min_effective:
+            raise
+        verdict = Verdict(False, (str(error),), ())
+        return {**none, "verdict": verdict.as_record()} | dict.fromkeys(_MEASURED)
     verdict = judge(metrics)
     row = {
         "temperature_kelvin": temperature_kelvin,

@@ -52,7 +52,7 @@ def forward_check(
         ("in_state", in_state & usable, samples.in_state),
         ("outside_state", ~in_state & usable, ~samples.in_state),
     ):
-        if weights[frames].sum() > 0:
+        if weights[frames].sum() > 0 and np.isfinite(learned[own]).any():
             result[f"forward_ess_{name}"] = forward_ess_fraction(
                 log_weights[frames], weights[frames]
             )
@@ -66,6 +66,8 @@ def _frames(folder: RunFolder, reference: Reference) -> tuple[torch.Tensor, np.n
         "positions_nm"
     ]
     atoms = positions.shape[-2:]
-    every = max(1, len(reference.reduced_potential) // _MAX_FRAMES)
-    flat = torch.from_numpy(positions.reshape(-1, *atoms)[::every]).double()
-    return flat, reference.reduced_potential[::every], reference.potential_log_weights[::every]
+    # At random: every so many of them would be the same few chains at all times.
+    order = np.random.default_rng(0).permutation(len(reference.reduced_potential))
+    kept = np.sort(order[:_MAX_FRAMES])
+    flat = torch.from_numpy(positions.reshape(-1, *atoms)[kept]).double()
+    return flat, reference.reduced_potential[kept], reference.potential_log_weights[kept]

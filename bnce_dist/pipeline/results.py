@@ -1,6 +1,7 @@
 """Read a finished run once: its samples, its reference, and the numbers made of them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnce_dist.chem.simulation.reference_frames import Reference
+from bnce_dist.core.errors import InputError
 from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.folder import RunFolder
@@ -237,10 +239,13 @@ def _compared(
     if evaluation.moves is not None:
         compared["one_step_"] = (evaluation.drawn, True)
     for name, (ensemble, weighted) in compared.items():
-        energy_w2, torsion_w2 = distances_to_reference(
-            ensemble, reference, simulated.energies, config.seed, weighted=weighted
-        )
-        metrics |= {f"energy_w2_{name}kT": energy_w2, f"torsion_w2_{name}rad": torsion_w2}
+        found: tuple[float | None, float | None] = None, None
+        # Before annealing there may be no weights on one side.
+        with suppress(InputError):
+            found = distances_to_reference(
+                ensemble, reference, simulated.energies, config.seed, weighted=weighted
+            )
+        metrics |= {f"energy_w2_{name}kT": found[0], f"torsion_w2_{name}rad": found[1]}
     metrics["energy_w2_baseline_kT"] = simulated.baseline_kT
     metrics["torsion_w2_baseline_rad"] = baseline_distance(
         reference, config.seed, len(samples.valid)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bnce_dist.core.errors import InputError, as_input_error
+from bnce_dist.core.places import local_path
 from bnce_dist.data.atomic import file_sha256
 from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.artifact import Artifact, digest_of, move_aside
 from bnce_dist.pipeline.config import Config
@@ -60,6 +62,8 @@ STAGES = (
     ),
 )
 STAGE_NAMES = tuple(spec.name for spec in STAGES)
+_READ_AFTERWARDS = {"num_bootstrap", "clip_fraction"}
+"""Settings of ``evaluate`` that its stage does not read: numbers are made of it with them."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,11 @@ class Pipeline:
         parts["inputs"] = {name: source.digest(part) for name, source, part in read}
         if files := self._file_digests(spec):
             parts["files"] = files
+        earlier = Artifact(folder, digest_of(parts))
+        if earlier.has_key() or spec.run is not evaluate.run:
+            return earlier
+        unread = EvaluateConfig().model_dump(mode="json", include=_READ_AFTERWARDS)
+        parts["settings"]["evaluate"] |= unread
         return Artifact(folder, digest_of(parts))
 
     def _file_digests(self, spec: StageSpec) -> dict[str, str]:
@@ -184,6 +193,9 @@ class Pipeline:
             "reference.trajectory": self.config.reference.trajectory,
             "dataset.trajectory": self.config.dataset.trajectory,
         }
+        if self.config.target.topology is None:
+            files = [file for file in self.config.target.force_field if local_path(file).is_file()]
+            named |= {f"target.force_field {file}": file for file in files}
         digests = {}
         for setting, path in named.items():
             if path is not None and setting.partition(".")[0] in spec.sections:

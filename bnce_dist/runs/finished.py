@@ -85,5 +85,6 @@ class FinishedRun:
         positions = positions.reshape(-1, *atoms)
         # Of several simulations each is a replica; of one trajectory each of its blocks.
         rows = np.arange(len(positions))
-        replica = rows // (len(rows) // len(shards)) if len(shards) > 1 else rows % num_chains
+        is_trajectory = self.config.reference.trajectory is not None
+        replica = rows % num_chains if is_trajectory else rows // (len(rows) // len(shards))
         return ReferenceFrames(positions, reference.potential_log_weights, replica)

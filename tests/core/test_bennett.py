@@ -90,3 +90,10 @@ def test_frames_of_both_sides_narrow_a_free_energy_that_is_known():
 def test_too_little_to_compare_is_refused(samples, frames, count):
     with pytest.raises(InputError, match="Bennett"):
         bennett_log_ratio(samples, frames, np.ones(len(frames)), num_independent=count)
+
+
+@pytest.mark.parametrize("gap", [100.0, 3000.0])
+def test_ends_that_do_not_overlap_are_refused(gap):
+    noise = np.random.default_rng(0).normal(size=(2, 50))
+    with pytest.raises(InputError, match=r"samples and frames that overlap, got an overlap worth"):
+        bennett_log_ratio(noise[0] - gap, noise[1], np.ones(50), num_independent=20)

@@ -240,3 +240,12 @@ def test_overlapping_states_are_refused_with_their_number() -> None:
         state_free_energies(np.zeros(100), np.zeros(100), {REST: x < 50}, num_random=100)
     with pytest.raises(InputError, match="state a: expected 100 booleans"):
         state_free_energies(np.zeros(100), np.zeros(100), {"a": x}, num_random=100)
+
+
+def test_a_state_whose_weights_lie_far_apart_has_no_number() -> None:
+    """Squares of its weights vanish, their sum does not."""
+    log_weights, inside = np.zeros(1000), np.zeros(1000, dtype=bool)
+    log_weights[[3, 500, 700]], inside[[3, 500, 700]] = [-60.0, -500.0, -900.0], True
+    exact = np.where(np.arange(1000) < 150, log_weights, np.nan)
+    found = state_free_energies(log_weights, exact, {"clash": inside}, num_random=150)
+    assert found.evidence["clash"].fault is not None

@@ -94,6 +94,15 @@ def test_one_level_of_annealing_weights_as_one_step_does(
     np.testing.assert_allclose(one_step.reduced_potential[usable], expected)
 
 
+def test_of_another_number_of_levels_no_correction_is_known(generator: BoltzmannGenerator) -> None:
+    own = generator.metrics["annealing_num_levels"]
+    for num_levels, expected in ((own, generator.correction(annealed=True)), (1, None)):
+        annealing = AnnealingConfig(num_levels=num_levels, num_pilot=50)
+        found = generator.sample(20, annealing=annealing, progress=False)
+        assert found.correction == expected
+    assert generator.correction(annealed=True) is not None
+
+
 def test_resampled_conformations_come_in_their_shares(ensemble: Ensemble) -> None:
     resampled = ensemble.resampled(500)
     expected = 500 * ensemble.weights.normalised

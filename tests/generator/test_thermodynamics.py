@@ -73,3 +73,10 @@ def test_out_of_reach_there_is_no_number() -> None:
     assert lost["delta_f_kT"] is None
     assert lost["delta_s_j_mol_kelvin"] is None
     assert not lost["reliable"]
+
+
+def test_out_of_reach_is_also_a_side_without_samples() -> None:
+    found = thermodynamics(two_wells(400.0, in_state_share=0.0), 400.0, CONFIG, seed=0)
+    assert found["delta_f_kT"] is None
+    assert not found["reliable"]
+    assert "both sides" in found["verdict"]["reasons"][0]

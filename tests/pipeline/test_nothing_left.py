@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from typer.testing import Result
 
 from bnce_dist.chem.coordinates import WhitenedInternal
 from bnce_dist.data.atomic import read_json
-from bnce_dist.data.shards import ShardedDataset
+from bnce_dist.data.shards import ShardedDataset, write_shard
 from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
+from bnce_dist.generator.folder import RunFolder
+from bnce_dist.pipeline.results import run_metrics
+from bnce_dist.runs.finished import FinishedRun
 from bnce_dist.runs.report import write_report
 
 
@@ -70,3 +74,36 @@ def test_a_run_whose_samples_are_all_rejected(
     assert again.exit_code == 0, again.output
     assert "delta_f              none" in again.stdout
     assert "UNRELIABLE: All 200 samples" in again.stdout
+
+
+@pytest.mark.slow
+def test_before_annealing_one_side_may_have_no_weight(finished_run: Path) -> None:
+    run = FinishedRun.open(finished_run)
+    drawn = run.evaluation.drawn
+    nowhere = replace(drawn, in_state=np.zeros_like(drawn.in_state))
+    evaluation = replace(run.evaluation, drawn=nowhere, frames=None)
+    metrics = run_metrics(evaluation, run.config, run.target)
+    before = read_json(finished_run / "metrics.json")
+    for name in ("delta_f_kT", "ess_fraction", "energy_w2_kT"):
+        assert metrics[name] == before[name]
+    for name in ("delta_f_one_step_kT", "energy_w2_one_step_kT", "torsion_w2_one_step_rad"):
+        assert before[name] is not None
+        assert metrics[name] is None
+
+
+@pytest.mark.slow
+def test_one_simulation_is_one_replica(finished_run: Path, tmp_path: Path) -> None:
+    """Walkers of one exchange windows, and share what they are levelled by."""
+    run = FinishedRun.open(finished_run)
+    frames = run.reference_frames()
+    assert frames is not None
+    assert len(set(frames.replica)) == run.config.reference.num_tasks
+    shutil.copytree(finished_run, tmp_path / "run")
+    umbrella = ShardedDataset.open(finished_run / "simulate" / "umbrella")
+    one = tmp_path / "run" / "simulate" / "umbrella"
+    shutil.rmtree(one)
+    write_shard(one, 0, umbrella.read(0), umbrella.metadata)
+    ShardedDataset.finish(one, 1, umbrella.metadata)
+    alone = replace(run, folder=RunFolder(tmp_path / "run")).reference_frames()
+    assert alone is not None
+    assert set(alone.replica) == {0}

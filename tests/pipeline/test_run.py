@@ -1,8 +1,10 @@
 """Which stages run when: with stages that only write what they were given."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from bnce_dist.pipeline import run as run_module
 from bnce_dist.pipeline.artifact import Artifact
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import LocalExecutor
-from bnce_dist.pipeline.run import Pipeline, RunKind, StageSpec
+from bnce_dist.pipeline.run import STAGES, Pipeline, RunKind, StageSpec
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.tracking.tracker import Tracker
 
@@ -251,3 +253,26 @@ def test_stopping_after_a_stage(stages: FakeStages, folder: RunFolder) -> None:
     assert execute(folder, last_stage="b") is None
     assert stages.ran == ["a", "b"]
     assert not (folder.path / "metrics.json").exists()
+
+
+def key_of_evaluate(folder: RunFolder, *overrides: str) -> str:
+    target = SimpleNamespace(system_xml=None)
+    config = load_config(Config, None, overrides)
+    pipeline = Pipeline(config, target, folder, LocalExecutor(), Tracker())  # type: ignore[arg-type]
+    inputs = SimpleNamespace(digest=lambda part: "same", digest_with_labels=lambda part: "same")
+    return pipeline._artifact(STAGES[-1], defaultdict(lambda: inputs)).key  # type: ignore[arg-type]
+
+
+def test_an_edited_force_field_is_another_one(folder: RunFolder, tmp_path: Path) -> None:
+    file = tmp_path / "mine.xml"
+    keys = set()
+    for content in ("<ForceField/>", "<ForceField> </ForceField>", "<ForceField/>"):
+        file.write_text(content)
+        keys.add(key_of_evaluate(folder, f"target.force_field=[{file}]"))
+    assert len(keys) == 2
+
+
+def test_what_numbers_are_made_with_leaves_the_samples_as_they_are(folder: RunFolder) -> None:
+    settings = ("evaluate.num_bootstrap=2000", "evaluate.clip_fraction=0.01")
+    assert key_of_evaluate(folder, *settings) == key_of_evaluate(folder)
+    assert key_of_evaluate(folder, "evaluate.num_exact=300") != key_of_evaluate(folder)

@@ -53,6 +53,20 @@ class ReferenceConfig(Section):
     stride: Annotated[int, Field(ge=0)] = 0
     """Every how many frames of `trajectory` one is kept; 0 keeps all."""
 
+    @model_validator(mode="after")
+    def _check_frames(self) -> "ReferenceConfig":
+        num_intervals = max(1, round(self.production_ps / self.interval_ps))
+        stride = max(1, round(self.positions_interval_ps / self.interval_ps))
+        num_frames = num_intervals // stride * stride
+        self.require(
+            self.trajectory is not None or num_frames >= self.num_blocks,
+            "production_ps long enough for a recorded position, and for num_blocks",
+            "production_ps",
+            "positions_interval_ps",
+            "num_blocks",
+        )
+        return self
+
     @property
     def interval_ps(self) -> float:
         """Time between exchanges [ps]."""
@@ -106,6 +120,18 @@ class DatasetConfig(Section):
             "num_chains a multiple of num_tasks",
             "num_chains",
             "num_tasks",
+        )
+        dealt = self.num_tasks * round(self.state_fraction * self.chains_per_task)
+        wanted = round(self.state_fraction * self.num_chains)
+        self.require(
+            self.trajectory is not None
+            or wanted in (0, self.num_chains)
+            # As many in the state in every task, at least one on both sides.
+            or 0 < dealt < self.num_chains,
+            "fewer num_tasks, so that chains of every task start on both sides of the state",
+            "num_tasks",
+            "num_chains",
+            "state_fraction",
         )
         return self
 

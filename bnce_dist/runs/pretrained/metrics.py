@@ -1,11 +1,13 @@
 """The numbers of a run on a pretrained field."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from bnce_dist.chem.state import State
+from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import delta_f
 from bnce_dist.core.metrics import wasserstein_2
 from bnce_dist.core.random import seed_from
@@ -99,7 +101,8 @@ def _energy_distances(evaluated: Evaluated, comparison: Comparison) -> dict[str,
         "": (samples, samples.log_weights),
     }
     if evaluated.moves is not None:
-        ensembles["one_step_"] = (drawn, drawn.log_weights)
+        with suppress(InputError):  # there may be no weights on one side before annealing
+            ensembles["one_step_"] = (drawn, drawn.log_weights)
     distances = {}
     for name, (ensemble, log_weights) in ensembles.items():
         finite = np.isfinite(ensemble.reduced_potential)
