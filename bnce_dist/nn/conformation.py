@@ -1,7 +1,10 @@
 """What every Cartesian model sees of a conformation: its atoms, edges and distances."""
 
+import contextlib
+import functools
 import math
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
 
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _EPSILON = 1e-8
 """Squared distances are clamped here, which keeps all derivatives of the distance finite."""
 
@@ -137,4 +141,13 @@ def require_memory(positions: Tensor, numbers_per_edge: int) -> None:
 def _device_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _memory_bytes()
+
+
+@functools.cache
+def _memory_bytes() -> int:
+    """Return the machine's memory, or what a container may have of it."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):
+        return min(machine, int(_CONTAINER_LIMIT.read_text()))
+    return machine

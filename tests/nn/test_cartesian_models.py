@@ -1,12 +1,14 @@
 """One contract for all models of atoms in space: their symmetries, padding and derivatives."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.nn import conformation
 from bnce_dist.nn.distance_energy import DistanceNetwork
 from bnce_dist.nn.graphormer import Graphormer
 from bnce_dist.nn.gvp import GVPVectorField
@@ -193,3 +195,16 @@ def test_a_batch_too_large_for_the_machine_is_refused_before_it_is_made(model: n
     huge = torch.empty(1, 1, 3, dtype=torch.float64).expand(10_000, 100_000, 3)
     with pytest.raises(InputError, match=r"GB, got .* GB; use"):
         model(huge, torch.zeros(10_000), torch.zeros(100_000, NUM_FEATURES))
+
+
+def test_a_batch_too_large_for_the_container_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    monkeypatch.setattr(conformation, "_CONTAINER_LIMIT", tmp_path / "memory.max")
+    conformation._memory_bytes.cache_clear()
+    try:
+        with pytest.raises(InputError, match=r"at most 0\.0 GB"):
+            conformation.require_memory(torch.zeros(200, 50, 3), 1)
+    finally:
+        conformation._memory_bytes.cache_clear()
