@@ -11,6 +11,7 @@ from bnce_dist.config.load import load_config
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan, space_of_run
+from bnce_dist.runs.transferable.run import with_given_field
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -45,6 +46,8 @@ def preflight(
 
     with errors_as_one_line():
         resolved = load_config(Config, config, overrides or [])
+        if transferable:
+            resolved = with_given_field(resolved)
         target = Target.from_config(resolved.target)
         space = space_of_run(resolved, target.molecule, is_transferable=transferable)
         plan = Plan.of(resolved, target, space)

@@ -158,14 +158,18 @@ def replica_state_free_energies(
     copies = rng.standard_exponential((num_bootstrap, len(names)))
 
     def weigh(inside: BoolArray) -> _Part:
-        total, squares = scaled[inside].sum(), np.square(scaled[inside]).sum()
-        ess = float(total**2 / squares) if total else 0.0
+        # Its own heaviest frame is 1, so that squares do not vanish together.
+        largest = float(scaled[inside].max(initial=0.0))
+        own = scaled[inside] / (largest or 1.0)
+        total = own.sum()
+        ess = float(total**2 / np.square(own).sum()) if total else 0.0
         evidence = StateEvidence(int(inside.sum()), ess, fault=_fault(int(inside.sum()), ess))
-        mass = np.bincount(row[inside], scaled[inside], len(names)).astype(np.float64)
-        spread = np.bincount(row[inside], scaled[inside] ** 2, len(names)).astype(np.float64)
+        mass = np.bincount(row[inside], own, len(names)).astype(np.float64)
+        spread = np.bincount(row[inside], own**2, len(names)).astype(np.float64)
         sums = copies * _gamma_sums(mass, spread, num_bootstrap, rng)
         with np.errstate(divide="ignore"):
-            return _Part(float(np.log(total)), np.log(sums.sum(axis=1)), evidence)
+            scale = np.log(largest)
+            return _Part(float(np.log(total) + scale), np.log(sums.sum(axis=1)) + scale, evidence)
 
     parts = {name: weigh(inside) for name, inside in states.items()}
     rest = weigh(_others(parts, states, len(weights)))
@@ -208,7 +212,7 @@ def _gamma_sums(
 ) -> FloatArray:
     """Return sums of weights times exponential numbers, by the gamma of their mean and variance."""
     sums = np.zeros((size, len(mass)))
-    some = mass > 0
+    some = squares > 0
     shape = mass[some] ** 2 / squares[some]
     sums[:, some] = rng.gamma(shape, mass[some] / shape, (size, len(shape)))
     return sums

@@ -43,9 +43,9 @@ from bnce_dist.training.progress import Progress
 FILE_NAME = "generator.pt"
 """What a finished run calls its own."""
 _KIND = "generator"
-BATCH = 1000
 _OTHER_LEVELS = 0.25
 """Share by which levels may differ for the correction of annealed weights to be theirs."""
+BATCH = 1000
 """Samples that are drawn at once, from noise of their own."""
 Evaluate = Callable[[Tensor, int], dict[str, Tensor]]
 """From model-space samples and their batch's index to what `evaluate_samples` returns."""
@@ -165,10 +165,10 @@ class BoltzmannGenerator:
         if annealing is not None and not annealing.enabled:
             annealing = None
         aim = self.target if target is None else target.to(self.device)
-        evaluate = self._evaluation(aim, annealing, seed)
+        evaluate, num_levels = self._evaluation(aim, annealing, seed)
         with Progress("sample", total=num_samples, unit="sample", shown=progress) as display:
             drawn = self._drawn(num_samples, seed, evaluate, show=display.update)
-        known = self._known_correction(annealing) if target is None else None
+        known = self._known_correction(num_levels) if target is None else None
         log_density_z = drawn.pop("start").astype(np.float64)
         ensemble = Ensemble(aim, correction=known, unseen=unseen_part(self.metrics), **drawn)
         if not num_exact:
@@ -176,13 +176,12 @@ class BoltzmannGenerator:
         prior = partial(self._prior, BATCH, seed)
         return with_exact(ensemble, log_density_z, num_exact, self.emulator, prior, BATCH)
 
-    def _known_correction(self, annealing: AnnealingConfig | None) -> Estimate | None:
-        """Return the correction of weights that went about as many levels as the run's, if so."""
+    def _known_correction(self, num_levels: int) -> Estimate | None:
+        """Return the correction of one-step weights, or of about as many levels as the run's."""
         own = self.metrics.get("annealing_num_levels", 0)
-        num_levels = own if annealing is None else annealing.num_levels or own
-        if abs(num_levels - own) > _OTHER_LEVELS * own:
+        if num_levels and abs(num_levels - own) > _OTHER_LEVELS * own:
             return None
-        return self.correction(annealed=annealing is not None)
+        return self.correction(annealed=num_levels > 0)
 
     def draw(self, num_samples: int, seed: int, *, first: int = 0) -> dict[str, Any]:
         """Return some of the samples of `sample` as arrays under the names of an `Ensemble`.
@@ -192,7 +191,7 @@ class BoltzmannGenerator:
             seed: Of the noise.
             first: Place of the first one among all, a multiple of ``BATCH``.
         """
-        evaluate = self._evaluation(self.target, None, seed)
+        evaluate, _ = self._evaluation(self.target, None, seed)
         drawn = self._drawn(num_samples, seed, evaluate, first=first)
         del drawn["start"]
         return drawn
@@ -378,19 +377,29 @@ class BoltzmannGenerator:
     def _start(self, z: Tensor) -> FloatArray:
         return self.density.log_density_z(z).cpu().numpy()
 
-    def _evaluation(self, target: Target, annealing: AnnealingConfig | None, seed: int) -> Evaluate:
-        """Return what evaluates, or anneals, the samples ``z`` of a batch, given its index."""
+    def _evaluation(
+        self, target: Target, annealing: AnnealingConfig | None, seed: int
+    ) -> tuple[Evaluate, int]:
+        """Return what evaluates, or anneals, the samples ``z`` of a batch, given its index.
+
+        Besides the number of levels that it anneals in, which is 0 if it does not.
+        """
         target = target.to(self.device)
         if annealing is None:
-            return lambda z, _: evaluate_samples(
-                target, self.emulator.coordinates, z, self.density.log_density_z(z)
-            )
+            return partial(self._in_one_step, target), 0
         annealer = Annealer.of(self.density, target)
         key = (seed, "annealing")
         schedule = annealer.tune(draw_pilot(self.emulator, annealing, *key), annealing, *key)
-        return lambda z, index: annealer.anneal(
-            z, schedule, generator(seed, "anneal", index, device=self.device)
-        )
+
+        def anneal(z: Tensor, index: int) -> dict[str, Tensor]:
+            noise = generator(seed, "anneal", index, device=self.device)
+            return annealer.anneal(z, schedule, noise)
+
+        return anneal, schedule.num_levels
+
+    def _in_one_step(self, target: Target, z: Tensor, _: int) -> dict[str, Tensor]:
+        log_density = self.density.log_density_z(z)
+        return evaluate_samples(target, self.emulator.coordinates, z, log_density)
 
     def _checked(self, positions_nm: ArrayLike | Tensor) -> Tensor:
         positions = torch.as_tensor(positions_nm, dtype=torch.float64).detach().cpu()

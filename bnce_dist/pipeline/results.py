@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -235,17 +236,19 @@ def _compared(
     """Return how the samples differ from a simulation."""
     samples, metrics = evaluation.samples, dict[str, Any]()
     simulated = simulated_energies(evaluation.folder, config, target, reference)
-    compared = {"": (samples, True), "emulator_": (evaluation.drawn, False)}
+    distances = partial(
+        distances_to_reference, reference=reference, energies=simulated.energies, seed=config.seed
+    )
+    compared: dict[str, tuple[float | None, float | None]] = {
+        "": distances(samples, weighted=True),
+        "emulator_": distances(evaluation.drawn, weighted=False),
+    }
     if evaluation.moves is not None:
-        compared["one_step_"] = (evaluation.drawn, True)
-    for name, (ensemble, weighted) in compared.items():
-        found: tuple[float | None, float | None] = None, None
-        # Before annealing there may be no weights on one side.
-        with suppress(InputError):
-            found = distances_to_reference(
-                ensemble, reference, simulated.energies, config.seed, weighted=weighted
-            )
-        metrics |= {f"energy_w2_{name}kT": found[0], f"torsion_w2_{name}rad": found[1]}
+        compared["one_step_"] = None, None
+        with suppress(InputError):  # there may be no weights on one side before annealing
+            compared["one_step_"] = distances(evaluation.drawn, weighted=True)
+    for name, (energy_w2, torsion_w2) in compared.items():
+        metrics |= {f"energy_w2_{name}kT": energy_w2, f"torsion_w2_{name}rad": torsion_w2}
     metrics["energy_w2_baseline_kT"] = simulated.baseline_kT
     metrics["torsion_w2_baseline_rad"] = baseline_distance(
         reference, config.seed, len(samples.valid)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,7 @@ STAGES = (
     ),
 )
 STAGE_NAMES = tuple(spec.name for spec in STAGES)
+_FORCE_FIELD = "target.force_field"
 _READ_AFTERWARDS = {"num_bootstrap", "clip_fraction"}
 """Settings of ``evaluate`` that its stage does not read: numbers are made of it with them."""
 
@@ -170,21 +171,33 @@ class Pipeline:
 
     def _artifact(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> Artifact:
         """Return a stage's work; what an earlier version began or finished keeps its key."""
-        folder, parts = self.folder.stage(spec.name), self._parts(spec)
+        folder = self.folder.stage(spec.name)
+        for parts in self._keyed(spec, inputs):
+            artifact = Artifact(folder, digest_of(parts))
+            if artifact.has_key():
+                break
+        return artifact
+
+    def _keyed(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> Iterator[dict[str, Any]]:
+        """Yield what the key of a stage is made of: in earlier versions first, today last."""
+        parts = self._parts(spec)
         read = [(name, inputs[name], part) for name, part in spec.inputs.items()]
         labelled = {name: source.digest_with_labels(part) for name, source, part in read}
-        earlier = Artifact(folder, digest_of({**parts, "inputs": labelled}))
-        if earlier.has_key():
-            return earlier
+        yield {**parts, "inputs": labelled}
         parts["inputs"] = {name: source.digest(part) for name, source, part in read}
-        if files := self._file_digests(spec):
-            parts["files"] = files
-        earlier = Artifact(folder, digest_of(parts))
-        if earlier.has_key() or spec.run is not evaluate.run:
-            return earlier
-        unread = EvaluateConfig().model_dump(mode="json", include=_READ_AFTERWARDS)
-        parts["settings"]["evaluate"] |= unread
-        return Artifact(folder, digest_of(parts))
+        files = self._file_digests(spec)
+        some = {name: one for name, one in files.items() if not name.startswith(_FORCE_FIELD)}
+        for known in (some, files):
+            if known:
+                parts["files"] = known
+            yield {**parts}
+        if spec.run is evaluate.run:
+            unread = EvaluateConfig().model_dump(mode="json", include=_READ_AFTERWARDS)
+            settings = {
+                **parts["settings"],
+                "evaluate": {**parts["settings"]["evaluate"], **unread},
+            }
+            yield {**parts, "settings": settings}
 
     def _file_digests(self, spec: StageSpec) -> dict[str, str]:
         """Return digests of the files of the user's that the stage's settings only name."""
@@ -195,7 +208,7 @@ class Pipeline:
         }
         if self.config.target.topology is None:
             files = [file for file in self.config.target.force_field if local_path(file).is_file()]
-            named |= {f"target.force_field {file}": file for file in files}
+            named |= {f"{_FORCE_FIELD} {file}": file for file in files}
         digests = {}
         for setting, path in named.items():
             if path is not None and setting.partition(".")[0] in spec.sections:

@@ -28,8 +28,8 @@ def replica_profile(
     Args:
         angle: In [-pi, pi] [rad], ``(frames,)``.
         log_weights: Unnormalised, ``(frames,)`` [nats].
-        replica: Which independent replica a frame belongs to, ``(frames,)``. A single one has
-            no error: the band is then as narrow as the line.
+        replica: Which independent replica a frame belongs to, ``(frames,)``. A single one shows
+            no error: the band is then NaN.
         num_bins: Bins over the circle.
         limits: The circle, or the range of another quantity than an angle.
         num_bootstrap: Replicates.
@@ -47,6 +47,8 @@ def replica_profile(
     replicates = _minus_log_density(copies @ mass, width)
     # Nearest, because interpolating between the infinities of empty bins gives NaN.
     lower, upper = np.quantile(replicates, [0.025, 0.975], axis=0, method="nearest")
+    if len(names) == 1:
+        lower = upper = np.full(num_bins, math.nan)
     value = _minus_log_density(mass.sum(0), width)
     return FreeEnergyProfile(0.5 * (edges[1:] + edges[:-1]), value, lower, upper)
 

@@ -230,6 +230,16 @@ def test_a_single_simulation_shows_no_error() -> None:
     assert np.isnan(found.difference_stderrs_kT).all()
 
 
+def test_frames_far_above_all_others_are_counted_by_what_they_weigh() -> None:
+    """Their squares would vanish, and with them the reason why there is no number."""
+    log_weights, state = np.zeros(100), np.zeros(100, dtype=bool)
+    log_weights[:3], state[:3] = [-400.0, -401.0, -900.0], True
+    found = replica_state_free_energies(log_weights, np.arange(100) % 4, {"clash": state})
+    evidence = found.evidence["clash"]
+    assert evidence.ess == pytest.approx((1 + math.exp(-1)) ** 2 / (1 + math.exp(-2)))
+    assert evidence.fault is not None
+
+
 def test_overlapping_states_are_refused_with_their_number() -> None:
     x = np.arange(100)
     with pytest.raises(InputError, match=r"states a and b: .* got 10 of 100 samples in both"):

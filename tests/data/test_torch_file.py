@@ -132,6 +132,6 @@ def test_other_files_are_one_line(tmp_path: Path, content: bytes) -> None:
 
 def test_a_path_that_cannot_be_looked_at_is_one_line() -> None:
     with pytest.raises(
-        InputError, match=r"^model x+\.pt: expected a model, got .*[Nn]ame too long"
+        InputError, match=r"^model x+\.pt: expected a model, got (.*[Nn]ame too long|no such)"
     ):
         read(Path(300 * "x" + ".pt"))

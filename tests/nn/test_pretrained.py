@@ -81,5 +81,5 @@ def test_a_file_that_is_absent_or_torn_is_refused(tmp_path):
     (tmp_path / "torn.pt").write_bytes(b"PK\x03\x04 half a file")
     with pytest.raises(InputError, match="got no checkpoint"):
         load_pretrained(tmp_path / "torn.pt")
-    with pytest.raises(InputError, match=r"[Nn]ame too long; check the path"):
+    with pytest.raises(InputError, match=r"([Nn]ame too long|nothing); check the path"):
         load_pretrained(tmp_path / (300 * "x"))

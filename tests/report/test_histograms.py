@@ -60,3 +60,9 @@ def test_the_surface_is_relative_to_its_deepest_bin() -> None:
     assert surface[240, 59] == 0
     assert surface[89, 210] == pytest.approx(np.log(4.0))
     assert np.isfinite(surface).sum() == 2
+
+
+def test_a_single_replica_shows_no_band() -> None:
+    profile = replica_profile(np.zeros(100), np.zeros(100), np.zeros(100, dtype=int))
+    assert np.isnan([profile.lower_kT, profile.upper_kT]).all()
+    assert np.isfinite(profile.value_kT).any()

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from bnce_dist.chem.potentials.force_field import BOLTZMANN_KJ_MOL_KELVIN
 from bnce_dist.chem.simulation.replica_exchange import Windows
 from bnce_dist.config.section import Count, Fraction, NonNegative, Place, Positive, Section
+from bnce_dist.core.errors import InputError
 
 
 class ReferenceConfig(Section):
@@ -121,19 +122,25 @@ class DatasetConfig(Section):
             "num_chains",
             "num_tasks",
         )
-        dealt = self.num_tasks * round(self.state_fraction * self.chains_per_task)
-        wanted = round(self.state_fraction * self.num_chains)
-        self.require(
-            self.trajectory is not None
-            or wanted in (0, self.num_chains)
-            # As many in the state in every task, at least one on both sides.
-            or 0 < dealt < self.num_chains,
-            "fewer num_tasks, so that chains of every task start on both sides of the state",
-            "num_tasks",
-            "num_chains",
-            "state_fraction",
-        )
         return self
+
+    def require_both_sides(self) -> None:
+        """Check that chains of every task start on both sides of the state, if any are to.
+
+        Raises: InputError: they do not.
+        """
+        wanted = round(self.state_fraction * self.num_chains)
+        in_state = round(self.state_fraction * self.chains_per_task)
+        if self.trajectory is not None or wanted in (0, self.num_chains):
+            return
+        if not 0 < in_state < self.chains_per_task:
+            raise InputError(
+                f"dataset.num_tasks={self.num_tasks} for {self.num_chains} chains",
+                expected=f"chains of every task on both sides, a share of {self.state_fraction:g} "
+                "in the state",
+                got=f"{in_state} of the {self.chains_per_task} of a task in the state",
+                remedy="lower dataset.num_tasks, or raise dataset.num_chains",
+            )
 
     @property
     def chains_per_task(self) -> int:

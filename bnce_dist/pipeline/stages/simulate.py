@@ -9,5 +9,6 @@ from bnce_dist.pipeline.stages.trajectory import check_trajectories
 def run(context: StageContext) -> None:
     """Leave ``reference`` and the data set ``dataset``."""
     check_trajectories(context.config, context.target)
+    context.config.dataset.require_both_sides()
     run_reference(context)
     run_dataset(context)

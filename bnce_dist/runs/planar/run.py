@@ -69,6 +69,9 @@ def run_tracked(config: PlanarConfig, folder: Path, executor: Executor) -> dict[
     """
     run = RunFolder(folder)
     run.require_same_run(config, OTHER_RUN_REMEDY)
+    is_complete = config.tracking.backend == "none" and (folder / FIGURE).exists()
+    if is_complete and (finished := _finished(run)) is not None:
+        return finished
     params = config.model_dump(mode="json", exclude={"cluster", "tracking"})
     require_writable(folder)
     # One that is refused must not record an end of the run that is at work.

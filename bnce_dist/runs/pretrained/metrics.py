@@ -47,16 +47,18 @@ def pretrained_metrics(
     if evaluated.moves is not None:
         metrics |= annealing_metrics(evaluated.moves) | _one_step(config, drawn)
     molecules = drawn.is_molecule
-    of_field = delta_f(
-        np.zeros(int(molecules.sum())),
-        drawn.in_state[molecules],
-        num_bootstrap=config.evaluate.num_bootstrap,
-        seed=seed_from(config.seed, "bootstrap"),
-    )
+    of_field = None
+    with suppress(InputError):  # none of them may be on one side
+        of_field = delta_f(
+            np.zeros(int(molecules.sum())),
+            drawn.in_state[molecules],
+            num_bootstrap=config.evaluate.num_bootstrap,
+            seed=seed_from(config.seed, "bootstrap"),
+        )
     metrics |= {
-        "delta_f_unweighted_kT": of_field.value_kT,
-        "delta_f_unweighted_stderr_kT": of_field.stderr_kT,
-        "num_in_state_unweighted": of_field.num_in_state,
+        "delta_f_unweighted_kT": of_field and of_field.value_kT,
+        "delta_f_unweighted_stderr_kT": of_field and of_field.stderr_kT,
+        "num_in_state_unweighted": int(drawn.in_state[molecules].sum()),
         "num_samples": len(molecules),
         "num_without_energy": int((molecules & ~np.isfinite(drawn.reduced_potential)).sum()),
         "log_density_overfit_kT": float(

@@ -120,3 +120,11 @@ def test_relabelled_hydrogens_keep_energy_and_handedness_and_take_every_cyclic_o
             for frame, old in zip(permuted[:, members], positions[:, members], strict=True)
         }
         assert shifts == {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
+
+
+def test_chains_dealt_to_many_tasks_still_start_on_both_sides() -> None:
+    for num_tasks in (1, 2, 128):
+        DatasetConfig(num_chains=512, num_tasks=num_tasks).require_both_sides()
+    with pytest.raises(InputError, match="got 0 of the 2 of a task in the state; lower"):
+        DatasetConfig(num_chains=512, num_tasks=256).require_both_sides()
+    DatasetConfig(num_chains=2, num_tasks=2).require_both_sides()
