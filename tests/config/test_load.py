@@ -125,8 +125,6 @@ def test_an_unknown_key_names_the_nearest_one(override: str, nearest: str) -> No
         ("evaluate.num_exact=20000", "num_exact at most num_samples"),
         ("evaluate.num_exact_frames=1", "num_exact_frames 0 or at least 2"),
         ("energy.num_steps=100", "warmup_steps below num_steps"),
-        ("reference.positions_interval_ps=50", "production_ps long enough for a recorded position"),
-        ("reference.num_blocks=1000", "production_ps long enough for a recorded position, and for"),
     ],
 )
 def test_a_wrong_value_names_what_is_expected(override: str, expected: str) -> None:

@@ -54,20 +54,6 @@ class ReferenceConfig(Section):
     stride: Annotated[int, Field(ge=0)] = 0
     """Every how many frames of `trajectory` one is kept; 0 keeps all."""
 
-    @model_validator(mode="after")
-    def _check_frames(self) -> "ReferenceConfig":
-        num_intervals = max(1, round(self.production_ps / self.interval_ps))
-        stride = max(1, round(self.positions_interval_ps / self.interval_ps))
-        num_frames = num_intervals // stride * stride
-        self.require(
-            self.trajectory is not None or num_frames >= self.num_blocks,
-            "production_ps long enough for a recorded position, and for num_blocks",
-            "production_ps",
-            "positions_interval_ps",
-            "num_blocks",
-        )
-        return self
-
     @property
     def interval_ps(self) -> float:
         """Time between exchanges [ps]."""
@@ -78,6 +64,23 @@ class ReferenceConfig(Section):
         """Time of each chain after the burn-in [ps]."""
         flattening_ps = self.flattening_stages * self.flattening_ps
         return flattening_ps + self.equilibration_ps + self.production_ps
+
+    def require_frames(self) -> None:
+        """Check that enough is recorded for the blocks that errors are made of.
+
+        Raises: InputError: it is not.
+        """
+        num_intervals = max(1, round(self.production_ps / self.interval_ps))
+        stride = max(1, round(self.positions_interval_ps / self.interval_ps))
+        num_frames = num_intervals // stride * stride
+        if num_frames < self.num_blocks:
+            raise InputError(
+                f"reference.production_ps={self.production_ps:g}",
+                expected=f"long enough for a position every {self.positions_interval_ps:g} ps and "
+                f"{self.num_blocks} blocks of time",
+                got=f"{num_frames} recorded frames",
+                remedy="raise it, or lower reference.positions_interval_ps or reference.num_blocks",
+            )
 
     def windows(self, temperature_kelvin: float) -> Windows:
         """Return the grid, its bias in units of kT at a temperature [K]."""

@@ -41,6 +41,7 @@ _UNITS = {
 def run_reference(context: StageContext) -> None:
     """Leave ``reference/result.json`` and ``reference/frames.npz``."""
     if context.config.reference.trajectory is None:
+        context.config.reference.require_frames()
         runs, reference = _from_umbrellas(context)
     else:
         runs, reference = _from_trajectory(context)
