@@ -137,11 +137,11 @@ def test_of_two_that_find_it_dead_one_gets_it(path: Path, monkeypatch: pytest.Mo
 def test_one_that_slept_leaves_alone_what_was_taken_over(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.2)  # none while the file is being replaced
     with only_process(path):
         file = left_behind(path, "elsewhere", 7)
         taken = file.read_text()
-        time.sleep(0.3)
+        time.sleep(0.6)
     assert file.read_text() == taken
 
 
