@@ -30,6 +30,7 @@ from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import combined_error, run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table
 from bnce_dist.runs.molecule import prepare, require_turning_torsions, run_molecule
+from bnce_dist.runs.refined import refined_kind
 from bnce_dist.runs.transferable.run import (
     check_molecules,
     prepare_transferable,
@@ -77,6 +78,15 @@ def train(
             "that is fine-tuned (shared_energy.enabled, shared_energy.fine_tunes).",
         ),
     ] = False,
+    refine: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on from this finished run with its settings: training data start in its "
+            "annealed samples, its models learn on.",
+            parser=place,
+        ),
+    ] = None,
     stage: Annotated[
         str, typer.Option(help=f"Stop after this stage: {', '.join(STAGE_NAMES)}.")
     ] = STAGE_NAMES[-1],
@@ -102,8 +112,14 @@ def train(
     The same command again continues an interrupted run; finished stages are not repeated.
     """
     with errors_as_one_line():
-        resolved = load_config(Config, config, overrides or [])
-        path = run_path(output, name or _default_name(config, molecules, resolved.target))
+        if refine is not None:
+            _require_settings_of_run(refine, config, molecules)
+            resolved = _refining(refine, overrides or [])
+            default_name = f"{refine.name}_refined"
+        else:
+            resolved = load_config(Config, config, overrides or [])
+            default_name = _default_name(config, molecules, resolved.target)
+        path = run_path(output, name or default_name)
         _require_stage(stage)
         require_printable(dry_run, as_json)
         if transferable:
@@ -138,6 +154,34 @@ def train(
                 metrics = outcome.metrics
                 typer.echo(json.dumps(metrics) if as_json else summary(metrics, path))
             _exit_if_bad([outcome], strict)
+
+
+def _require_settings_of_run(refine: Path, config: Path | None, molecules: str | None) -> None:
+    """Refuse other sources of settings beside the run that is refined."""
+    given = {"--config": config, "--molecules": molecules}
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"--refine {refine} with {option}",
+                expected="the settings of that run, and what differs as KEY=VALUE",
+                got=f"{option} {value}",
+                remedy=f"leave {option} out, or set refines={refine} instead of --refine",
+            )
+    if not RunFolder(refine).config_path.exists():
+        raise InputError(
+            f"--refine {refine}",
+            expected="the folder of a finished run",
+            got="no config.yaml in it",
+            remedy="name the folder of one molecule's run (of a fleet: FLEET/MOLECULE)",
+        )
+
+
+def _refining(refine: Path, overrides: Sequence[str]) -> Config:
+    """Return the settings of a run that goes on from another, with other noise."""
+    path = RunFolder(refine).config_path
+    before = load_config(Config, path)
+    resolved = load_config(Config, path, [f"seed={before.seed + 1}", *overrides])
+    return resolved.model_copy(update={"refines": str(refine)})
 
 
 def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> Outcome:
@@ -228,6 +272,8 @@ def _plan(
     config: Config, folder: RunFolder, last_stage: str, is_transferable: bool = False
 ) -> list[str]:
     """Return what a run comes to, in comments."""
+    if config.refines is not None:
+        refined_kind(config, folder)
     target = Target.from_config(config.target)
     check_trajectories(config, target)
     space = space_of_run(config, target.molecule, is_transferable=is_transferable)

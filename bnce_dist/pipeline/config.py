@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from bnce_dist.chem.simulation.settings import DatasetConfig, ReferenceConfig, SpreadConfig
-from bnce_dist.config.section import Count, Section
+from bnce_dist.config.section import Count, Place, Section
 from bnce_dist.generator.architectures import EmulatorConfig, EnergyConfig
 from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.shared_architectures import (
@@ -53,8 +53,14 @@ class TrackingConfig(Section):
 class Config(Section):
     """One run of the pipeline."""
 
+    left_out_unset = frozenset({"refines"})
+
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of every random draw."""
+    refines: Place | None = None
+    """Finished run of the same molecule that this one goes on from (`bnce train --refine`): chains
+    start in its annealed samples, its models learn on, its reference is taken over. With
+    `--molecules`, a fleet."""
     target: TargetConfig = TargetConfig()
     reference: ReferenceConfig = ReferenceConfig()
     dataset: DatasetConfig = DatasetConfig()

@@ -20,6 +20,7 @@ from bnce_dist.pipeline.plan import Plan
 from bnce_dist.pipeline.provenance import commit
 from bnce_dist.pipeline.results import Evaluation, load_evaluation, run_metrics
 from bnce_dist.pipeline.run import PER_MOLECULE, STAGE_NAMES, Pipeline, RunKind
+from bnce_dist.runs.refined import refined_kind
 from bnce_dist.runs.report import REPORT_NAME, report_run
 from bnce_dist.tracking.create import create_tracker
 from bnce_dist.tracking.tracker import Quality, Status, Tracker
@@ -79,12 +80,15 @@ def prepare(
         config: Of the run.
         folder: Of the run.
         resume: Whether the folder may hold a run of another configuration.
-        kind: Of the run.
+        kind: Of the run; of one that refines another it follows from that.
 
-    Raises: InputError: unusable settings, another run's folder, or too little space.
+    Raises: InputError: unusable settings, another run's folder, too little space, or as
+        `refined_kind`.
     """
     if not resume:
         folder.require_same_run(config)
+    if config.refines is not None:
+        kind = refined_kind(config, folder)
     target = Target.from_config(config.target)
     space = space_of(
         target.molecule,

@@ -1,4 +1,4 @@
-"""The data an emulator learns from: unbiased chains from biased starts, or a trajectory."""
+"""The data an emulator learns from: unbiased chains from weighted starts, or a trajectory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +13,7 @@ from bnce_dist.chem.simulation.spread import spread_structures
 from bnce_dist.chem.simulation.training_data import make_training_data
 from bnce_dist.core.device import worker_device
 from bnce_dist.core.random import seed_from
+from bnce_dist.core.weights import Weights
 from bnce_dist.data.shards import ShardedDataset, ShardWorker
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.stages.context import StageContext
@@ -39,6 +40,16 @@ def run_spread_dataset(context: StageContext) -> None:
     _make(context, _chains(context, partial(spread_starts, context.config.spread)))
 
 
+def run_annealed_dataset(context: StageContext, annealed: Path) -> None:
+    """Leave the data set ``dataset``, of chains from annealed samples of a finished run.
+
+    Args:
+        context: Of the stage.
+        annealed: The samples' data set.
+    """
+    _make(context, _chains(context, partial(annealed_starts, annealed)))
+
+
 def umbrella_starts(
     folder: Path, target: Target, dynamics: ForceField, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -46,6 +57,15 @@ def umbrella_starts(
     positions = ShardedDataset.open(folder / "umbrella").load(["positions_nm"])["positions_nm"]
     log_weights = Reference.load(folder).potential_log_weights
     return positions.reshape(-1, *positions.shape[-2:]), log_weights
+
+
+def annealed_starts(
+    annealed: Path, target: Target, dynamics: ForceField, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return annealed samples with their weights, the heaviest clipped (see `Starts`)."""
+    arrays = ShardedDataset.open(annealed).load(["positions_nm", "log_weights"])
+    clipped, _ = Weights(arrays["log_weights"]).clipped()
+    return arrays["positions_nm"], clipped.log_weights
 
 
 def spread_starts(

@@ -112,4 +112,5 @@ def _of_molecule(config: Config, sequence: str) -> Config:
                 remedy=f"leave {setting} out, or run it without --molecules",
             )
     target = config.target.model_copy(update={"sequence": sequence})
-    return config.model_copy(update={"target": target})
+    refines = None if config.refines is None else str(Path(config.refines) / sequence)
+    return config.model_copy(update={"target": target, "refines": refines})

@@ -40,6 +40,12 @@ def resolve(sweep: SweepConfig) -> tuple[SweepConfig, JobConfig]:
     Raises: InputError: anything that would make trials fail or be pointless.
     """
     base = base_config(sweep)
+    refines = getattr(base, "refines", None)
+    if refines is not None:
+        raise InputError(
+            "sweep key base.refines", expected="none: trials begin from nothing",
+            got=refines, remedy="leave it out",
+        )  # fmt: skip
     _check_space(sweep, base)
     job = JOBS[sweep.job]
     _require_known("metric", sweep.metric, job.metrics)

@@ -32,6 +32,7 @@ from bnce_dist.generator.shared_generator import SharedGenerator, load_field
 from bnce_dist.pipeline.stages.context import StageContext
 from bnce_dist.pipeline.stages.fitting import fit_model
 from bnce_dist.pipeline.stages.generate import num_shards, require_finite
+from bnce_dist.pipeline.stages.train_energy import fit_density
 from bnce_dist.runs.transferable.internal import FILE_NAME as EMULATOR_FILE
 from bnce_dist.runs.transferable.internal import HISTORY
 
@@ -140,33 +141,14 @@ def bind_energy(context: StageContext) -> None:
     context.tracker.log_model("energy", context.folder / "energy.pt")
 
 
-def adopt_zero_shot(context: StageContext, *, name: str) -> None:
-    """Leave what a stage of the zero-shot run left, given as the input ``name``."""
-    shutil.copytree(
-        context.inputs[name],
-        context.folder,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("artifact.json"),
-    )
-
-
 def fine_tune_energy(context: StageContext) -> None:
     """Let the energy model learn on from the samples of one molecule; leave ``energy.pt``."""
-    config, identity = context.config, context.target.molecule.identity
-    samples = ShardedDataset.open(context.inputs["generate"] / "samples", molecule=identity)
+    config = context.config
     path = context.inputs["zero_shot_energy"] / "energy.pt"
-    density = LearnedDensity.load(path, molecule_identity=identity)
+    density = LearnedDensity.load(path, molecule_identity=context.target.molecule.identity)
     emulator = Emulator.load(context.inputs["train_emulator"] / "emulator.pt")
-    fit_model(
-        context,
-        "energy",
-        config.fine_tuning,
-        density.energy_model,
-        partial(build_matching_from, path, config.shared_energy, emulator.space),
-        samples.stream("z"),
-    )
-    density.save(context.folder / "energy.pt")
-    context.tracker.log_model("energy", context.folder / "energy.pt")
+    build_objective = partial(build_matching_from, path, config.shared_energy, emulator.space)
+    fit_density(context, density, config.fine_tuning, build_objective)
 
 
 def build_matching_from(path: Path, config: SharedEnergyConfig, space: Space) -> EnergyMatching:

@@ -23,6 +23,7 @@ from bnce_dist.generator.shared_generator import load_field
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.executor import Executor
 from bnce_dist.pipeline.run import STAGE_NAMES, STAGES, RunKind, StageSpec
+from bnce_dist.pipeline.stages.adopt import adopt
 from bnce_dist.pipeline.stages.dataset import run_spread_dataset
 from bnce_dist.pipeline.stages.reference import run_reference
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
@@ -199,8 +200,16 @@ def check_molecules(config: Config, molecules: Sequence[str]) -> None:
         molecules: Sequences of those that are asked about.
 
     Raises: InputError: a molecule that has none of the field's features, one that is in both lists
-        or has a residue that no training molecule has, or an energy model in other coordinates.
+        or has a residue that no training molecule has, an energy model in other coordinates, or a
+        run to refine.
     """
+    if config.refines is not None:
+        raise InputError(
+            f"refines={config.refines} with --transferable",
+            expected="a run of one molecule, or a fleet of such",
+            got="one field for many molecules",
+            remedy="leave one of them out",
+        )
     is_internal = config.transferable.internal
     require_architecture(config.energy, is_cartesian=not is_internal, has_tokens=is_internal)
     features = config.transferable.feature_set
@@ -342,7 +351,7 @@ def _tuned_energy_kind(zero_shot: RunFolder) -> RunKind:
     inputs = {"generate": "samples/", "train_emulator": "emulator.pt", "zero_shot_energy": ""}
     specs = (
         *(
-            StageSpec(stage, partial(density.adopt_zero_shot, name=name), (), {name: ""})
+            StageSpec(stage, partial(adopt, name=name), (), {name: ""})
             for stage, name in adopted.items()
         ),
         STAGES[2],

@@ -1,0 +1,156 @@
+"""A run that goes on from a finished one: what it takes over, learns on, and refuses."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from bnce_dist.cli.train import app
+from bnce_dist.data.atomic import read_json
+from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
+from bnce_dist.generator.emulator import Emulator
+from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.pipeline.stages.dataset import annealed_starts
+
+Job = Callable[..., Result]
+
+
+def refine(run: Path, *arguments: object) -> Result:
+    """Refine a run beside it, as ``bnce train --refine`` does."""
+    command = ["--refine", run, "--output", run.parent, *arguments]
+    return CliRunner().invoke(app, [str(part) for part in command])
+
+
+@pytest.fixture(scope="module")
+def before(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("runs") / "done"))
+
+
+@pytest.fixture(scope="module")
+def refined(before: Path) -> Path:
+    result = refine(before)
+    assert result.exit_code == 0, result.output
+    return before.with_name("done_refined")
+
+
+def test_it_is_judged_by_the_reference_of_the_run_before(before: Path, refined: Path) -> None:
+    old, new = (read_json(run / "metrics.json") for run in (before, refined))
+    assert new["delta_f_reference_run_kT"] == old["delta_f_reference_run_kT"]
+    assert new["energy_w2_baseline_kT"] == old["energy_w2_baseline_kT"]
+    assert new["delta_f_kT"] != old["delta_f_kT"]
+    assert new["seed"] == old["seed"] + 1
+
+
+def test_its_chains_start_in_annealed_samples(before: Path, refined: Path) -> None:
+    """After 0.2 ps a bond has forgotten where it began, a slow torsion has not."""
+    annealed = ShardedDataset.open(before / "evaluate" / "annealed").load(["phi", "psi"])
+    starts = np.stack([annealed["phi"], annealed["psi"]], axis=1)
+    frames = ShardedDataset.open(refined / "train_emulator" / "dataset").load(["positions_nm"])
+    assert frames["positions_nm"].shape == (2560, 22, 3)
+    assert len(starts) == 1000
+    own = ShardedDataset.open(refined / "simulate" / "dataset").load(["positions_nm"])
+    old = ShardedDataset.open(before / "simulate" / "dataset").load(["positions_nm"])
+    np.testing.assert_array_equal(own["positions_nm"], old["positions_nm"])
+    assert not np.isin(frames["positions_nm"][:, 0, 0], own["positions_nm"][:, 0, 0]).any()
+
+
+def test_its_models_learn_on(before: Path, refined: Path) -> None:
+    """A model that has learned begins with a lower loss than one that has not."""
+    for stage, model in (("train_emulator", Emulator), ("train_energy", LearnedDensity)):
+        old, new = (read_json(run / stage / "history.json") for run in (before, refined))
+        assert new[0]["loss"] < old[0]["loss"]
+        name = "emulator.pt" if model is Emulator else "energy.pt"
+        one, other = (model.load(run / stage / name) for run in (before, refined))
+        for key, value in one.coordinates.to_state().items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, other.coordinates.to_state()[key])
+        weights = zip(one.model.parameters(), other.model.parameters(), strict=True)
+        assert not all(torch.equal(mine, its) for mine, its in weights)
+
+
+def test_the_same_command_again_computes_nothing(refined: Path) -> None:
+    written = {path: path.stat().st_mtime_ns for path in refined.glob("*/artifact.json")}
+    assert len(written) == 5
+    result = refine(refined.with_name("done"), "--json")
+    assert result.exit_code == 0, result.output
+    metrics = read_json(refined / "metrics.json")
+    assert json.loads(result.stdout)["delta_f_kT"] == metrics["delta_f_kT"]
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_a_refined_run_can_be_refined(refined: Path) -> None:
+    result = refine(refined, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "seed: 2\n" in result.stdout
+    assert f"refines: {refined}\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("target.temperature_kelvin=310.0",), "target.temperature_kelvin=310.0 instead of 300.0"),
+        (("reference.production_ps=2.0",), "reference.production_ps=2.0 instead of 1.0"),
+        (("seed=0",), "set seed=1"),
+        (("emulator.width=32",), "leave out what section emulator says"),
+        (("energy.interpolant=linear",), "leave out what section energy says"),
+        (("--name", "done"), "choose another --name"),
+        (("--config", "jobs/configs/smoke.yaml"), "leave --config out"),
+        (("--molecules", "AC,ET"), "leave --molecules out"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_cannot_be_refined_is_one_clear_line(
+    before: Path, arguments: tuple[str, ...], said: str, dry_run: bool
+) -> None:
+    result = refine(before, *arguments, *(["--dry-run"] if dry_run else []))
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_without_a_finished_run_is_refused(before: Path, tmp_path: Path) -> None:
+    result = refine(tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert "no config.yaml in it" in result.stderr
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(before / "config.yaml", unfinished)
+    result = refine(unfinished)
+    assert result.exit_code == 2
+    assert "finish the run first" in result.stderr
+
+
+def test_samples_that_were_not_annealed_are_refused(before: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(before, tmp_path / "drawn"))
+    shutil.rmtree(run / "evaluate" / "annealed")
+    result = refine(run)
+    assert result.exit_code == 2
+    assert "evaluate.annealing" in result.stderr
+
+
+def test_one_field_for_many_molecules_refines_nothing(run_job: Job, before: Path) -> None:
+    settings = ("--transferable", "--molecules", "AC", f"refines={before}")
+    result = run_job("--output", before.parent, "--name", "shared", *settings)
+    assert result.exit_code == 2
+    assert "--transferable" in result.stderr
+
+
+def test_the_heaviest_samples_start_no_more_than_a_few_chains(tmp_path: Path) -> None:
+    """One sample of a thousand that weighs as much as all others is lowered to the third."""
+    log_weights = np.zeros(1000)
+    log_weights[7] = np.log(1000.0)
+    log_weights[8] = -np.inf
+    positions = np.random.default_rng(0).normal(size=(1000, 3, 3)).astype(np.float32)
+    metadata = DatasetMetadata("any", {"positions_nm": "nm", "log_weights": "nat"}, {})
+    arrays: dict[str, np.ndarray] = {"positions_nm": positions, "log_weights": log_weights}
+    write_shard(tmp_path / "annealed", 0, arrays, metadata)
+    ShardedDataset.finish(tmp_path / "annealed", 1, metadata)
+    starts, weights = annealed_starts(tmp_path / "annealed", None, None, 0)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(starts, positions)
+    assert weights[7] == 0.0
+    assert weights[8] == -np.inf
