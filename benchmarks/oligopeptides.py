@@ -3,9 +3,10 @@
 Runs that are finished already are not repeated. Every phi has a free energy by the run's samples
 and one by its reference, whose windows hold the first phi and psi alone: replicas that disagree
 about another phi show that it has not been equilibrated. ``--own-windows`` simulates the chain anew
-for each of those, with windows in that residue.
+for each of those, with windows in that residue. ``--refine`` goes on from the finished run with
+training data from its annealed samples, and judges that as well.
 
-    python benchmarks/oligopeptides.py ACE-ALA-ALA-ALA-NME --output runs --own-windows --write
+    python benchmarks/oligopeptides.py ACE-ALA-ALA-ALA-NME --output runs --refine --write
 """
 
 import subprocess
@@ -70,6 +71,9 @@ def main(
         bool,
         typer.Option("--own-windows", help="Simulate other phis in windows of their own."),
     ] = False,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Also go on from each run, once, and judge that.")
+    ] = False,
     write: Annotated[bool, typer.Option("--write", help="Also write the record.")] = False,
 ) -> None:
     """Run what has not run yet, print one JSON line and write it if asked.
@@ -78,38 +82,67 @@ def main(
     """
     recorded = FOLDER / f"{RECORD}.json"
     chains = read_json(recorded)["chains"] if recorded.exists() else {}
-    chains |= {sequence: judged(sequence, output, own_windows) for sequence in sequences}
+    for sequence in sequences:
+        folder = output / sequence
+        run_unless_finished(folder, "--config", CONFIG, f"target.sequence={sequence}")
+        chains[sequence] = judged(folder) | {"phis": _phis(folder, own_windows)}
+        if refine:
+            refined = folder.with_name(f"{sequence}_refined")
+            run_unless_finished(refined, "--refine", folder)
+            chains[refined.name] = _with_core_hours_before(judged(refined), chains[sequence])
+            chains[refined.name]["phis"] = _phis(refined, own_windows=False)
     numbers = {"chains": chains, "published": PUBLISHED}
     publish(RECORD, numbers, ("torch", "openmm", "ray"), write=write)
 
 
-def judged(sequence: str, output: Path, own_windows: bool) -> dict[str, Any]:
-    """Return what is kept of a chain's run, which runs first if it has not."""
-    folder = output / sequence
+def run_unless_finished(folder: Path, *arguments: str | Path) -> None:
+    """Run a chain in a folder of its own, or finish it."""
     if not (folder / "metrics.json").exists():
-        arguments = ["--config", CONFIG, "--output", output, "--name", sequence]
-        subprocess.run([sys.executable, JOB, *arguments, f"target.sequence={sequence}"], check=True)
+        place = ("--output", folder.parent, "--name", folder.name)
+        subprocess.run([sys.executable, JOB, *place, *arguments], check=True)
+
+
+def judged(folder: Path) -> dict[str, Any]:
+    """Return what is kept of a chain's finished run, but for single torsions."""
     metrics, run = read_json(folder / "metrics.json"), FinishedRun.open(folder)
     frames = run.reference_frames()
     if frames is None:
         raise InputError(
-            f"run {sequence}", expected="its own umbrella sampling", got="none",
+            f"run {folder}", expected="its own umbrella sampling", got="none",
             remedy="leave reference.trajectory out",
         )  # fmt: skip
-    phis = [_phi(folder, name) for name in _backbone(run) if name.startswith("phi")]
-    for phi in phis[1:] if own_windows else ():
-        phi["own_windows"] = _own_windows(sequence, phi["name"], output)
     return {
         **kept(metrics, KEPT_HERE),
         "equilibration_ps": run.config.reference.equilibration_ps,
         "num_atoms": run.target.molecule.num_atoms,
         "core_hours": 2 * sum(metrics["seconds"].values()) / 3600,
         "num_energies": _num_energies(run),
-        "phis": phis,
         "num_frames": len(frames.log_weights),
         "ess_frames": Weights(frames.log_weights).ess,
         **_torsion_distances(run, frames),
     }
+
+
+def _with_core_hours_before(refined: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of a refined run, with what the run before it cost."""
+    num_energies = {
+        name: before["num_energies"][name] + refined["num_energies"][name]
+        for name in before["num_energies"]
+    }
+    return refined | {
+        "core_hours": before["core_hours"] + refined["core_hours"],
+        "num_energies": num_energies,
+    }
+
+
+def _phis(folder: Path, own_windows: bool) -> list[dict[str, Any]]:
+    """Return the free energy of every phi being positive, by one ensemble after the other."""
+    run = FinishedRun.open(folder)
+    phis = [_phi(folder, name) for name in _backbone(run) if name.startswith("phi")]
+    for phi in phis[1:] if own_windows else ():
+        sequence = str(run.config.target.sequence)
+        phi["own_windows"] = _own_windows(sequence, phi["name"], folder.parent)
+    return phis
 
 
 def _backbone(run: FinishedRun) -> list[str]:
@@ -169,10 +202,14 @@ def _torsion_distances(run: FinishedRun, frames: ReferenceFrames) -> dict[str, f
 
 
 def _num_energies(run: FinishedRun) -> dict[str, int]:
-    """Return how often the force field was asked, with or without forces, by what for."""
+    """Return how often the force field was asked, with or without forces, by what for.
+
+    A refined run takes its reference over.
+    """
     reference, dataset, evaluate = run.config.reference, run.config.dataset, run.config.evaluate
+    is_refined = run.config.refines is not None
     steps_of_umbrella = (reference.burn_in_ps + reference.total_ps) * 1e3 / reference.timestep_fs
-    umbrellas = reference.num_tasks * reference.num_phi * reference.num_psi
+    umbrellas = 0 if is_refined else reference.num_tasks * reference.num_phi * reference.num_psi
     chain_ps = dataset.equilibration_ps + dataset.frames_per_chain * dataset.frame_interval_ps
     accepted = ShardedDataset.open(run.folder.stage("evaluate") / "annealed").load(["accepted"])
     num_levels = accepted["accepted"].shape[1]

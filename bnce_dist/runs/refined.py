@@ -51,7 +51,8 @@ def refined_kind(config: Config, folder: RunFolder) -> RunKind:
     Raises: InputError: no finished run whose samples were annealed, one of another molecule or
         reference, models that cannot learn on, or the same seed.
     """
-    before = RunFolder(Path(str(config.refines)))
+    # Workers of a cluster have another working directory.
+    before = RunFolder(Path(str(config.refines)).absolute())
     _require_refinable(config, folder, before)
     trained = {_SAMPLES: f"{ANNEALED}/", _EMULATOR: "emulator.pt"}
     energy = {"generate": "samples/", "train_emulator": "emulator.pt", _ENERGY: "energy.pt"}
