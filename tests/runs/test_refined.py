@@ -105,9 +105,11 @@ def test_a_refined_run_can_be_refined(refined: Path) -> None:
 )
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_what_cannot_be_refined_is_one_clear_line(
-    before: Path, arguments: tuple[str, ...], said: str, dry_run: bool
+    before: Path, tmp_path: Path, arguments: tuple[str, ...], said: str, dry_run: bool
 ) -> None:
-    result = refine(before, *arguments, *(["--dry-run"] if dry_run else []))
+    folder = before.parent if "--name" in arguments else tmp_path
+    options = ["--output", folder, *(["--dry-run"] if dry_run else [])]
+    result = refine(before, *options, *arguments)
     assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
