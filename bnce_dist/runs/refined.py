@@ -129,6 +129,7 @@ def _require_refinable(config: Config, folder: RunFolder, before: RunFolder) -> 
         raise InputError(
             what, expected="another run", got="the run itself", remedy="choose another --name"
         )
+    config.dataset.require_both_sides()
     emulator, density = _models(what, before)
     _require_same(config, load_config(Config, before.config_path), what)
     built = build_velocity_field(config.emulator, emulator.space), config.emulator.interpolant
@@ -168,7 +169,7 @@ def _models(what: str, before: RunFolder) -> tuple[Emulator, LearnedDensity]:
 
 
 def _require_same(config: Config, before: Config, what: str) -> None:
-    """Refuse another target or reference than the run before had, and its noise."""
+    """Refuse another target, reference or layout of chains than the run before, and its noise."""
     old, new = dotted_values(before), dotted_values(config)
     changed = [
         f"{key}={new[key]} instead of {old[key]}"
@@ -182,10 +183,24 @@ def _require_same(config: Config, before: Config, what: str) -> None:
             got=", ".join(changed),
             remedy="leave them out: bnce train --refine RUN takes the settings of the run",
         )
-    if config.seed == before.seed:
+    if config.seed <= before.seed:  # So it differs from those of all runs that came before, too.
         raise InputError(
             f"seed={config.seed} beside {what}",
-            expected="another one: a model must not be judged by the noise whose images it learned",
-            got="that of the run before",
+            expected=f"a larger one than that run's {before.seed}: a model must not be judged by "
+            "the noise whose images it learned",
+            got=config.seed,
             remedy=f"set seed={before.seed + 1}",
+        )
+    layout = ("num_chains", "num_tasks", "trajectory", "stride")
+    changed = [
+        f"dataset.{name}={getattr(config.dataset, name)}"
+        for name in layout
+        if getattr(config.dataset, name) != getattr(before.dataset, name)
+    ]
+    if changed:
+        raise InputError(
+            f"settings beside {what}",
+            expected="the chains of that run, which energies are compared with",
+            got=", ".join(changed),
+            remedy="leave them out; dataset.frames_per_chain may change",
         )

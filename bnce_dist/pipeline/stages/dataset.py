@@ -62,10 +62,17 @@ def umbrella_starts(
 def annealed_starts(
     annealed: Path, target: Target, dynamics: ForceField, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return annealed samples with their weights, the heaviest clipped (see `Starts`)."""
-    arrays = ShardedDataset.open(annealed).load(["positions_nm", "log_weights"])
-    clipped, _ = Weights(arrays["log_weights"]).clipped()
-    return arrays["positions_nm"], clipped.log_weights
+    """Return annealed samples with their weights, the heaviest of each side of the state clipped.
+
+    They are those of the learned density: exact ones are known of few samples (see `Starts`).
+    """
+    arrays = ShardedDataset.open(annealed).load(["positions_nm", "log_weights", "phi", "psi"])
+    in_state = target.state.contains(arrays["phi"], arrays["psi"])
+    log_weights = arrays["log_weights"].copy()
+    for side in (in_state, ~in_state):
+        if np.isfinite(log_weights[side]).sum() > 1:
+            log_weights[side] = Weights(log_weights[side]).clipped()[0].log_weights
+    return arrays["positions_nm"], log_weights
 
 
 def spread_starts(
