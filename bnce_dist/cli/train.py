@@ -113,7 +113,7 @@ def train(
     """
     with errors_as_one_line():
         if refine is not None:
-            _require_settings_of_run(refine, config, molecules)
+            _require_settings_of_run(refine, config, molecules, overrides or [])
             resolved = _refining(refine, overrides or [])
             default_name = f"{refine.name}_refined"
         else:
@@ -156,9 +156,12 @@ def train(
             _exit_if_bad([outcome], strict)
 
 
-def _require_settings_of_run(refine: Path, config: Path | None, molecules: str | None) -> None:
+def _require_settings_of_run(
+    refine: Path, config: Path | None, molecules: str | None, overrides: Sequence[str]
+) -> None:
     """Refuse other sources of settings beside the run that is refined."""
-    given = {"--config": config, "--molecules": molecules}
+    other = next((text for text in overrides if text.startswith("refines=")), None)
+    given = {"--config": config, "--molecules": molecules, "refines": other}
     for option, value in given.items():
         if value is not None:
             raise InputError(

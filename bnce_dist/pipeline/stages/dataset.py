@@ -69,8 +69,9 @@ def annealed_starts(
     arrays = ShardedDataset.open(annealed).load(["positions_nm", "log_weights", "phi", "psi"])
     in_state = target.state.contains(arrays["phi"], arrays["psi"])
     log_weights = arrays["log_weights"].copy()
-    for side in (in_state, ~in_state):
-        if np.isfinite(log_weights[side]).sum() > 1:
+    has_weight = np.isfinite(log_weights)
+    for side in (in_state & has_weight, ~in_state & has_weight):
+        if side.sum() > 1:
             log_weights[side] = Weights(log_weights[side]).clipped()[0].log_weights
     return arrays["positions_nm"], log_weights
 
