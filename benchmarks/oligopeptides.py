@@ -48,8 +48,8 @@ PUBLISHED = {
         "AL4": {"ess_fraction": 0.046, "energy_w2": 1.068},
         "AL6": {"ess_fraction": 0.034, "energy_w2": 1.021},
     },
-    "CMT (2510.18460)": {"AL6": {"ess_fraction": 0.2963}},
-    "TA-BG": {"AL6": {"ess_fraction": 0.1822}},
+    "CMT (2510.18460)": {"AL6": {"ess_fraction": 0.2963}, "ELIL": {"ess_fraction": 0.2606}},
+    "TA-BG": {"AL6": {"ess_fraction": 0.1822}, "ELIL": {"ess_fraction": 0.1375}},
 }
 """Of other people, at 10,000 samples or more: what AL3 is differs between papers."""
 KEPT_HERE = (
@@ -114,6 +114,7 @@ def judged(folder: Path) -> dict[str, Any]:
     return {
         **kept(metrics, KEPT_HERE),
         "equilibration_ps": run.config.reference.equilibration_ps,
+        "annealing_min_ess_fraction": run.config.evaluate.annealing.min_ess_fraction,
         "num_atoms": run.target.molecule.num_atoms,
         "core_hours": 2 * sum(metrics["seconds"].values()) / 3600,
         "num_energies": _num_energies(run),
