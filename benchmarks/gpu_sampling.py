@@ -19,7 +19,7 @@ from bnce_dist.generator.learned_density import LearnedDensity
 
 NUM_ASKED = 100_000
 NUM_ANNEALED = 10_000
-NUM_LEVELS, NUM_LEAPFROG, STEP_SIZE = 20, 3, 0.3
+NUM_LEVELS, NUM_LEAPFROG, STEP_SIZE, ANGLE_WIDTH = 20, 3, 0.3, 0.3
 """Of the annealing whose time is extrapolated: what the pilot chooses for alanine dipeptide."""
 
 
@@ -199,7 +199,9 @@ def _whole_annealing(bench: Bench, inputs: Inputs, size: int) -> Row:
     bridge, emulator = _bridge(inputs, bench.device, torch.float32, size, compiled=False)
     z = emulator.transport(prior(inputs, bench.device, torch.float32, size))
     fractions = tuple((level + 1) / levels for level in range(levels))
-    schedule = AnnealingSchedule(fractions, (STEP_SIZE,) * levels, NUM_LEAPFROG)
+    space = bridge.space
+    widths = (1.0,) * space.num_euclidean + (ANGLE_WIDTH,) * space.num_circular
+    schedule = AnnealingSchedule(fractions, (STEP_SIZE,) * levels, NUM_LEAPFROG, (widths,) * levels)
     random = generator(0, "anneal", device=bench.device)
     bridge.evaluate(z)
     synchronise(bench.device)

@@ -31,6 +31,8 @@ TARGET_ACCEPTANCE = 0.8
 INITIAL_STEP_SIZE = 0.25
 # Moves of the pilot per level: the first one starts from a step size that may be far off.
 _FIRST_MOVES, _MOVES = 15, 2
+# Of a gradient that tells how wide coordinates are, over the median.
+_MAX_LENGTH = 2.0
 # Below so many chains, all of them may be rejected by chance.
 _MIN_CHAINS_TO_JUDGE = 20
 _RESAMPLE_PILOT_BELOW = 0.5
@@ -42,21 +44,26 @@ class AnnealingSchedule:
 
     Args:
         fractions: :math:`\lambda_1 < \dots < \lambda_K = 1`; the path starts at 0.
-        step_sizes: Of the move at each level, in units of the coordinates' widths.
+        step_sizes: Of the move at each level, in units of the widths.
         num_leapfrog: Leapfrog steps of every move.
+        widths: Of every coordinate at each level, ``(levels, dim)``, or ``(levels, 1)`` of one for
+            all; by default that is 1.
 
-    Raises: InputError: no level, fractions that do not increase to 1, a step size that is not
-        positive, or no leapfrog step.
+    Raises: InputError: no level, fractions that do not increase to 1, a step size or a width that
+        is not positive, or no leapfrog step.
     """
 
     fractions: tuple[float, ...]
     step_sizes: tuple[float, ...]
     num_leapfrog: int = DEFAULT_LEAPFROG
+    widths: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         # Lists, as JSON gives them back, are fine.
         object.__setattr__(self, "fractions", tuple(self.fractions))
         object.__setattr__(self, "step_sizes", tuple(self.step_sizes))
+        widths = self.widths or ((1.0,),) * len(self.fractions)
+        object.__setattr__(self, "widths", tuple(tuple(level) for level in widths))
         _require_at_least_one(num_levels=self.num_levels, num_leapfrog=self.num_leapfrog)
         steps = np.diff([0.0, *self.fractions])
         if not (steps > 0).all() or self.fractions[-1] != 1:
@@ -74,11 +81,29 @@ class AnnealingSchedule:
                 got=self.step_sizes,
                 remedy="take the schedule from tune_schedule",
             )
+        usable = all(0 < width < math.inf for level in self.widths for width in level)
+        lengths = [len(level) for level in self.widths]
+        if not usable or lengths != [len(self.widths[0])] * self.num_levels:
+            raise InputError(
+                "widths of an annealing schedule",
+                expected=f"positive numbers, as many at each of {self.num_levels} levels",
+                got=f"{len(lengths)} levels of {sorted(set(lengths))} numbers",
+                remedy="take the schedule from tune_schedule",
+            )
 
     @property
     def num_levels(self) -> int:
         """Number of levels, K."""
         return len(self.fractions)
+
+    def steps(self, like: Tensor) -> Tensor:
+        """Return the step of every coordinate at each level, ``(levels, dim)``.
+
+        Args:
+            like: Samples ``(samples, dim)``, whose type and device it takes.
+        """
+        sizes = like.new_tensor(self.step_sizes)[:, None]
+        return (sizes * like.new_tensor(self.widths)).expand(-1, like.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +171,13 @@ def anneal(
         (2006), J. R. Stat. Soc. B 68, 411.
     """
     _require_points(bridge, z)
+    if len(schedule.widths[0]) not in (1, z.shape[1]):
+        raise InputError(
+            "annealing schedule",
+            expected=f"widths of {z.shape[1]} coordinates",
+            got=f"of {len(schedule.widths[0])}",
+            remedy="tune a schedule for these densities",
+        )
     annealed = _through_levels(bridge, bridge.evaluate(z), schedule, generator, resample_below)
     # A chain that was impossible at the start may never move, and has no weight anyway.
     if annealed.log_weights.isfinite().sum() >= _MIN_CHAINS_TO_JUDGE:
@@ -164,7 +196,7 @@ def _through_levels(
     log_weights = torch.zeros_like(point.log_end, dtype=torch.float64)
     ancestors = torch.arange(len(log_weights), device=log_weights.device)
     accepted, clashed, previous = [], [], 0.0
-    for fraction, step_size in zip(schedule.fractions, schedule.step_sizes, strict=True):
+    for fraction, step_size in zip(schedule.fractions, schedule.steps(point.z), strict=True):
         log_weights = log_weights + (fraction - previous) * _log_ratio(point)
         if resample_below > 0:
             chosen, log_weights = _resampled(log_weights, resample_below, generator)
@@ -195,13 +227,15 @@ def tune_schedule(
     min_ess_fraction: float = 0.95,
     num_leapfrog: int = DEFAULT_LEAPFROG,
 ) -> AnnealingSchedule:
-    """Find levels and step sizes by a pilot run.
+    """Find levels, widths and step sizes by a pilot run.
 
-    Each step size makes the moves of its level accepted four times out of five. Of a given number
-    K of levels the k-th is at :math:`(k / K)^{3/2}`; else each one is as far from the last as the
-    conditional effective sample size allows, but there are never more than ``MAX_LEVELS``: where
-    some samples begin in clashes, with short first levels that double. Samples all of which are
-    impossible at the end need no path: one level takes them there without weight.
+    A coordinate is as wide as gradients g say, :math:`\\langle g^2 \\rangle^{-1/2}`: as a Gaussian
+    would be in it, given all others. Each step size makes the moves of its level accepted four
+    times out of five. Of a given number K of levels the k-th is at :math:`(k / K)^{3/2}`; else each
+    one is as far from the last as the conditional effective sample size allows, but there are never
+    more than ``MAX_LEVELS``: where some samples begin in clashes, with short first levels that
+    double. Samples all of which are impossible at the end need no path: one level takes them there
+    without weight.
 
     Args:
         bridge: From the density of the samples to the one asked for.
@@ -228,6 +262,7 @@ def tune_schedule(
         return AnnealingSchedule((1.0,), (INITIAL_STEP_SIZE,), num_leapfrog)
     log_weights = torch.zeros_like(point.log_end, dtype=torch.float64)
     fractions, step_sizes = [0.0], [INITIAL_STEP_SIZE]
+    widths: list[Tensor] = []
     acceptance: list[float] = []
     while fractions[-1] < 1:
         log_ratio = _log_ratio(point)
@@ -238,15 +273,17 @@ def tune_schedule(
         log_weights = log_weights + (fraction - fractions[-1]) * log_ratio
         chosen, log_weights = _resampled(log_weights, _RESAMPLE_PILOT_BELOW, generator)
         point, step_size = point.take(chosen), step_sizes[-1]
+        widths.append(_widths(point.gradient(fraction)))
         for _ in range(_MOVES if acceptance else _FIRST_MOVES):
-            move = bridge.move(point, fraction, step_size, num_leapfrog, generator)
+            move = bridge.move(point, fraction, step_size * widths[-1], num_leapfrog, generator)
             point, probability = move.point, float(move.probability.mean())
             step_size *= math.exp(probability - TARGET_ACCEPTANCE)
         fractions.append(fraction)
         step_sizes.append(step_size)
         acceptance.append(probability)
     _require_moves(acceptance)
-    return AnnealingSchedule(tuple(fractions[1:]), tuple(step_sizes[1:]), num_leapfrog)
+    rows = tuple(tuple(level.tolist()) for level in widths)
+    return AnnealingSchedule(tuple(fractions[1:]), tuple(step_sizes[1:]), num_leapfrog, rows)
 
 
 def log_mean_weight(
@@ -278,6 +315,15 @@ def log_mean_weight(
     deviation = len(found) * (shares - sizes / len(logs))
     stderr = math.sqrt(np.square(deviation).sum() / (len(found) * (len(found) - 1)))
     return log_sum - math.log(len(logs)), stderr
+
+
+def _widths(gradients: Tensor) -> Tensor:
+    """Return the width of every coordinate by gradients of a log density, ``(dim,)``."""
+    # Chains in clashes have the largest gradients by far; impossible ones have none.
+    lengths = gradients.norm(dim=1).clamp_min(torch.finfo(gradients.dtype).tiny)
+    shortened = gradients * (_MAX_LENGTH * lengths.median() / lengths).clamp(max=1)[:, None]
+    # No more than one: model space is whitened, and angles are in radians.
+    return shortened.square().mean(0).clamp_min(1).rsqrt()
 
 
 def _log_ratio(point: Point) -> Tensor:

@@ -81,15 +81,11 @@ class Bridge:
         start: :math:`\log \pi_0`.
         end: :math:`\log \pi_1`.
         space: Which coordinates are angles.
-        euclidean_scale: Typical width of the Euclidean coordinates.
-        circular_scale: Typical width of the angles [rad].
     """
 
     start: LogDensity
     end: LogDensity
     space: ProductPath
-    euclidean_scale: float = 1.0
-    circular_scale: float = 0.3
 
     def evaluate(self, z: Tensor) -> Point:
         """Return both densities and their gradients at points ``(chains, dim)``.
@@ -112,7 +108,7 @@ class Bridge:
         self,
         point: Point,
         fraction: float,
-        step_size: float,
+        step_size: Tensor | float,
         num_leapfrog: int,
         generator: torch.Generator | None,
     ) -> Move:
@@ -121,7 +117,7 @@ class Bridge:
         Args:
             point: Where the chains are.
             fraction: The level, in (0, 1].
-            step_size: Of the leapfrog integrator, in units of the coordinates' widths.
+            step_size: Of the leapfrog integrator, of every coordinate ``(dim,)`` or one for all.
             num_leapfrog: Its steps: so many gradients.
             generator: Of momenta and decisions, on the points' device.
 
@@ -129,14 +125,13 @@ class Bridge:
         """
         z = point.z
         momentum = torch.empty_like(z).normal_(generator=generator)
-        scale = self._scale(z)
         before = point.log_density(fraction) - 0.5 * momentum.square().sum(1)
         proposal = point
-        momentum = momentum + 0.5 * step_size * scale * proposal.gradient(fraction)
+        momentum = momentum + 0.5 * step_size * proposal.gradient(fraction)
         for step in range(num_leapfrog):
-            proposal = self.evaluate(self.space.wrap(proposal.z + step_size * scale * momentum))
+            proposal = self.evaluate(self.space.wrap(proposal.z + step_size * momentum))
             kick = 0.5 if step == num_leapfrog - 1 else 1.0
-            momentum = momentum + kick * step_size * scale * proposal.gradient(fraction)
+            momentum = momentum + kick * step_size * proposal.gradient(fraction)
         after = proposal.log_density(fraction) - 0.5 * momentum.square().sum(1)
         # The difference of two impossible points is not a number: no move.
         log_ratio = torch.where((after - before).isnan(), -torch.inf, after - before)
@@ -148,11 +143,6 @@ class Bridge:
             log_ratio.clamp(max=0).exp(),
             proposal.log_end.isneginf(),
         )
-
-    def _scale(self, z: Tensor) -> Tensor:
-        scale = torch.full_like(z[0], self.euclidean_scale)
-        scale[self.space.num_euclidean :] = self.circular_scale
-        return scale
 
 
 def _checked(name: str, result: object, z: Tensor) -> tuple[Tensor, Tensor]:

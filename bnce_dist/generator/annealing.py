@@ -34,7 +34,7 @@ class AnnealingConfig(Section):
     num_leapfrog: Count = 3
     """Leapfrog steps of the one move at each level: so many gradients."""
     num_pilot: Annotated[int, Field(ge=20)] = 300
-    """Samples of the pilot run that finds levels and step sizes."""
+    """Samples of the pilot run that finds levels, widths and step sizes."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def prior(num_samples: int, *key: int | str) -> Tensor:
 
 
 BRIDGE = Bridge(with_gradient(SPACE.log_prior), with_gradient(log_mixture), SPACE)
-SCHEDULE = AnnealingSchedule((0.2, 0.5, 1.0), (0.5, 0.5, 0.4), num_leapfrog=3)
+SCHEDULE = AnnealingSchedule((0.2, 0.5, 1.0), (0.5, 0.5, 0.4), 3, widths=((1.0, 0.3),) * 3)
 
 
 @pytest.mark.parametrize("resample_below", [0.0, 1.0])
@@ -124,7 +124,8 @@ def test_a_move_leaves_its_level_invariant_and_is_reversible():
     """In equilibrium, going from a to b is as likely as going from b to a."""
     before = sample_mixture(100_000, generator("equilibrium"))
     point = BRIDGE.evaluate(before)
-    move = BRIDGE.move(point, 1.0, 0.5, 3, generator("move"))
+    step_size = torch.tensor([0.5, 0.15], dtype=torch.float64)
+    move = BRIDGE.move(point, 1.0, step_size, 3, generator("move"))
     after = move.point.z
     assert 0.5 < move.accepted.double().mean() < 0.95  # Steps so long that rejection matters.
     assert move.probability.mean() == pytest.approx(float(move.accepted.double().mean()), abs=0.01)
@@ -175,6 +176,26 @@ def test_the_pilot_finds_step_sizes_and_levels():
     assert given.fractions == pytest.approx([((k + 1) / 7) ** 1.5 for k in range(7)])
     assert given.num_leapfrog == 2
     assert AnnealingSchedule(**json.loads(json.dumps(dataclasses.asdict(given)))) == given
+
+
+def test_the_pilot_finds_how_wide_coordinates_are_beside_some_in_a_clash():
+    """Given the other coordinate, each of these is sqrt(1 - 0.6^2) = 0.8 times as wide."""
+    covariance = torch.tensor([[0.04, 0.06], [0.06, 0.25]], dtype=torch.float64)
+    precision = covariance.inverse()
+    wall = 1.2
+
+    def log_normal(z: Tensor) -> Tensor:
+        clash = -1e6 * (z[:, 1] - wall).clamp_min(0)  # Of one sample in a hundred.
+        return -0.5 * (z @ precision * z).sum(1) + clash
+
+    line = ProductPath(TrigonometricInterpolant(), num_euclidean=2)
+    bridge = Bridge(with_gradient(log_normal), with_gradient(log_normal), line)
+    noise = torch.randn(4000, 2, generator=generator("wide"), dtype=torch.float64)
+    z = noise @ torch.linalg.cholesky(covariance).T
+    assert (z[:, 1] > wall).any()
+    schedule = tune_schedule(bridge, z, generator("tune"), num_levels=2)
+    for widths in schedule.widths:
+        assert widths == pytest.approx((0.8 * 0.2, 0.8 * 0.5), rel=0.15)
 
 
 def test_chosen_levels_keep_the_conditional_sample_size():
@@ -308,6 +329,8 @@ def test_bad_input_is_one_clear_line():
         (((0.5, 0.9), (0.3, 0.3)), "increase from above 0 to exactly 1"),
         (((0.5, 1.0), (0.3,)), "2 positive numbers"),
         (((0.5, 1.0), (0.3, math.nan)), "2 positive numbers"),
+        (((0.5, 1.0), (0.3, 0.3), 3, ((1.0, 0.0),) * 2), "widths of an annealing schedule"),
+        (((0.5, 1.0), (0.3, 0.3), 3, ((1.0, 1.0), (1.0,))), "as many at each of 2 levels"),
     ]:
         with pytest.raises(InputError, match=message):
             AnnealingSchedule(*arguments)
@@ -323,6 +346,9 @@ def test_bad_input_is_one_clear_line():
             anneal(BRIDGE, wrong, SCHEDULE, random)
     with pytest.raises(InputError, match="take a target with gradients"):
         anneal(Bridge(BRIDGE.start, log_mixture, SPACE), z, SCHEDULE, random)  # type: ignore
+    three = AnnealingSchedule((1.0,), (0.3,), widths=((1.0,) * 3,))
+    with pytest.raises(InputError, match="expected widths of 2 coordinates, got of 3"):
+        anneal(BRIDGE, z, three, random)
     with pytest.raises(InputError, match="at level 1 of 1: expected some that are accepted"):
         anneal(BRIDGE, z, AnnealingSchedule((1.0,), (1e3,)), random)
     with pytest.raises(InputError, match="at least two"):

@@ -38,7 +38,7 @@ _UNITS = {
 }
 
 
-SCHEDULE_UNITS = {"fractions": "1", "step_sizes": "1", "num_leapfrog": "1"}
+SCHEDULE_UNITS = {"fractions": "1", "step_sizes": "1", "num_leapfrog": "1", "widths": "1"}
 
 
 def annealed_at(temperature_kelvin: float) -> str:
@@ -177,6 +177,7 @@ def schedule_arrays(schedule: AnnealingSchedule) -> dict[str, np.ndarray]:
         "fractions": np.array(schedule.fractions),
         "step_sizes": np.array(schedule.step_sizes),
         "num_leapfrog": np.full(schedule.num_levels, schedule.num_leapfrog),
+        "widths": np.array(schedule.widths),
     }
 
 
@@ -186,4 +187,5 @@ def schedule_from(levels: Mapping[str, np.ndarray]) -> AnnealingSchedule:
         tuple(levels["fractions"].tolist()),
         tuple(levels["step_sizes"].tolist()),
         int(levels["num_leapfrog"][0]),
+        levels["widths"].tolist(),
     )
