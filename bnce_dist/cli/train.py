@@ -113,7 +113,7 @@ def train(
     """
     with errors_as_one_line():
         if refine is not None:
-            _require_settings_of_run(refine, config, molecules, overrides or [])
+            _require_settings_of_run(refine, config, molecules, overrides or [], transferable)
             resolved = _refining(refine, overrides or [])
             default_name = f"{refine.name}_refined"
         else:
@@ -157,11 +157,22 @@ def train(
 
 
 def _require_settings_of_run(
-    refine: Path, config: Path | None, molecules: str | None, overrides: Sequence[str]
+    refine: Path,
+    config: Path | None,
+    molecules: str | None,
+    overrides: Sequence[str],
+    transferable: bool,
 ) -> None:
     """Refuse other sources of settings beside the run that is refined."""
     other = next((text for text in overrides if text.startswith("refines=")), None)
     given = {"--config": config, "--molecules": molecules, "refines": other}
+    if transferable:
+        raise InputError(
+            f"--refine {refine} with --transferable",
+            expected="a run of one molecule",
+            got="one field for many",
+            remedy="leave --transferable out",
+        )
     for option, value in given.items():
         if value is not None:
             raise InputError(
@@ -184,7 +195,8 @@ def _refining(refine: Path, overrides: Sequence[str]) -> Config:
     path = RunFolder(refine).config_path
     before = load_config(Config, path)
     resolved = load_config(Config, path, [f"seed={before.seed + 1}", *overrides])
-    return resolved.model_copy(update={"refines": str(refine)})
+    # The same command again, from another folder, is still the same run.
+    return resolved.model_copy(update={"refines": str(refine.absolute())})
 
 
 def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> Outcome:

@@ -15,6 +15,7 @@ from bnce_dist.config.load import dotted_values, load_config
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.objectives import EnergyMatching, FlowMatching
 from bnce_dist.core.space import Space
+from bnce_dist.data.atomic import read_json
 from bnce_dist.generator.architectures import (
     EmulatorConfig,
     EnergyConfig,
@@ -164,6 +165,13 @@ def _models(what: str, before: RunFolder) -> tuple[Emulator, LearnedDensity]:
             expected="annealed samples",
             got="samples as they were drawn",
             remedy="run it again with evaluate.annealing.enabled=true and --resume",
+        )
+    if read_json(before.path / "metrics.json")["delta_f_kT"] is None:
+        raise InputError(
+            what,
+            expected="samples with a weight, which chains start from",
+            got="none with any",
+            remedy="train its models longer first (emulator.num_steps, --resume)",
         )
     return emulator, LearnedDensity.load(before.stage("train_energy") / "energy.pt")
 

@@ -130,6 +130,7 @@ def test_a_refined_run_can_be_refined(refined: Path) -> None:
         (("--config", "jobs/configs/smoke.yaml"), "leave --config out"),
         (("--molecules", "AC,ET"), "leave --molecules out"),
         (("refines=elsewhere",), "leave refines out"),
+        (("--transferable",), "leave --transferable out"),
     ],
 )
 @pytest.mark.parametrize("dry_run", [True, False])
@@ -162,6 +163,24 @@ def test_samples_that_were_not_annealed_are_refused(before: Path, tmp_path: Path
     result = refine(run)
     assert result.exit_code == 2
     assert "evaluate.annealing" in result.stderr
+
+
+def test_samples_without_any_weight_are_refused(before: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(before, tmp_path / "weightless"))
+    metrics = read_json(run / "metrics.json")
+    (run / "metrics.json").write_text(json.dumps(metrics | {"delta_f_kT": None}))
+    result = refine(run, "--dry-run")
+    assert result.exit_code == 2
+    assert "expected samples with a weight" in result.stderr
+
+
+def test_a_relative_path_is_kept_as_an_absolute_one(
+    before: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(before.parent)
+    result = refine(Path(before.name), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f"refines: {before}\n" in result.stdout
 
 
 def test_one_field_for_many_molecules_refines_nothing(run_job: Job, before: Path) -> None:

@@ -127,7 +127,8 @@ def draw_start_frames(
             raise InputError(
                 "frames to start from", expected="some in the state and some outside",
                 got="one side empty",
-                remedy="run the umbrella simulation longer, or raise spread.num_structures",
+                remedy="make more of them: reference.production_ps, spread.num_structures, or "
+                "evaluate.num_samples of the run that is refined",
             )  # fmt: skip
         part = part.to(random.device)
         chosen.append(torch.multinomial(part, count, replacement=True, generator=random))
