@@ -165,6 +165,30 @@ class Weights:
         num_clipped = int((self.log_weights > threshold).sum())
         return Weights(lowered), ClipReport(fraction, num_clipped, threshold, removed)
 
+    def tempered(self, min_ess: float) -> "Weights":
+        """Return the weights to the largest power up to 1 that leaves so large a sample size.
+
+        Args:
+            min_ess: Effective sample size, less than the number of positive weights.
+
+        Raises: InputError: that many are not there.
+        """
+        if min_ess >= self.num_samples - self.num_rejected:
+            raise InputError(
+                "effective sample size of tempered weights",
+                expected=f"less than the {self.num_samples - self.num_rejected} positive ones",
+                got=min_ess,
+                remedy="ask for fewer",
+            )
+        if self.ess >= min_ess:
+            return self
+        low, high = 0.0, 1.0  # The sample size falls with the power.
+        while high - low > 1e-3 or low == 0:
+            power = 0.5 * (low + high)
+            enough = Weights(power * self.log_weights).ess >= min_ess
+            low, high = (power, high) if enough else (low, power)
+        return Weights(low * self.log_weights)
+
 
 def _float64(values: ArrayLike | torch.Tensor) -> FloatArray:
     if isinstance(values, torch.Tensor):

@@ -101,3 +101,24 @@ def test_clipping_lowers_the_top_and_reports_the_price():
 def test_clip_fraction_is_checked(fraction):
     with pytest.raises(InputError, match="clip fraction"):
         Weights(np.array([0.0, -math.inf, 1.0])).clipped(fraction)
+
+
+def test_tempered_weights_have_the_power_that_the_closed_form_says():
+    """Of log weights of variance s^2, those to the power b keep a share exp(-b^2 s^2)."""
+    sd, share = 2.0, 0.3
+    log_weights = sd * np.random.default_rng(0).standard_normal(20_000)
+    tempered = Weights(log_weights).tempered(share * len(log_weights))
+    assert tempered.ess_fraction == pytest.approx(share, rel=0.01)
+    power = tempered.log_weights[0] / log_weights[0]
+    assert power == pytest.approx(math.sqrt(-math.log(share)) / sd, rel=0.03)
+    np.testing.assert_allclose(tempered.log_weights, power * log_weights)
+
+
+def test_weights_that_are_even_enough_stay_and_rejected_samples_stay_rejected():
+    weights = Weights(np.array([0.0, 1.0, -np.inf, 0.5]))
+    assert weights.tempered(2.0) is weights
+    tempered = weights.tempered(2.99)
+    assert tempered.ess >= 2.99
+    assert np.isneginf(tempered.log_weights[2])
+    with pytest.raises(InputError, match="less than the 3 positive ones, got 3"):
+        weights.tempered(3)

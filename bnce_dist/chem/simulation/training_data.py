@@ -45,8 +45,8 @@ def make_training_data(
 ) -> TrainingFrames:
     """Run unbiased chains from weighted frames enriched in the rare state.
 
-    The frames are in equilibrium within the state and within the rest; only the share of the
-    state is not, and reweighting recovers it.
+    The frames are in equilibrium within the state and within the rest as far as their weights and
+    the time they are given make them; the share of the state is not. Reweighting recovers both.
 
     Args:
         force_field: Batched forces and the temperature; float32 is enough for dynamics.

@@ -5,7 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from bnce_dist.chem.geometry import dihedral
 from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.chem.simulation.settings import DatasetConfig, SpreadConfig
@@ -23,6 +25,9 @@ from bnce_dist.training.progress import report_part
 Starts = Callable[[Target, ForceField, int], tuple[np.ndarray, np.ndarray]]
 """Makes structures to start from, ``(structures, atoms, 3)`` [nm], and their log weights, given the
 target, its dynamics and the seed of the run."""
+
+_MIN_STARTS = 300
+"""Frames on each side of the state that chains effectively start from."""
 
 
 def run_dataset(context: StageContext) -> None:
@@ -53,10 +58,18 @@ def run_annealed_dataset(context: StageContext, annealed: Path) -> None:
 def umbrella_starts(
     folder: Path, target: Target, dynamics: ForceField, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the frames of the umbrella simulation in a folder (see `Starts`)."""
+    """Return the frames of the umbrella simulation in a folder (see `Starts`).
+
+    Where few of them have most of the weight, as of a chain whose other torsions are biased too,
+    weights are tempered: what no chain visits no emulator learns, and a wrong population is only
+    a weight of its samples.
+    """
     positions = ShardedDataset.open(folder / "umbrella").load(["positions_nm"])["positions_nm"]
+    positions = positions.reshape(-1, *positions.shape[-2:])
+    frames, molecule = torch.from_numpy(positions), target.molecule
+    phi, psi = (dihedral(frames, torsion).numpy() for torsion in (molecule.phi, molecule.psi))
     log_weights = Reference.load(folder).potential_log_weights
-    return positions.reshape(-1, *positions.shape[-2:]), log_weights
+    return positions, _per_side(log_weights, target.state.contains(phi, psi), _tempered)
 
 
 def annealed_starts(
@@ -68,12 +81,27 @@ def annealed_starts(
     """
     arrays = ShardedDataset.open(annealed).load(["positions_nm", "log_weights", "phi", "psi"])
     in_state = target.state.contains(arrays["phi"], arrays["psi"])
-    log_weights = arrays["log_weights"].copy()
+    return arrays["positions_nm"], _per_side(arrays["log_weights"], in_state, _clipped)
+
+
+def _per_side(
+    log_weights: np.ndarray, in_state: np.ndarray, change: Callable[[Weights], Weights]
+) -> np.ndarray:
+    """Return log weights that were changed on each side of the state by itself."""
+    changed = log_weights.copy()
     has_weight = np.isfinite(log_weights)
     for side in (in_state & has_weight, ~in_state & has_weight):
         if side.sum() > 1:
-            log_weights[side] = Weights(log_weights[side]).clipped()[0].log_weights
-    return arrays["positions_nm"], log_weights
+            changed[side] = change(Weights(log_weights[side])).log_weights
+    return changed
+
+
+def _tempered(weights: Weights) -> Weights:
+    return weights.tempered(min(_MIN_STARTS, weights.num_samples / 2))
+
+
+def _clipped(weights: Weights) -> Weights:
+    return weights.clipped()[0]
 
 
 def spread_starts(
