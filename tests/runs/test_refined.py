@@ -67,14 +67,22 @@ def test_its_chains_start_in_annealed_samples(before: Path, tmp_path: Path) -> N
 
     result = refine(run, "--stage", "train_emulator", "emulator.num_steps=101")
     assert result.exit_code == 0, result.output
-    shards = ShardedDataset.open(run.with_name("two_refined") / "train_emulator" / "dataset")
-    first = torch.from_numpy(np.concatenate([shard["positions_nm"][:64] for shard in shards]))
-    torsions = torch.stack([dihedral(first, t) for t in (molecule.phi, molecule.psi)], dim=1)
     starts = np.stack([arrays["phi"][two], arrays["psi"][two]], axis=1)
-    apart = torsions.numpy()[:, None] - starts[None]
-    nearest = np.abs((apart + np.pi) % (2 * np.pi) - np.pi).max(axis=2).min(axis=1)
-    assert len(first) == 128
-    assert np.quantile(nearest, 0.9) < 1.0
+
+    def distance(folder: Path) -> float:
+        """Return how far first frames are from the nearer of the two, typically [rad]."""
+        shards = ShardedDataset.open(folder / "dataset")
+        first = torch.from_numpy(np.concatenate([shard["positions_nm"][:64] for shard in shards]))
+        assert len(first) == 128
+        torsions = torch.stack([dihedral(first, t) for t in (molecule.phi, molecule.psi)], dim=1)
+        apart = torsions.numpy()[:, None] - starts[None]
+        return float(
+            np.median(np.abs((apart + np.pi) % (2 * np.pi) - np.pi).max(axis=2).min(axis=1))
+        )
+
+    # Those that start in the umbrella simulation are all over the plane.
+    refined_run = run.with_name("two_refined")
+    assert distance(refined_run / "train_emulator") < 0.6 * distance(run / "simulate")
 
 
 def test_energies_are_compared_with_chains_of_the_run_before(before: Path, refined: Path) -> None:
