@@ -225,6 +225,7 @@ def tune_schedule(
     *,
     num_levels: int | None = None,
     min_ess_fraction: float = 0.95,
+    max_levels: int = MAX_LEVELS,
     num_leapfrog: int = DEFAULT_LEAPFROG,
 ) -> AnnealingSchedule:
     """Find levels, widths and step sizes by a pilot run.
@@ -233,7 +234,7 @@ def tune_schedule(
     would be in it, given all others. Each step size makes the moves of its level accepted four
     times out of five. Of a given number K of levels the k-th is at :math:`(k / K)^{3/2}`; else each
     one is as far from the last as the conditional effective sample size allows, but there are never
-    more than ``MAX_LEVELS``: where some samples begin in clashes, with short first levels that
+    more than ``max_levels``: where some samples begin in clashes, with short first levels that
     double. Samples all of which are impossible at the end need no path: one level takes them there
     without weight.
 
@@ -245,12 +246,18 @@ def tune_schedule(
         num_levels: Number of levels, or None to choose it.
         min_ess_fraction: Bound of the conditional effective sample size of a level, as a
             fraction; only where levels are chosen.
+        max_levels: Most that are chosen, whatever that bound.
         num_leapfrog: Leapfrog steps of every move.
 
     Raises: InputError: as for `anneal`; a number below one or a fraction outside (0, 1).
     Source: Zhou, Johansen and Aston (2016), J. Comput. Graph. Stat. 25, 701, section 3.3.
     """
     _require_at_least_one(num_levels=num_levels, num_leapfrog=num_leapfrog)
+    if max_levels < MAX_LEVELS:  # Short first levels and the way from there need so many.
+        raise InputError(
+            "max_levels", expected=f"at least {MAX_LEVELS}", got=max_levels,
+            remedy="give num_levels for fewer",
+        )  # fmt: skip
     if not 0 < min_ess_fraction < 1:
         raise InputError(
             "min_ess_fraction", expected="in (0, 1)", got=min_ess_fraction,
@@ -267,7 +274,8 @@ def tune_schedule(
     while fractions[-1] < 1:
         log_ratio = _log_ratio(point)
         if num_levels is None:
-            fraction = _next_fraction(fractions[-1], log_weights, log_ratio, min_ess_fraction)
+            bounds = min_ess_fraction, max_levels
+            fraction = _next_fraction(fractions[-1], log_weights, log_ratio, *bounds)
         else:
             fraction = (len(fractions) / num_levels) ** GIVEN_SPACING
         log_weights = log_weights + (fraction - fractions[-1]) * log_ratio
@@ -347,11 +355,11 @@ def _ess_fraction(log_weights: Tensor) -> Tensor:
 
 
 def _next_fraction(
-    last: float, log_weights: Tensor, log_ratio: Tensor, min_ess_fraction: float
+    last: float, log_weights: Tensor, log_ratio: Tensor, min_ess_fraction: float, max_levels: int
 ) -> float:
     """Return the largest fraction at which a level keeps its conditional sample size."""
     # Ten doublings are eleven levels.
-    shortest = min(max(last, _FIRST_FRACTION), 1 / (MAX_LEVELS - _DOUBLINGS - 1))
+    shortest = min(max(last, _FIRST_FRACTION), 1 / (max_levels - _DOUBLINGS - 1))
 
     def is_enough(fraction: float) -> bool:
         step = (fraction - last) * log_ratio

@@ -12,7 +12,7 @@ from bnce_dist.chem.boltzmann_density import BoltzmannDensity
 from bnce_dist.chem.coordinates import WhitenedInternal
 from bnce_dist.chem.potentials.force_field import ForceField
 from bnce_dist.config.section import Count, Fraction, Section
-from bnce_dist.core.annealing import AnnealingSchedule, anneal, tune_schedule
+from bnce_dist.core.annealing import MAX_LEVELS, AnnealingSchedule, anneal, tune_schedule
 from bnce_dist.core.bridge import Bridge
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.random import generator
@@ -31,6 +31,8 @@ class AnnealingConfig(Section):
     """Densities on the way, denser at the start; null is as many as min_ess_fraction asks for."""
     min_ess_fraction: Fraction = 0.995
     """Effective share of the samples that every single level has to keep."""
+    max_levels: Annotated[int, Field(ge=MAX_LEVELS)] = MAX_LEVELS
+    """No more levels than these are chosen; more of them cost time and even out the weights."""
     num_leapfrog: Count = 3
     """Leapfrog steps of the one move at each level: so many gradients."""
     num_pilot: Annotated[int, Field(ge=20)] = 300
@@ -94,6 +96,7 @@ class Annealer:
             generator(*key, "tune", device=self.density.device),
             num_levels=config.num_levels,
             min_ess_fraction=config.min_ess_fraction,
+            max_levels=config.max_levels,
             num_leapfrog=config.num_leapfrog,
         )
 

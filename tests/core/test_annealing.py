@@ -338,6 +338,7 @@ def test_bad_input_is_one_clear_line():
         ({"num_levels": 0}, "num_levels of annealing"),
         ({"num_leapfrog": 0}, "num_leapfrog of annealing"),
         ({"min_ess_fraction": 1.0}, "min_ess_fraction"),
+        ({"max_levels": 20}, "max_levels: expected at least 100, got 20; give num_levels"),
     ]:
         with pytest.raises(InputError, match=message):
             tune_schedule(BRIDGE, z, random, **settings)
@@ -362,11 +363,12 @@ def test_a_target_out_of_reach_costs_a_bounded_number_of_levels():
     assert schedule.num_levels <= MAX_LEVELS
 
 
-def test_there_are_never_more_than_the_most_levels_where_no_step_is_short_enough():
+@pytest.mark.parametrize("max_levels", [MAX_LEVELS, 400])
+def test_there_are_never_more_than_the_most_levels_where_no_step_is_short_enough(max_levels: int):
     from bnce_dist.core.annealing import _next_fraction
 
     equal, far = torch.zeros(50), 1e9 * torch.arange(50.0)
     fractions = [0.0]
     while fractions[-1] < 1:
-        fractions.append(_next_fraction(fractions[-1], equal, far, 0.995))
-    assert len(fractions) - 1 <= MAX_LEVELS
+        fractions.append(_next_fraction(fractions[-1], equal, far, 0.995, max_levels))
+    assert 0.9 * max_levels < len(fractions) - 1 <= max_levels
