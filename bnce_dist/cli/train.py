@@ -115,10 +115,14 @@ def train(
         if refine is not None:
             _require_settings_of_run(refine, config, molecules, overrides or [], transferable)
             resolved = _refining(refine, overrides or [])
-            default_name = f"{refine.name}_refined"
+            default_name = f"{refine.resolve().name}_refined"
         else:
             resolved = load_config(Config, config, overrides or [])
             default_name = _default_name(config, molecules, resolved.target)
+        if resolved.refines is not None:
+            # The same command again, from another folder, is still the same run.
+            before = str(Path(resolved.refines).resolve())
+            resolved = resolved.model_copy(update={"refines": before})
         path = run_path(output, name or default_name)
         _require_stage(stage)
         require_printable(dry_run, as_json)
@@ -178,7 +182,7 @@ def _require_settings_of_run(
             raise InputError(
                 f"--refine {refine} with {option}",
                 expected="the settings of that run, and what differs as KEY=VALUE",
-                got=f"{option} {value}",
+                got=value if option == "refines" else f"{option} {value}",
                 remedy=f"leave {option} out, or set refines={refine} instead of --refine",
             )
     if not RunFolder(refine).config_path.exists():
@@ -195,8 +199,7 @@ def _refining(refine: Path, overrides: Sequence[str]) -> Config:
     path = RunFolder(refine).config_path
     before = load_config(Config, path)
     resolved = load_config(Config, path, [f"seed={before.seed + 1}", *overrides])
-    # The same command again, from another folder, is still the same run.
-    return resolved.model_copy(update={"refines": str(refine.absolute())})
+    return resolved.model_copy(update={"refines": str(refine)})
 
 
 def _run(config: Config, folder: RunFolder, last_stage: str, resume: bool) -> Outcome:

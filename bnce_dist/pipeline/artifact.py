@@ -56,6 +56,25 @@ class Artifact:
         files = self._record().get("files")
         return files is not None and self.has_key() and self._is_intact(files)
 
+    def require_intact(self, part: str = "") -> None:
+        """Check that the finished content is what the stage wrote.
+
+        Args:
+            part: Only files whose path in the folder starts with this.
+
+        Raises: InputError: a file is absent or altered.
+        """
+        for name, sha256 in self._files(part).items():
+            path = self.folder / name
+            if not path.is_file() or file_sha256(path) != sha256:
+                raise InputError(
+                    f"file {path}",
+                    expected="the one that its stage wrote",
+                    got="other bytes" if path.is_file() else "none",
+                    remedy="put it back, or repeat the command of its run, which makes the stage "
+                    "anew",
+                )
+
     def prepare(self, superseded: Path) -> None:
         """Make the folder ready for work: unfinished work of the same key stays in it.
 
@@ -139,10 +158,11 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def move_aside(path: Path, superseded: Path) -> None:
-    """Move a file or folder into a folder of such, under a name that is free there."""
+def move_aside(path: Path, superseded: Path) -> Path:
+    """Move a file or folder into a folder of such, under a free name there, which is returned."""
     superseded.mkdir(parents=True, exist_ok=True)
     number = 1
     while (target := superseded / f"{path.stem}-{number}{path.suffix}").exists():
         number += 1
     path.rename(target)
+    return target

@@ -156,7 +156,8 @@ class Pipeline:
         ]
         for name in stale:
             self._supersede_numbers()
-            move_aside(later[name], self.folder.superseded)
+            moved_to = move_aside(later[name], self.folder.superseded)
+            logger.warning("%s: of other settings or inputs, now in %s", name, moved_to)
 
     def _is_stale(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> bool:
         try:

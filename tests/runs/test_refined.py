@@ -19,6 +19,7 @@ from bnce_dist.data.atomic import read_json
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.learned_density import LearnedDensity
+from bnce_dist.pipeline.artifact import Artifact
 from bnce_dist.pipeline.stages.dataset import annealed_starts
 
 Job = Callable[..., Result]
@@ -64,6 +65,8 @@ def test_its_chains_start_in_annealed_samples(before: Path, tmp_path: Path) -> N
     shutil.rmtree(annealed.folder)
     write_shard(annealed.folder, 0, {name: array[two] for name, array in arrays.items()}, metadata)
     ShardedDataset.finish(annealed.folder, 1, metadata)
+    evaluated = Artifact.finished(run / "evaluate")
+    evaluated.finish(evaluated.provenance)
 
     result = refine(run, "--stage", "train_emulator", "emulator.num_steps=101")
     assert result.exit_code == 0, result.output
@@ -182,13 +185,70 @@ def test_samples_without_any_weight_are_refused(before: Path, tmp_path: Path) ->
     assert "expected samples with a weight" in result.stderr
 
 
-def test_a_relative_path_is_kept_as_an_absolute_one(
-    before: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "name",
+    [
+        "simulate/umbrella/shard_00000.npz",
+        "simulate/artifact.json",
+        "evaluate/annealed/shard_00000.npz",
+        "train_energy/energy.pt",
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_damaged_run_is_refused_before_any_work(
+    before: Path, tmp_path: Path, name: str, is_there: bool
+) -> None:
+    run = Path(shutil.copytree(before, tmp_path / "damaged"))
+    if is_there:
+        (run / name).write_bytes((run / name).read_bytes()[:40])
+    else:
+        (run / name).unlink()
+    result = refine(run)
+    assert result.exit_code == 2
+    assert str((run / name).parent) in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (run.with_name("damaged_refined") / "simulate").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "old", "new"),
+    [
+        ("target.temperature_kelvin", "temperature_kelvin: 300.0", "temperature_kelvin: 310.0"),
+        ("reference.production_ps", "production_ps: 1.0", "production_ps: 2.0"),
+    ],
+)
+def test_a_run_whose_configuration_was_edited_since_is_refused(
+    before: Path, tmp_path: Path, setting: str, old: str, new: str
+) -> None:
+    run = Path(shutil.copytree(before, tmp_path / "edited"))
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new))
+    result = refine(run, "--dry-run")
+    assert result.exit_code == 2
+    assert f"{setting} in {run}/config.yaml: expected {old.split()[1]}" in result.stderr
+
+
+def test_a_run_is_not_written_over_by_one_that_goes_on_from_it(
+    before: Path, refined: Path
+) -> None:
+    result = refine(refined, "--name", before.name, "--resume", "--dry-run")
+    assert result.exit_code == 2
+    assert f"got one that goes on from {before}; choose another --name" in result.stderr
+
+
+@pytest.mark.parametrize("spelling", ["{name}", "../{folder}/{name}", "link"])
+def test_a_run_is_the_same_however_its_place_is_spelled(
+    before: Path, run_job: Job, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     monkeypatch.chdir(before.parent)
-    result = refine(Path(before.name), "--dry-run")
-    assert result.exit_code == 0, result.output
-    assert f"refines: {before}\n" in result.stdout
+    if spelling == "link" and not Path("link").exists():
+        Path("link").symlink_to(before)
+    place = spelling.format(name=before.name, folder=before.parent.name)
+    config = ("--config", before / "config.yaml", "seed=1", f"refines={place}", "--dry-run")
+    for result in (refine(Path(place), "--dry-run"), run_job("--output", before.parent, *config)):
+        assert result.exit_code == 0, result.output
+        assert f"refines: {before}\n" in result.stdout
 
 
 def test_one_field_for_many_molecules_refines_nothing(run_job: Job, before: Path) -> None:

@@ -43,7 +43,7 @@ def resolve(sweep: SweepConfig) -> tuple[SweepConfig, JobConfig]:
     refines = getattr(base, "refines", None)
     if refines is not None:
         raise InputError(
-            "sweep key base.refines", expected="none: trials begin from nothing",
+            "refines in the job's configuration", expected="none: trials begin from nothing",
             got=refines, remedy="leave it out",
         )  # fmt: skip
     _check_space(sweep, base)
