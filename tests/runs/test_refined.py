@@ -229,9 +229,7 @@ def test_a_run_whose_configuration_was_edited_since_is_refused(
     assert f"{setting} in {run}/config.yaml: expected {old.split()[1]}" in result.stderr
 
 
-def test_a_run_is_not_written_over_by_one_that_goes_on_from_it(
-    before: Path, refined: Path
-) -> None:
+def test_a_run_is_not_written_over_by_one_that_goes_on_from_it(before: Path, refined: Path) -> None:
     result = refine(refined, "--name", before.name, "--resume", "--dry-run")
     assert result.exit_code == 2
     assert f"got one that goes on from {before}; choose another --name" in result.stderr

@@ -1,0 +1,28 @@
+"""How samples of a model are annealed: what the settings ask for is what they go through."""
+
+import pytest
+
+from bnce_dist.generator.annealing import Annealer, AnnealingConfig, draw_pilot
+from bnce_dist.generator.shipped import load_shipped
+from bnce_dist.generator.target import Target
+
+
+@pytest.mark.parametrize(
+    ("settings", "fewest", "most"),
+    [
+        # The bound asks for more than there may be.
+        ({"min_ess_fraction": 0.99999}, 90, 100),
+        ({"min_ess_fraction": 0.99999, "max_levels": 130}, 115, 130),
+        ({"min_ess_fraction": 0.95}, 2, 40),
+        ({"min_ess_fraction": 0.99999, "num_levels": 7}, 7, 7),
+    ],
+)
+def test_there_are_as_many_levels_as_the_settings_say(
+    settings: dict[str, float], fewest: int, most: int
+) -> None:
+    generator = load_shipped("ACE-ALA-NME")
+    annealer = Annealer.of(generator.density, Target.from_config(generator.target_config))
+    config = AnnealingConfig.model_validate({"num_leapfrog": 1, "num_pilot": 20} | settings)
+    schedule = annealer.tune(draw_pilot(generator.emulator, config, 1), config, 1)
+    assert fewest <= schedule.num_levels <= most
+    assert schedule.num_leapfrog == 1
