@@ -162,7 +162,7 @@ def _phi(folder: Path, name: str) -> dict[str, Any]:
     found = {}
     for key, ensemble in (("delta_f", "reweighted"), ("reference", "reference")):
         record = ensembles[ensemble]
-        if "positive" not in record["names"]:
+        if not {"positive", "rest"} <= set(record["names"]):
             continue
         row, column = (record["names"].index(state) for state in ("positive", "rest"))
         found |= {
