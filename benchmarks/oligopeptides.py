@@ -60,6 +60,7 @@ KEPT_HERE = (
     "num_rejected",
     "energy_w2_emulator_kT",
     "energy_w2_baseline_kT",
+    "energy_w2_learned_kT",
     "log_density_error_sd_kT",
 )
 

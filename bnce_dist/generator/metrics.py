@@ -287,16 +287,30 @@ def distances_to_reference(
         seed: Of the run; decides the draws of torsions that are matched.
         weighted: Whether the samples have their weights, or all the same.
     """
+    log_weights = samples.log_weights if weighted else np.zeros(len(samples.valid))
+    torsions = np.stack([samples.phi, samples.psi], 1)
+    weights = Weights(log_weights).normalised if weighted else None
+    return (
+        distance_of_energies(samples, log_weights, energies),
+        _torsion_w2(torsions, weights, reference, seed, len(torsions)),
+    )
+
+
+def distance_of_energies(samples: Samples, log_weights: FloatArray, energies: Energies) -> float:
+    """Return the 2-Wasserstein distance of energies to those of a simulation [kT].
+
+    Args:
+        samples: The evaluated samples; energies count where they are finite.
+        log_weights: Of the samples, ``(n,)`` [nats].
+        energies: Weighted energies of the simulation.
+    """
     finite = np.isfinite(samples.reduced_potential)
-    weights = Weights(samples.log_weights).normalised if weighted else None
-    energy_w2 = wasserstein_2(
+    return wasserstein_2(
         samples.reduced_potential[finite],
         energies.reduced_potential,
-        None if weights is None else weights[finite],
+        Weights(log_weights).normalised[finite],
         np.exp(energies.log_weights - energies.log_weights.max()),
     )
-    torsions = np.stack([samples.phi, samples.psi], 1)
-    return energy_w2, _torsion_w2(torsions, weights, reference, seed, len(torsions))
 
 
 def baseline_distance(reference: Reference, seed: int, num_samples: int) -> float:

@@ -19,6 +19,7 @@ from bnce_dist.generator.frame_metrics import bennett_metrics, unseen_metrics
 from bnce_dist.generator.metrics import (
     annealing_metrics,
     baseline_distance,
+    distance_of_energies,
     distances_to_reference,
     evaluation_metrics,
     metrics_without_weights,
@@ -249,6 +250,9 @@ def _compared(
             compared["one_step_"] = distances(evaluation.drawn, weighted=True)
     for name, (energy_w2, torsion_w2) in compared.items():
         metrics |= {f"energy_w2_{name}kT": energy_w2, f"torsion_w2_{name}rad": torsion_w2}
+    metrics["energy_w2_learned_kT"] = distance_of_energies(
+        samples, samples.log_weights_learned, simulated.energies
+    )
     metrics["energy_w2_baseline_kT"] = simulated.baseline_kT
     metrics["torsion_w2_baseline_rad"] = baseline_distance(
         reference, config.seed, len(samples.valid)

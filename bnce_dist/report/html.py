@@ -172,7 +172,7 @@ def _distances(metrics: Mapping[str, Any]) -> list[Row]:
         (
             "Distance of energies (W2)",
             f"{metrics['energy_w2_emulator_kT']:.2f} kT before, {metrics['energy_w2_kT']:.2f} kT"
-            f" after reweighting{_between_halves(metrics)}",
+            f" after reweighting{_by_learned_weights(metrics)}{_between_halves(metrics)}",
         ),
         (
             "Distance of torsions (W2)",
@@ -181,6 +181,11 @@ def _distances(metrics: Mapping[str, Any]) -> list[Row]:
             f" {metrics['torsion_w2_baseline_rad']:.2f} rad between two draws of the reference",
         ),
     ]
+
+
+def _by_learned_weights(metrics: Mapping[str, Any]) -> str:
+    learned = metrics.get("energy_w2_learned_kT")
+    return "" if learned is None else f", {learned:.2f} kT by learned densities alone"
 
 
 def _between_halves(metrics: Mapping[str, Any]) -> str:

@@ -100,6 +100,7 @@ def pretrained() -> str:
 
 def oligopeptides() -> str:
     """Return the chains of several residues beside what is published of their kind."""
+    learned = "energy W2, learned alone"
     columns = {
         "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
         "95 % interval": "{.delta_f_interval_kT.0:.2f} to {.delta_f_interval_kT.1:.2f}",
@@ -110,10 +111,17 @@ def oligopeptides() -> str:
         "learned alone": "{.ess_fraction_learned:.2f}",
         "without annealing": "{.ess_fraction_one_step:.3f}",
         "energy W2 (kT)": "{.energy_w2_kT:.2f} ({.energy_w2_baseline_kT:.2f})",
+        learned: "{.energy_w2_learned_kT:.2f}",
         "torsion W2 (rad)": "{.torsion_w2_all_rad:.2f} ({.torsion_w2_all_baseline_rad:.2f})",
         "core-hours": "{.core_hours:.1f}",
     }
-    return row_per_name("chain", columns, "oligopeptides.chains")
+    rows = []
+    for name, chain in value_of("oligopeptides.chains").items():
+        fill = Template(f"oligopeptides.chains.{name}").format
+        # The oldest run's is not known.
+        known = columns if "energy_w2_learned_kT" in chain else columns | {learned: "-"}
+        rows.append([name, *(fill(cell) for cell in known.values())])
+    return table(["chain", *columns], rows)
 
 
 def oligopeptide_torsions() -> str:

@@ -16,6 +16,7 @@ from bnce_dist.generator.frame_metrics import unseen_metrics
 from bnce_dist.generator.metrics import (
     EvaluateConfig,
     baseline_distance,
+    distance_of_energies,
     distances_to_reference,
     evaluation_metrics,
     evidence,
@@ -249,6 +250,8 @@ def test_distances_to_the_reference_vanish_by_reweighting() -> None:
     energy_w2 = 0.5 * (1 / TARGET_SD**2 - 1) * math.sqrt(3)
     assert before[0] == pytest.approx(energy_w2, rel=0.05)
     assert after[0] < 0.1 * energy_w2
+    learned = distance_of_energies(compared, compared.log_weights_learned, reference.energies)
+    assert learned < 0.1 * energy_w2
     baseline = baseline_distance(reference, 0, NUM_SAMPLES)
     assert before[1] == pytest.approx(SPREAD * (1 - TARGET_SD), rel=0.2)
     assert after[1] < 2 * baseline < 0.5 * SPREAD * (1 - TARGET_SD)
