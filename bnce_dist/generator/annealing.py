@@ -25,14 +25,16 @@ from bnce_dist.generator.target import Target
 class AnnealingConfig(Section):
     """The way from the learned density to the target, in steps that keep the weights even."""
 
+    left_out_unset = frozenset({"max_levels"})
+
     enabled: bool = True
     """Whether to anneal; never done in Cartesian coordinates."""
     num_levels: Count | None = None
     """Densities on the way, denser at the start; null is as many as min_ess_fraction asks for."""
     min_ess_fraction: Fraction = 0.995
     """Effective share of the samples that every single level has to keep."""
-    max_levels: Annotated[int, Field(ge=MAX_LEVELS)] = MAX_LEVELS
-    """No more levels than these are chosen; more of them cost time and even out the weights."""
+    max_levels: Annotated[int, Field(ge=MAX_LEVELS)] | None = None
+    """No more than these are chosen; more of them cost time and even out the weights; null is 100."""
     num_leapfrog: Count = 3
     """Leapfrog steps of the one move at each level: so many gradients."""
     num_pilot: Annotated[int, Field(ge=20)] = 300
@@ -96,7 +98,7 @@ class Annealer:
             generator(*key, "tune", device=self.density.device),
             num_levels=config.num_levels,
             min_ess_fraction=config.min_ess_fraction,
-            max_levels=config.max_levels,
+            max_levels=config.max_levels or MAX_LEVELS,
             num_leapfrog=config.num_leapfrog,
         )
 

@@ -26,3 +26,8 @@ def test_there_are_as_many_levels_as_the_settings_say(
     schedule = annealer.tune(draw_pilot(generator.emulator, config, 1), config, 1)
     assert fewest <= schedule.num_levels <= most
     assert schedule.num_leapfrog == 1
+
+
+def test_a_run_of_before_there_was_a_most_of_levels_keeps_its_key() -> None:
+    assert "max_levels" not in AnnealingConfig().model_dump(mode="json")
+    assert AnnealingConfig(max_levels=250).model_dump(mode="json")["max_levels"] == 250
