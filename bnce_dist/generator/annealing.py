@@ -34,7 +34,7 @@ class AnnealingConfig(Section):
     min_ess_fraction: Fraction = 0.995
     """Effective share of the samples that every single level has to keep."""
     max_levels: Annotated[int, Field(ge=MAX_LEVELS)] | None = None
-    """No more than these are chosen, which cost time and even out the weights; null is 100."""
+    """Most levels that are chosen; more cost time and even out the weights; null is 100."""
     num_leapfrog: Count = 3
     """Leapfrog steps of the one move at each level: so many gradients."""
     num_pilot: Annotated[int, Field(ge=20)] = 300
