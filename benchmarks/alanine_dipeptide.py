@@ -56,8 +56,13 @@ KEPT = (
     "commit",
     "seed",
 )
-OPTIONAL = ("delta_f_bennett_kT", "delta_f_bennett_stderr_kT")
-"""Missing where too few frames were found again by the sampler."""
+OPTIONAL = (
+    "delta_f_bennett_kT",
+    "delta_f_bennett_stderr_kT",
+    "annealing_settings",
+    "annealing_num_levels_at_limit",
+)
+"""Missing where too few frames were found again by the sampler, and of runs of earlier versions."""
 
 
 def main(

@@ -116,7 +116,7 @@ def _annealing(request: "pd.DataFrame") -> AnnealingConfig | None:
     if not 1 <= int(asked) <= MAX_LEVELS:
         raise InputError(
             "num_levels", expected=f"1 to {MAX_LEVELS}", got=int(asked),
-            remedy="20 levels are plenty; leave it out for no annealing",
+            remedy="ask for fewer, or leave it out for no annealing",
         )  # fmt: skip
     return AnnealingConfig(num_levels=int(asked))
 

@@ -14,6 +14,7 @@ from bnce_dist.cli.model import (
     Sequence,
     Temperature,
     aimed,
+    as_asked,
     load_model,
 )
 from bnce_dist.generator.annealing import AnnealingConfig
@@ -58,7 +59,7 @@ def evaluate(
             num_samples,
             seed,
             num_exact,
-            annealing=anneal,
+            annealing=as_asked(generator, anneal),
             target=aimed(generator.target, to, temperature_kelvin),
         )
     typer.echo(json.dumps(record) if as_json else _table(record))

@@ -14,6 +14,7 @@ from bnce_dist.generator.shipped import load_shipped
 from bnce_dist.generator.target import Target
 
 AUTOMATIC = "auto"
+_AS_THE_RUN = AnnealingConfig()
 
 Sequence = Annotated[
     str | None,
@@ -29,12 +30,12 @@ Device = Annotated[
 
 
 def annealing_through(levels: str) -> AnnealingConfig:
-    """Return what ``--anneal`` asks for: a number of levels, or ``auto`` for as many as it takes.
+    """Return what ``--anneal`` asks for: a number of levels, or ``auto`` for what the run did.
 
     Raises: typer.BadParameter: neither.
     """
     if levels == AUTOMATIC:
-        return AnnealingConfig()
+        return _AS_THE_RUN
     if levels.isdecimal() and int(levels) >= 1:
         return AnnealingConfig(num_levels=int(levels))
     raise typer.BadParameter(
@@ -48,7 +49,7 @@ Annealing = Annotated[
         "--anneal",
         parser=annealing_through,
         metavar="LEVELS",
-        help=f"Anneal to the target through so many levels, or as many as it takes: {AUTOMATIC}.",
+        help=f"Anneal to the target through so many levels, or as the run did: {AUTOMATIC}.",
     ),
 ]
 Temperature = Annotated[
@@ -85,6 +86,13 @@ def load_model(sequence: str | None, model: str | None, device: str) -> Boltzman
     if sequence is None:
         return BoltzmannGenerator.load(path, device=device)
     return SharedGenerator.load(path).of_molecule(sequence).to(device)
+
+
+def as_asked(
+    generator: BoltzmannGenerator, annealing: AnnealingConfig | None
+) -> AnnealingConfig | None:
+    """Return how to anneal, given what ``--anneal`` asks for."""
+    return generator.annealing if annealing == _AS_THE_RUN else annealing
 
 
 def aimed(target: Target, to: str | None, temperature_kelvin: float | None) -> Target | None:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from bnce_dist.cli.common import errors_as_one_line, place
 from bnce_dist.cli.model import (
-    AUTOMATIC,
     Annealing,
     Device,
     Model,
@@ -16,6 +16,7 @@ from bnce_dist.cli.model import (
     Sequence,
     Temperature,
     aimed,
+    as_asked,
     load_model,
 )
 from bnce_dist.core.errors import InputError
@@ -85,7 +86,7 @@ def sample(
             ensemble = generator.sample(
                 num_samples,
                 seed,
-                annealing=anneal,
+                annealing=as_asked(generator, anneal),
                 target=aimed(generator.target, to, temperature_kelvin),
             )
             written = _write(ensemble, output, resample, seed, overwrite=overwrite)
@@ -97,8 +98,9 @@ def sample(
         record = {
             "files": files,
             "num_samples": num_samples,
-            "num_levels": None if anneal is None else anneal.num_levels or AUTOMATIC,
-            "num_written": resample or num_samples,
+            "num_levels": written.num_levels or None,
+            "num_written": written.num_resampled or num_samples,
+            "num_distinct": written.num_distinct,
             "num_rejected": written.num_rejected,
             "ess_fraction": written.ess_fraction,
             "seed": seed,
@@ -112,6 +114,13 @@ def sample(
             typer.echo("verdict              " + "\n".join(verdict.lines()))
         else:
             typer.echo(f"effective samples    {written.ess_fraction:.3f} of all")
+        if written.num_levels:
+            typer.echo(f"levels of annealing  {written.num_levels}")
+        if written.num_resampled:
+            typer.echo(
+                f"resampled            {written.num_resampled}, {written.num_distinct} of them "
+                "different"
+            )
         for note in notes:
             typer.echo(f"note                 {note}")
         typer.echo(f"files                {', '.join(files)}")
@@ -129,6 +138,9 @@ def _write(
         len(ensemble),
         ensemble.num_rejected,
         ensemble.ess_fraction if ensemble.has_weight else None,
+        ensemble.num_levels,
+        len(kept) if kept.is_resampled else 0,
+        len(np.unique(kept.positions_nm, axis=0)) if kept.is_resampled else len(kept),
     )
 
 

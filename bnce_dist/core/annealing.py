@@ -265,8 +265,11 @@ def tune_schedule(
         )  # fmt: skip
     _require_points(bridge, z)
     point = bridge.evaluate(z)
-    if not point.log_end.isfinite().any():
+    possible = point.log_end.isfinite()
+    if not possible.any():
         return AnnealingSchedule((1.0,), (INITIAL_STEP_SIZE,), num_leapfrog)
+    # The others may never move, which would look like steps that are too long.
+    point = point.take(possible.nonzero().squeeze(1))
     log_weights = torch.zeros_like(point.log_end, dtype=torch.float64)
     fractions, step_sizes = [0.0], [INITIAL_STEP_SIZE]
     widths: list[Tensor] = []
@@ -325,6 +328,17 @@ def log_mean_weight(
     return log_sum - math.log(len(logs)), stderr
 
 
+def num_levels_at_limit(fractions: ArrayLike, max_levels: int) -> int:
+    """Return how many levels cost more weight than asked, since more levels were not allowed.
+
+    Args:
+        fractions: Of a schedule whose levels were chosen, ``(levels,)``.
+        max_levels: What `tune_schedule` was given.
+    """
+    steps = np.diff(np.asarray(fractions, dtype=np.float64), prepend=0.0)
+    return int(np.isclose(steps, _longest_forced(max_levels), rtol=1e-6, atol=0).sum())
+
+
 def _widths(gradients: Tensor) -> Tensor:
     """Return the width of every coordinate by gradients of a log density, ``(dim,)``."""
     # Chains in clashes have the largest gradients by far; impossible ones have none.
@@ -358,8 +372,7 @@ def _next_fraction(
     last: float, log_weights: Tensor, log_ratio: Tensor, min_ess_fraction: float, max_levels: int
 ) -> float:
     """Return the largest fraction at which a level keeps its conditional sample size."""
-    # Ten doublings are eleven levels.
-    shortest = min(max(last, _FIRST_FRACTION), 1 / (max_levels - _DOUBLINGS - 1))
+    shortest = min(max(last, _FIRST_FRACTION), _longest_forced(max_levels))
 
     def is_enough(fraction: float) -> bool:
         step = (fraction - last) * log_ratio
@@ -376,6 +389,11 @@ def _next_fraction(
         middle = 0.5 * (low + high)
         low, high = (middle, high) if is_enough(middle) else (low, middle)
     return low
+
+
+def _longest_forced(max_levels: int) -> float:
+    # Ten doublings are eleven levels.
+    return 1 / (max_levels - _DOUBLINGS - 1)
 
 
 def _require_at_least_one(**numbers: int | None) -> None:

@@ -32,7 +32,7 @@ class AnnealingConfig(Section):
     num_levels: Count | None = None
     """Densities on the way, denser at the start; null is as many as min_ess_fraction asks for."""
     min_ess_fraction: Fraction = 0.995
-    """Effective share of the samples that every single level has to keep."""
+    """Effective share of the samples that every level keeps, unless max_levels are too few."""
     max_levels: Annotated[int, Field(ge=MAX_LEVELS)] | None = None
     """Most levels that are chosen; more cost time and even out the weights; null is 100."""
     num_leapfrog: Count = 3

@@ -95,6 +95,11 @@ class BoltzmannGenerator:
             density=self.density.to(place),
         )
 
+    @property
+    def annealing(self) -> AnnealingConfig:
+        """How the run annealed; the default where it did not, or did not say."""
+        return with_values(AnnealingConfig(), self.metrics.get("annealing_settings", {}))
+
     def correction(self, *, annealed: bool = False) -> Estimate | None:
         """Return what the learned density's ``delta_f`` lacks, as the run measured it, if it did.
 
@@ -170,7 +175,8 @@ class BoltzmannGenerator:
             drawn = self._drawn(num_samples, seed, evaluate, show=display.update)
         known = self._known_correction(num_levels) if target is None else None
         log_density_z = drawn.pop("start").astype(np.float64)
-        ensemble = Ensemble(aim, correction=known, unseen=unseen_part(self.metrics), **drawn)
+        unseen = unseen_part(self.metrics)
+        ensemble = Ensemble(aim, correction=known, unseen=unseen, num_levels=num_levels, **drawn)
         if not num_exact:
             return ensemble
         prior = partial(self._prior, BATCH, seed)

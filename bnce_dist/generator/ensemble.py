@@ -54,6 +54,7 @@ class Ensemble:
         correction: What the learned density's ``delta_f`` of the target's state lacks, as an
             earlier evaluation measured it; absent if none did.
         unseen: What of the molecule was in no training, as of `unseen_of`.
+        num_levels: Of their annealing; 0 if they were not annealed.
         is_resampled: Whether some are copies of others, of which no error bar can be made.
     """
 
@@ -67,6 +68,7 @@ class Ensemble:
     inverted: NDArray[np.bool_] | None = None
     correction: Estimate | None = None
     unseen: Mapping[str, Any] = field(default_factory=dict)
+    num_levels: int = 0
     is_resampled: bool = False
 
     def __len__(self) -> int:

@@ -50,12 +50,19 @@ class WrittenSamples:
         num_samples: How many.
         num_rejected: Of them, those without weight.
         ess_fraction: Effective sample size over the number; None where no sample has a weight.
+        num_levels: Of their annealing; 0 if they were not annealed.
+        num_resampled: How many were drawn of them by their weights and are in the files instead; 0
+            if none were.
+        num_distinct: How many different ones are in the files.
     """
 
     files: list[Path]
     num_samples: int
     num_rejected: int
     ess_fraction: float | None
+    num_levels: int
+    num_resampled: int
+    num_distinct: int
 
 
 def sample_into_file(
@@ -103,7 +110,8 @@ def sample_into_file(
     _write(path, generator, samples)
     num_rejected, ess_fraction = _summary(samples.stream("log_weights"), num_samples)
     shutil.rmtree(parts)
-    return WrittenSamples(output_files(path), num_samples, num_rejected, ess_fraction)
+    files = output_files(path)
+    return WrittenSamples(files, num_samples, num_rejected, ess_fraction, 0, 0, num_samples)
 
 
 def parts_folder(path: Path) -> Path:

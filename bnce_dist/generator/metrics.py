@@ -17,6 +17,7 @@ from bnce_dist.config.section import (
     Positives,
     Section,
 )
+from bnce_dist.core.annealing import MAX_LEVELS, num_levels_at_limit
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import (
     FreeEnergyDifference,
@@ -218,13 +219,22 @@ def one_step_metrics(samples: Samples, config: WeightingConfig, seed: int) -> di
     return {new: metrics[old] for old, new in names.items()}
 
 
-def annealing_metrics(annealed: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return how annealing went, from the data set it leaves."""
+def annealing_metrics(moves: Mapping[str, np.ndarray], config: AnnealingConfig) -> dict[str, Any]:
+    """Return how annealing went.
+
+    Args:
+        moves: The data set that it leaves, and the ``fractions`` of its schedule.
+        config: What was asked of it.
+    """
+    fractions = moves["fractions"]
+    limit = None if config.num_levels else config.max_levels or MAX_LEVELS
     return {
-        "annealing_num_levels": annealed["accepted"].shape[1],
-        "annealing_acceptance": annealed["accepted"].mean(0).tolist(),
-        "annealing_num_clashes": int(annealed["clashed"].sum()),
-        "annealing_cpu_seconds_per_sample": float(annealed["cpu_seconds"].mean()),
+        "annealing_settings": config.model_dump(mode="json"),
+        "annealing_num_levels": len(fractions),
+        "annealing_num_levels_at_limit": num_levels_at_limit(fractions, limit) if limit else 0,
+        "annealing_acceptance": moves["accepted"].mean(0).tolist(),
+        "annealing_num_clashes": int(moves["clashed"].sum()),
+        "annealing_cpu_seconds_per_sample": float(moves["cpu_seconds"].mean()),
     }
 
 

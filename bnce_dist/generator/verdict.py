@@ -152,7 +152,18 @@ def judge(metrics: Mapping[str, Any], remedies: Remedies = Remedies()) -> Verdic
     return Verdict(
         False,
         tuple(f"{check.finding}, {check.limit}." for check in failed),
-        tuple(dict.fromkeys(f"{check.advice}." for check in failed)),
+        (*dict.fromkeys(f"{check.advice}." for check in failed), *_more_levels(metrics)),
+    )
+
+
+def _more_levels(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the advice on annealing that was given fewer levels than it asked for."""
+    at_limit = metrics.get("annealing_num_levels_at_limit")
+    if not at_limit:
+        return ()
+    return (
+        f"Allow more levels of annealing (evaluate.annealing.max_levels): {at_limit} of "
+        f"{metrics['annealing_num_levels']} were longer than min_ess_fraction asks for.",
     )
 
 

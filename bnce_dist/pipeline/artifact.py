@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -54,7 +54,7 @@ class Artifact:
     def is_finished(self) -> bool:
         """Return whether the folder holds this key's finished work, every byte as written."""
         files = self._record().get("files")
-        return files is not None and self.has_key() and self._is_intact(files)
+        return files is not None and self.has_key() and not any(self._altered(files))
 
     def require_intact(self, part: str = "") -> None:
         """Check that the finished content is what the stage wrote.
@@ -64,16 +64,13 @@ class Artifact:
 
         Raises: InputError: a file is absent or altered.
         """
-        for name, sha256 in self._files(part).items():
-            path = self.folder / name
-            if not path.is_file() or file_sha256(path) != sha256:
-                raise InputError(
-                    f"file {path}",
-                    expected="the one that its stage wrote",
-                    got="other bytes" if path.is_file() else "none",
-                    remedy="put it back, or repeat the command of its run, which makes the stage "
-                    "anew",
-                )
+        for path in self._altered(self._files(part)):
+            raise InputError(
+                f"file {path}",
+                expected="the one that its stage wrote",
+                got="other bytes" if path.is_file() else "none",
+                remedy="put it back, or repeat the command of its run, which makes the stage anew",
+            )
 
     def prepare(self, superseded: Path) -> None:
         """Make the folder ready for work: unfinished work of the same key stays in it.
@@ -140,9 +137,12 @@ class Artifact:
         files = read_json(self.folder / RECORD)["files"]
         return {name: files[name] for name in files if name.startswith(part)}
 
-    def _is_intact(self, files: Mapping[str, str]) -> bool:
-        paths = {self.folder / name: sha256 for name, sha256 in files.items()}
-        return all(path.is_file() and file_sha256(path) == paths[path] for path in paths)
+    def _altered(self, files: Mapping[str, str]) -> Iterator[Path]:
+        """Yield the paths of files that are absent or not as listed."""
+        for name, sha256 in files.items():
+            path = self.folder / name
+            if not path.is_file() or file_sha256(path) != sha256:
+                yield path
 
     def _checksums(self) -> dict[str, str]:
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())

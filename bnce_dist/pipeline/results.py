@@ -33,7 +33,7 @@ from bnce_dist.generator.verdict import Verdict, judge, nothing_left
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.forward_check import forward_check
 from bnce_dist.pipeline.simulated_energies import simulated_energies
-from bnce_dist.pipeline.stages.annealing import ANNEALED, annealed_at
+from bnce_dist.pipeline.stages.annealing import ANNEALED, annealed_at, annealed_fractions
 from bnce_dist.pipeline.stages.frames import EXACT_FRAMES
 
 _NOT_COMPARED = (
@@ -50,7 +50,7 @@ class Evaluation:
         samples: Everything about the samples but their positions: annealed, or as drawn.
         drawn: The same before they were annealed.
         temperatures: The same annealed to other temperatures, by the temperature [K].
-        moves: What annealing did, ``accepted`` and ``clashed``; None if it was not asked for.
+        moves: What annealing did, as of `annealing_metrics`; None if it was not asked for.
         reference: The in-run reference; None if there is none.
         frames: Some of its frames with their exact densities; None if they have none.
         losses: Of the two trainings, by ``"emulator"`` and ``"energy"``: the loss and its parts by
@@ -87,7 +87,10 @@ def load_evaluation(
     """
     stage = folder.stage("evaluate")
     drawn = HeldOut.read(stage, target)
-    annealed = drawn.annealed(ANNEALED) if (stage / ANNEALED).exists() else None
+    annealed, moves = None, None
+    if (stage / ANNEALED).exists():
+        annealed = drawn.annealed(ANNEALED)
+        moves = {**annealed.arrays, "fractions": annealed_fractions(stage)}
     temperatures = {
         temperature: drawn.annealed(annealed_at(temperature)).samples
         for temperature in temperatures_kelvin
@@ -97,7 +100,7 @@ def load_evaluation(
         samples=(annealed or drawn).samples,
         drawn=drawn.samples,
         temperatures=temperatures,
-        moves=annealed.arrays if annealed else None,
+        moves=moves,
         reference=Reference.load_if_any(folder.stage("simulate")),
         frames=_load(stage / EXACT_FRAMES)[1] if (stage / EXACT_FRAMES).exists() else None,
         losses={
@@ -174,7 +177,7 @@ def run_metrics(evaluation: Evaluation, config: Config, target: Target) -> dict[
         else metrics_without_weights(samples)
     )
     if evaluation.moves is not None:
-        metrics |= annealing_metrics(evaluation.moves)
+        metrics |= annealing_metrics(evaluation.moves, config.evaluate.annealing)
     metrics |= _references(evaluation, config, target) | energy_model_cost(evaluation.folder)
     verdict = judge(metrics) if samples.has_weight else nothing_left(len(samples.valid))
     metrics |= unseen(evaluation.folder.stage("train_emulator"))
@@ -376,10 +379,13 @@ def _bennett_row(metrics: Mapping[str, Any]) -> dict[str, str]:
 def _one_step_row(metrics: Mapping[str, Any]) -> dict[str, str]:
     if "annealing_num_levels" not in metrics:
         return {}
-    row, levels = with_error(metrics, "delta_f_one_step"), metrics["annealing_num_levels"]
+    levels = f"{metrics['annealing_num_levels']} levels"
+    if at_limit := metrics.get("annealing_num_levels_at_limit"):
+        levels += f", {at_limit} of them longer than asked: max_levels allows no more,"
+    row = with_error(metrics, "delta_f_one_step")
     if (fraction := metrics["ess_fraction_one_step"]) is not None:
         row += f", effective samples {fraction:.3f}"
-    return {"without annealing": f"{row} ({levels} levels since)"}
+    return {"without annealing": f"{row} ({levels} since)"}
 
 
 def temperature_text(row: Mapping[str, Any]) -> str:

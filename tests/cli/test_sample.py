@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
@@ -15,7 +16,8 @@ from bnce_dist.chem.molecule import Molecule
 from bnce_dist.chem.potentials.force_field import build_system
 from bnce_dist.chem.potentials.openmm import OpenMMPotential
 from bnce_dist.cli.main import app
-from bnce_dist.generator.shipped import FOLDER
+from bnce_dist.generator.annealing import AnnealingConfig
+from bnce_dist.generator.shipped import FOLDER, load_shipped
 
 NUM_SAMPLES = 40
 SHIPPED = FOLDER / "ace-ala-nme.pt"
@@ -136,20 +138,40 @@ def test_annealed_samples_weigh_more_evenly_and_resampled_ones_alike(tmp_path: P
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
-    plain, annealed = record("a.npz"), record("b.npz", "--anneal", "8", "--resample", "50")
+    plain, annealed = record("a.npz"), record("b.npz", "--anneal", "8", "--resample", "400")
     assert annealed["ess_fraction"] > plain["ess_fraction"] + 0.05
-    assert annealed["num_written"] == 50
+    assert annealed["num_written"] == 400
+    assert annealed["num_levels"] == 8
+    assert plain["num_levels"] is None
     with np.load(tmp_path / "b.npz", allow_pickle=False) as arrays:
-        assert len(arrays["positions_nm"]) == 50
+        assert len(arrays["positions_nm"]) == 400
         assert np.ptp(arrays["log_weights"]) == 0
+        assert annealed["num_distinct"] == len(np.unique(arrays["reduced_potential"])) < 300
     chosen = record("d.npz", "--anneal", "auto")
-    assert chosen["num_levels"] == "auto"
+    assert chosen["num_levels"] > 8
     assert chosen["ess_fraction"] > plain["ess_fraction"] + 0.05
     for levels in ("0", "-3", "many", "1.5"):
         refused = sample(tmp_path / "c.npz", "--anneal", levels)
         assert refused.exit_code == 2
         said = " ".join(refused.output.replace("│", " ").split())
         assert "expected a number of levels from 1 on, or auto" in said
+
+
+def test_annealing_is_by_default_what_the_run_did(tmp_path: Path) -> None:
+    generator = load_shipped("ACE-ALA-NME")
+    settings = AnnealingConfig(num_levels=3, num_leapfrog=2).model_dump(mode="json")
+    path, written = tmp_path / "model.pt", tmp_path / "s.npz"
+    replace(generator, metrics={"annealing_settings": settings}).save(path)
+    arguments = ("--model", path, "-n", 20, "--anneal", "auto", "--json", "-o", written)
+    result = bnce("sample", *arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["num_levels"] == 3
+    expected = generator.sample(
+        20, annealing=AnnealingConfig(num_levels=3, num_leapfrog=2), progress=False
+    )
+    with np.load(written, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["log_weights"], expected.log_weights)
+    assert generator.annealing == AnnealingConfig()
 
 
 @pytest.mark.slow

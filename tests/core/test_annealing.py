@@ -272,6 +272,24 @@ def test_clashes_walk_out_before_they_weigh_nothing():
     assert schedule.num_levels < MAX_LEVELS / 2
 
 
+def test_pilots_learn_from_those_that_can_move():
+    """Three tenths of the samples lie far out, where nothing is possible, and stay there."""
+
+    def walled(z: Tensor) -> Tensor:
+        return torch.where(z[:, 0] > 10, -torch.inf, -0.5 * z.square().sum(1))
+
+    line = ProductPath(TrigonometricInterpolant(), num_euclidean=4)
+    start = with_gradient(lambda z: -0.5 * z.square().sum(1))
+    bridge = Bridge(start, with_gradient(walled), line)
+    z = torch.randn(1000, 4, generator=generator("pilot"), dtype=torch.float64)
+    possible = z[300:].clone()
+    z[:300, 0] += 1000
+    schedule = tune_schedule(bridge, z, generator("tune"), num_levels=4)
+    annealed = anneal(bridge, possible, schedule, generator("moves"))
+    # Their standing still would ask for ever shorter steps, all of which are accepted.
+    assert annealed.acceptance.mean().item() == pytest.approx(0.8, abs=0.1)
+
+
 def test_a_population_without_any_weight_keeps_its_shape():
     nowhere = with_gradient(lambda z: z.sum(1) * 0 - torch.inf)
     annealed = anneal(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bnce_dist.core.annealing import MAX_LEVELS, num_levels_at_limit
 from bnce_dist.generator.annealing import Annealer, AnnealingConfig, draw_pilot
 from bnce_dist.generator.shipped import load_shipped
 from bnce_dist.generator.target import Target
@@ -26,6 +27,10 @@ def test_there_are_as_many_levels_as_the_settings_say(
     schedule = annealer.tune(draw_pilot(generator.emulator, config, 1), config, 1)
     assert fewest <= schedule.num_levels <= most
     assert schedule.num_leapfrog == 1
+    # Which costs weight where it stands in the way, and is counted.
+    limit = config.max_levels or MAX_LEVELS
+    at_limit = num_levels_at_limit(schedule.fractions, limit)
+    assert (at_limit > limit / 2) == (config.num_levels is None and most >= 100)
 
 
 def test_a_run_of_before_there_was_a_most_of_levels_keeps_its_key() -> None:

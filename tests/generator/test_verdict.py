@@ -71,6 +71,16 @@ def test_one_failure_is_enough(change: dict[str, float], reason: str, advice: st
     assert Verdict.from_record(verdict.as_record()) == verdict
 
 
+def test_annealing_that_was_cut_short_is_advised_against_where_something_failed() -> None:
+    levels = {"annealing_num_levels": 100, "annealing_num_levels_at_limit": 87}
+    assert judge(GOOD | levels) == judge(GOOD)
+    advice = judge(GOOD | levels | {"largest_weight_share": 0.3}).advice
+    assert len(advice) == 2
+    assert "annealing.max_levels): 87 of 100" in advice[1]
+    enough = {"annealing_num_levels": 40, "annealing_num_levels_at_limit": 0}
+    assert len(judge(GOOD | enough | {"largest_weight_share": 0.3}).advice) == 1
+
+
 def test_who_cannot_train_the_sampler_is_not_told_to() -> None:
     failures = {
         "no_mean_probability_in_state": 0.4,

@@ -89,3 +89,6 @@ def test_estimates_that_there_are_not_are_none() -> None:
     one_step = {"delta_f_one_step_kT": None, "ess_fraction_one_step": None}
     rows = estimate_rows(metrics | one_step | {"annealing_num_levels": 8})
     assert rows["without annealing"] == "none (8 levels since)"
+    cut = {"annealing_num_levels": 100, "annealing_num_levels_at_limit": 87}
+    said = estimate_rows(metrics | one_step | cut)["without annealing"]
+    assert said.startswith("none (100 levels, 87 of them longer than asked: max_levels")

@@ -43,7 +43,16 @@ SCHEDULE_UNITS = {"fractions": "1", "step_sizes": "1", "num_leapfrog": "1", "wid
 
 def annealed_at(temperature_kelvin: float) -> str:
     """Return the name of the data set of another temperature."""
-    return f"{ANNEALED}_{temperature_kelvin:g}K"
+    return f"{ANNEALED}_{temperature_kelvin:.12g}K"
+
+
+def annealed_fractions(folder: Path) -> np.ndarray:
+    """Return the levels of the run's own temperature, ``(levels,)``.
+
+    Args:
+        folder: That the data set ``annealed`` is in.
+    """
+    return ShardedDataset.open(folder / _schedule_of(ANNEALED)).load(["fractions"])["fractions"]
 
 
 def anneal_held_out(context: StageContext, held_out: ShardedDataset) -> ShardedDataset:
@@ -151,6 +160,10 @@ class Tuner:
         return schedule_arrays(self.annealer.tune(pilot, self.config, *key))
 
 
+def _schedule_of(name: str) -> str:
+    return f"{name}_schedule"
+
+
 def _schedule(
     context: StageContext, make_annealer: "partial[Annealer]", name: str
 ) -> AnnealingSchedule:
@@ -164,7 +177,7 @@ def _schedule(
             context.config.seed,
         ),
         1,
-        context.folder / f"{name}_schedule",
+        context.folder / _schedule_of(name),
         metadata=context.metadata(SCHEDULE_UNITS),
         label="tune annealing",
     )

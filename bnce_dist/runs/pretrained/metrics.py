@@ -45,7 +45,8 @@ def pretrained_metrics(
     samples, drawn = evaluated.samples, evaluated.drawn
     metrics = evaluation_metrics(samples, config.evaluate, config.seed)
     if evaluated.moves is not None:
-        metrics |= annealing_metrics(evaluated.moves) | _one_step(config, drawn)
+        metrics |= annealing_metrics(evaluated.moves, config.evaluate.annealing)
+        metrics |= _one_step(config, drawn)
     molecules = drawn.is_molecule
     of_field = None
     with suppress(InputError):  # none of them may be on one side

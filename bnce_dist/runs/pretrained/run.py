@@ -23,7 +23,12 @@ from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.artifact import digest_of
 from bnce_dist.pipeline.executor import Executor
-from bnce_dist.pipeline.stages.annealing import SCHEDULE_UNITS, load_annealer, schedule_from
+from bnce_dist.pipeline.stages.annealing import (
+    SCHEDULE_UNITS,
+    annealed_fractions,
+    load_annealer,
+    schedule_from,
+)
 from bnce_dist.pipeline.stages.fitting import fit_in_folder
 from bnce_dist.pipeline.stages.generate import num_shards
 from bnce_dist.pipeline.stages.train_emulator import encode
@@ -116,6 +121,7 @@ class PretrainedRun:
             moves, annealed = None, None
             if self.config.evaluate.annealing.enabled:
                 moves = self._anneal(executor, seen, held_out).load()
+                moves["fractions"] = annealed_fractions(self.folder.path)
                 in_state = self.target.state.contains(moves["phi"], moves["psi"])
                 annealed = drawn.annealed(moves, in_state)
             exact = self._compute_likelihoods(executor, held_out, annealed or drawn)
