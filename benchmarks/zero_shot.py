@@ -29,9 +29,9 @@ from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.config.load import load_config
 from bnce_dist.core.random import generator
 from bnce_dist.data.atomic import read_json
+from bnce_dist.generator.distances import distances_to_reference
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.folder import RunFolder
-from bnce_dist.generator.metrics import distances_to_reference
 from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config

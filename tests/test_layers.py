@@ -37,6 +37,7 @@ MAY_IMPORT = {
         *("core", "data", "config", "training", "chem", "tracking"),
         *("generator", "pipeline", "runs", "distributed"),
     },
+    "__main__": {"cli"},
     # Imported on first use of the names they lend the package.
     "__init__": {"chem", "generator", "api"},
 }

@@ -100,6 +100,7 @@ def evaluation_record(
         "delta_f_reference_kT": reference.delta_f_kT if reference else None,
         "delta_f_reference_stderr_kT": reference.stderr_kT if reference else None,
         **diagnostics,
+        "num_levels": ensemble.num_levels or None,
     }
     return record | {"verdict": ensemble.judged(record).as_record()}
 
@@ -125,6 +126,8 @@ def _estimates(record: dict[str, Any]) -> dict[str, str]:
             f"{record['delta_f_reference_kT']:.2f} +- "
             f"{record['delta_f_reference_stderr_kT']:.2f} kT"
         )
+    if record["num_levels"]:
+        rows["annealing"] = f"{record['num_levels']} levels"
     return rows | {
         "effective samples": f"{record['ess_fraction']:.3f} of {record['ess_num_samples']}",
         "Pareto k": f"{record['pareto_k']:.2f} (no mean from 1 on)",

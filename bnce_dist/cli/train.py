@@ -23,9 +23,9 @@ from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.target import Target, TargetConfig
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.plan import Plan, space_of_run
-from bnce_dist.pipeline.results import summary
 from bnce_dist.pipeline.run import STAGE_NAMES
 from bnce_dist.pipeline.stages.trajectory import check_trajectories
+from bnce_dist.pipeline.summary import summary
 from bnce_dist.runs.fleet.members import Member, Outcome, members_of
 from bnce_dist.runs.fleet.run import combined_error, run_fleet
 from bnce_dist.runs.fleet.table import fleet_record, fleet_table

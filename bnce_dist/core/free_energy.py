@@ -238,6 +238,24 @@ def stratified_log_weights(
     return result
 
 
+def exact_populations(
+    log_weights: ArrayLike,
+    log_weights_exact: ArrayLike,
+    in_state: ArrayLike,
+    *,
+    num_random: int,
+) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
+    """Return what the tails of `stratified_delta_f` are fitted to, in the state and outside.
+
+    Arguments and errors are those of `stratified_delta_f`.
+
+    Returns: Of each side, exact log weights [nats] and how many samples each stands for.
+    """
+    weights, inside = _checked(log_weights, in_state)
+    state, rest = _split(weights, log_weights_exact, inside, num_random)
+    return state.population(), rest.population()
+
+
 def with_correction(
     estimate: FreeEnergyDifference, correction_kT: float, stderr_kT: float
 ) -> FreeEnergyDifference:

@@ -179,7 +179,7 @@ class Side:
 
     def summary(self, replicates: Replicates) -> SideWeights:
         """Return the evidence, with errors from bootstrap replicates of this side."""
-        log_exact, multiplicity = self._population()
+        log_exact, multiplicity = self.population()
         tail = fit_tail(log_exact, multiplicity)
         weights = np.exp(log_exact - log_exact.max()), multiplicity
         mass = float(weights[0] @ multiplicity)
@@ -199,14 +199,19 @@ class Side:
             calibration_stderr_kT=float(replicates.log_ratios.std(ddof=1) * light_share),
         )
 
-    def _population(self) -> tuple[FloatArray, FloatArray]:
-        """Return exact log weights, and how many samples of the side each stands for."""
+    def population(self) -> tuple[FloatArray, FloatArray]:
+        """Return exact log weights and how many samples of the side each stands for.
+
+        The tail that a verdict judges is fitted to these.
+
+        Returns: ``(chosen,)`` [nats] and ``(chosen,)``, whose sum is the number of samples.
+        """
         light = self.calibrating & ~self.heavy
         chosen = self.heavy | light
         num_light = int((~self.heavy).sum())
         counts = np.where(light, num_light / max(int(light.sum()), 1), 1.0)[chosen]
         with np.errstate(divide="ignore"):
-            return np.log(self.exact[chosen]), counts
+            return np.log(self.exact[chosen]) + self.log_scale, counts
 
 
 def light_log_ratio(side: Side) -> float:

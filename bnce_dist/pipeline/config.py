@@ -75,3 +75,9 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     cluster: MolecularClusterConfig = MolecularClusterConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def other_temperatures_kelvin(self) -> tuple[float, ...]:
+        """Temperatures that samples are annealed to beside the run's own [K]."""
+        own = self.target.temperature_kelvin
+        return tuple(asked for asked in self.evaluate.temperatures_kelvin if asked != own)

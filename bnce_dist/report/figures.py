@@ -82,7 +82,7 @@ def draw_figures(results: RunResults) -> dict[str, Figure]:
         "torsions": torsion_figure(torsions, labels=labels),
         "losses": of_models["losses"],
         "weights": weights_figure(
-            Weights(results.log_weights), clip_fraction=results.clip_fraction
+            Weights(results.log_weights), results.tails, clip_fraction=results.clip_fraction
         ),
         "log_density": of_models["log_density"],
     }

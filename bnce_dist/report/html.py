@@ -40,8 +40,9 @@ CAPTIONS: Mapping[str, tuple[str, str]] = {
     ),
     "weights": (
         "Importance weights",
-        "Few samples must not hold most of the weight. What a tail may hide is in the interval;"
-        " from k = 1 on it has no mean.",
+        "Few samples must not hold most of the weight. The tails are of weights by exact"
+        " likelihoods, on each side of the state: what one may hide is in the interval; from k = 1"
+        " on it has no mean.",
     ),
     "log_density": (
         "Energy model against exact likelihood",
@@ -162,9 +163,25 @@ def _of_weights(metrics: Mapping[str, Any]) -> list[Row]:
             f"{metrics['ess_fraction']:.3f} of all, {metrics['ess_fraction_clipped']:.3f} with"
             f" {metrics['clip_fraction']:.1%} clipped",
         ),
+        *_annealing(metrics),
         ("Pareto k, the worse side", f"{metrics['pareto_k']:.2f}"),
         *(_distances(metrics) if "energy_w2_kT" in metrics else []),
     ]
+
+
+def _annealing(metrics: Mapping[str, Any]) -> list[Row]:
+    if "annealing_num_levels" not in metrics:
+        return []
+    acceptance = metrics["annealing_acceptance"]
+    at_limit = metrics.get("annealing_num_levels_at_limit", 0)
+    too_long = f" ({at_limit} of them longer than asked, since max_levels allows no more)"
+    text = (
+        f"{metrics['annealing_num_levels']} levels{too_long if at_limit else ''}, of whose moves"
+        f" {min(acceptance):.0%} to {max(acceptance):.0%} were accepted"
+    )
+    if (before := metrics["ess_fraction_one_step"]) is not None:
+        text += f"; without it {before:.3f} of the samples were effective"
+    return [("Annealing", text)]
 
 
 def _distances(metrics: Mapping[str, Any]) -> list[Row]:

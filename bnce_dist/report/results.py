@@ -21,6 +21,8 @@ class RunResults:
         phi: The first dihedral, of the held-out emulator samples, ``(samples,)``.
         psi: The other one, ``(samples,)``.
         log_weights: Unclipped log weights of these samples, ``(samples,)``; ``-inf`` if rejected.
+        tails: By name of each side of the state, exact log weights and how many samples each stands
+            for, ``(exact,)``; empty where no sample has any weight.
         reduced_potential: Reduced potentials of these samples, ``(samples,)``.
         reference: Weighted frames of a simulation; None if there is none.
         reference_method: What that simulation is, as `reference_method` says.
@@ -43,6 +45,7 @@ class RunResults:
     phi: Array
     psi: Array
     log_weights: Array
+    tails: Mapping[str, tuple[Array, Array]]
     reduced_potential: Array
     reference: Reference | None
     simulated: Energies | None

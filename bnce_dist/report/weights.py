@@ -1,38 +1,50 @@
 """Whether the importance weights can be trusted: their spread, tail and concentration."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.special import boxcox
 
+from bnce_dist.core.tails import fit_tail
 from bnce_dist.core.weights import Weights
 from bnce_dist.report.results import Array
-from bnce_dist.report.style import EMULATOR, MUTED, REFERENCE, REWEIGHTED, note, styled
+from bnce_dist.report.style import EMULATOR, MUTED, REWEIGHTED, note, styled
 
 
 @styled
-def weights_figure(weights: Weights, *, clip_fraction: float = 0.002) -> Figure:
-    """Draw the histogram of log weights, the tail with its Pareto fit, and the shares of weight.
+def weights_figure(
+    weights: Weights,
+    tails: Mapping[str, tuple[Array, Array]],
+    *,
+    clip_fraction: float = 0.002,
+) -> Figure:
+    """Draw the histogram of log weights, the tails with their Pareto fits, and shares of weight.
 
     Weights are drawn relative to their mean: 1 is what equal weights would be.
 
     Args:
         weights: Unclipped, of independent samples.
+        tails: By name of each side of the state, exact log weights and how many of its samples each
+            stands for, ``(exact,)``: what the verdict is of.
         clip_fraction: Share of the samples whose weight clipping lowers.
     """
     clipped, report = weights.clipped(clip_fraction)
     relative = np.sort(weights.normalised)[::-1] * weights.num_samples
-    threshold = relative[0] * math.exp(report.log_threshold - weights.log_weights.max())
+    threshold = math.log(relative[0]) + report.log_threshold - weights.log_weights.max()
     figure = Figure(figsize=(9.2, 3.1))
     histogram, tail, share = figure.subplots(1, 3)
-    line: dict[str, Any] = {"color": REWEIGHTED, "linestyle": "--", "linewidth": 1.2}
     _draw_histogram(histogram, relative)
-    histogram.axvline(math.log(threshold), **line)
-    tail.axhline(threshold, **line, label=f"Clip, top {100 * clip_fraction:g} %")
-    _draw_tail(tail, relative, weights.pareto_k)
+    label = f"Clip, top {100 * clip_fraction:g} %"
+    histogram.axvline(threshold, color=REWEIGHTED, linestyle="--", linewidth=1.2, label=label)
+    histogram.legend(loc="upper left")
+    for colour, (side, population) in zip((REWEIGHTED, EMULATOR), tails.items(), strict=False):
+        _draw_tail(tail, side, colour, *population)
+    tail.set(title="Largest exact weights", xlabel="Rank", ylabel="Weight / mean of its side")
+    if tails:
+        tail.legend(loc="lower left")
     _draw_share(share, relative)
     lines = (
         f"n = {weights.num_samples:,}",
@@ -53,24 +65,28 @@ def _draw_histogram(axis: Axes, relative: Array) -> None:
     axis.set(title="Log weights", xlabel="ln (weight / mean weight)", ylabel="Samples")
 
 
-def _draw_tail(axis: Axes, relative: Array, pareto_k: float) -> None:
+def _draw_tail(axis: Axes, side: str, colour: str, log_weights: Array, counts: Array) -> None:
     """Draw weight against rank, where a Pareto tail becomes a straight line of slope -k."""
-    num_samples = len(relative)
-    tail_size = math.ceil(min(0.2 * num_samples, 3 * math.sqrt(num_samples)))
-    exceeded = (np.arange(tail_size) + 0.5) / tail_size
-    cutoff = relative[tail_size]
-    scale = np.median(relative[:tail_size] - cutoff) / boxcox(2, pareto_k)
-    fit = cutoff + scale * boxcox(1 / exceeded, pareto_k)
-    rank = np.arange(1, num_samples + 1)
-    axis.loglog(rank, relative, ".", color=EMULATOR, markersize=3.5)
-    axis.loglog(rank[:tail_size], fit, color=REFERENCE, label=f"Pareto fit, k = {pareto_k:.2f}")
-    axis.set(
-        title="Largest weights",
-        xlabel="Rank",
-        ylabel="Weight / mean weight",
-        ylim=(relative[min(20 * tail_size, num_samples // 2)], 2 * relative[0]),
-    )
-    axis.legend(loc="lower left")
+    order = np.argsort(-log_weights, kind="stable")
+    log_weights, counts = log_weights[order], counts[order]
+    scaled, num_samples = np.exp(log_weights - log_weights[0]), float(counts.sum())
+    relative = scaled * num_samples / (scaled @ counts)
+    # One that stands for several is drawn in the middle of their ranks.
+    rank = np.cumsum(counts) - counts / 2
+    tail_size = min(0.2 * num_samples, 3 * math.sqrt(num_samples))
+    shown = (rank <= min(20 * tail_size, num_samples / 2)) & (relative > 0)
+    axis.loglog(rank[shown], relative[shown], ".", color=colour, markersize=3.5, alpha=0.5)
+    fitted, label = fit_tail(log_weights, counts), f"{side}: no tail to fit"
+    in_tail = rank < tail_size
+    if fitted is not None and in_tail.any():
+        label = f"{side}: Pareto fit, k = {fitted.shape:.2f}"
+        cutoff = relative[np.count_nonzero(in_tail) - 1]
+        exceedances = np.repeat(relative[in_tail] - cutoff, np.rint(counts[in_tail]).astype(int))
+        scale = np.median(exceedances) / boxcox(2, fitted.shape)
+        quantiles = cutoff + scale * boxcox(tail_size / rank[in_tail], fitted.shape)
+        axis.loglog(rank[in_tail], quantiles, color=colour, label=label)
+    else:
+        axis.plot([], [], color=colour, label=label)
 
 
 def _draw_share(axis: Axes, relative: Array) -> None:

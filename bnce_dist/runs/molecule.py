@@ -136,7 +136,7 @@ def run_molecule(
             provenance = pipeline.run(last_stage)
             if provenance is None:
                 return None
-            evaluation = load_evaluation(folder, run.target, config.evaluate.temperatures_kelvin)
+            evaluation = load_evaluation(folder, run.target, config.other_temperatures_kelvin)
             metrics = run_metrics(evaluation, config, run.target) | provenance
             _record(run, tracker, metrics, evaluation)
     return metrics

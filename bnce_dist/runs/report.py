@@ -6,8 +6,10 @@ from typing import Any
 
 from bnce_dist.config.load import dotted_values, load_config
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.free_energy import exact_populations
 from bnce_dist.data.atomic import read_json
 from bnce_dist.generator.folder import RunFolder
+from bnce_dist.generator.samples import FloatArray, Samples
 from bnce_dist.generator.target import Target
 from bnce_dist.pipeline.config import Config
 from bnce_dist.pipeline.results import Evaluation, load_evaluation
@@ -50,7 +52,7 @@ def write_report(folder: Path) -> Path:
         target,
         run,
         metrics,
-        load_evaluation(run, target, config.evaluate.temperatures_kelvin),
+        load_evaluation(run, target, config.other_temperatures_kelvin),
     )
     return folder / REPORT_NAME
 
@@ -83,6 +85,7 @@ def report_run(
         phi=samples.phi,
         psi=samples.psi,
         log_weights=samples.log_weights if samples.has_weight else samples.log_weights_learned,
+        tails=_tails(samples) if samples.has_weight else {},
         reduced_potential=samples.reduced_potential,
         reference=reference,
         simulated=simulated_energies(folder, config, target, reference).energies
@@ -114,6 +117,17 @@ def report_run(
     )
     write_run_report(folder.path / REPORT_NAME, report)
     return figures
+
+
+def _tails(samples: Samples) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Return what the verdict fits tails to, by the side of the state."""
+    sides = exact_populations(
+        samples.log_weights_learned,
+        samples.log_weights_exact,
+        samples.in_state,
+        num_random=samples.num_random,
+    )
+    return dict(zip(("State", "Rest"), sides, strict=True))
 
 
 def write_fleet_page(folder: Path, molecules: Mapping[str, Mapping[str, Any]]) -> Path:

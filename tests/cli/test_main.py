@@ -73,6 +73,14 @@ def test_listing_the_commands_imports_nothing_heavy() -> None:
     assert not set(listing.split()) & {"torch", "numpy", "openmm", "ray", "mlflow", "yaml"}
 
 
+def test_the_package_runs_as_the_command() -> None:
+    listing = subprocess.run(
+        [sys.executable, "-m", "bnce_dist", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert "Usage: bnce [" in listing
+    assert all(name in listing for name in COMMANDS)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"), [("bnce exp", "export"), ("bnce export --ov", "--overwrite")]
 )

@@ -235,6 +235,12 @@ def test_an_unreliable_estimate_has_an_exit_code_of_its_own() -> None:
     assert "(num_samples)" in strict.stdout
 
 
+def test_an_estimate_says_how_it_was_annealed() -> None:
+    arguments = ("evaluate", "--sequence", "ACE-ALA-NME", "-n", 100, "--anneal", 3)
+    assert json.loads(bnce(*arguments, "--json").stdout)["num_levels"] == 3
+    assert "annealing            3 levels\n" in bnce(*arguments).stdout
+
+
 def test_an_exported_model_samples_like_the_original(tmp_path: Path) -> None:
     original = Path(__file__).parents[2] / "bnce_dist" / "models" / "ace-ala-nme.pt"
     assert bnce("export", original, tmp_path / "copy.pt", "--half").exit_code == 0

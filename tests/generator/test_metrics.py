@@ -12,12 +12,14 @@ import pytest
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import delta_f, select_for_exact
-from bnce_dist.generator.frame_metrics import unseen_metrics
-from bnce_dist.generator.metrics import (
-    EvaluateConfig,
+from bnce_dist.generator.distances import (
     baseline_distance,
     distance_of_energies,
     distances_to_reference,
+)
+from bnce_dist.generator.frame_metrics import unseen_metrics
+from bnce_dist.generator.metrics import (
+    EvaluateConfig,
     evaluation_metrics,
     evidence,
     metrics_without_weights,

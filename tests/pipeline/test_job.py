@@ -197,7 +197,7 @@ def test_a_model_file_of_something_else_is_refused(finished_run: Path, tmp_path:
 @pytest.mark.slow
 def test_a_run_is_asked_for_other_temperatures_afterwards(run_copy: Path, run_job: Job) -> None:
     # More levels than the other tests take: at few the small models reach nothing.
-    asked = ("evaluate.temperatures_kelvin=[290,2000]", "evaluate.annealing.num_levels=20")
+    asked = ("evaluate.temperatures_kelvin=[290,300,2000]", "evaluate.annealing.num_levels=20")
     result = run_job("--output", run_copy.parent, "--name", run_copy.name, *asked, "--resume")
     assert result.exit_code == 0, result.output
     metrics = read_json(run_copy / "metrics.json")
@@ -206,6 +206,7 @@ def test_a_run_is_asked_for_other_temperatures_afterwards(run_copy: Path, run_jo
         for temperature in (300.0, 290.0, 2000.0)
     )
     assert own["delta_f_kT"] == metrics["delta_f_kT"]
+    assert not (run_copy / "evaluate" / "annealed_300K").exists()  # it is the run's own
     assert near["delta_f_kj_mol"] == pytest.approx(own["delta_f_kj_mol"], abs=3.0)
     assert near["ess_fraction"] > far["ess_fraction"]
     assert not far["reliable"]

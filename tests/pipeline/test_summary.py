@@ -8,14 +8,10 @@ import pytest
 from bnce_dist.data.atomic import write_json
 from bnce_dist.data.shards import DatasetMetadata, ShardedDataset, write_shard
 from bnce_dist.generator.folder import RunFolder
-from bnce_dist.pipeline.results import (
-    break_even,
-    energy_model_cost,
-    estimate_rows,
-    temperature_text,
-)
+from bnce_dist.pipeline.results import energy_model_cost
 from bnce_dist.pipeline.stages.evaluate import HeldOutSampler
 from bnce_dist.pipeline.stages.generate import Sampler
+from bnce_dist.pipeline.summary import break_even, estimate_rows, temperature_text
 
 ROW = {
     "temperature_kelvin": 350.0,

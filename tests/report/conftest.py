@@ -97,6 +97,10 @@ def synthetic_run(num_samples: int = 10_000, seed: int = 0) -> RunResults:
         phi=samples[:, 0],
         psi=samples[:, 1],
         log_weights=log_weights,
+        tails={
+            name: (log_weights[side], np.ones(int(side.sum())))
+            for name, side in (("State", inside), ("Rest", ~inside))
+        },
         reduced_potential=widened - 56.0,
         reference=frames,
         simulated=frames.energies,

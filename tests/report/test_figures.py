@@ -10,6 +10,7 @@ from bnce_dist.chem.state import State
 from bnce_dist.core.condition import Interval, Joined
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.metrics import FreeEnergyProfile
+from bnce_dist.core.tails import fit_tail
 from bnce_dist.core.weights import Weights
 from bnce_dist.report.energies import energy_figure
 from bnce_dist.report.figures import write_figures
@@ -122,22 +123,37 @@ def test_losses_are_drawn_raw_and_smoothed_on_the_scale_that_suits() -> None:
     np.testing.assert_allclose(energy.lines[1].get_ydata(), 5.0)
 
 
-def test_weights_show_a_pareto_tail_as_a_straight_line() -> None:
+def test_weights_show_the_pareto_tail_of_each_side_as_a_straight_line() -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"State": 0.7, "Rest": 0.4}
+    log_weights = {side: rng.exponential(k, 20_000) for side, k in shapes.items()}  # ln of Pareto
+    # One in four stands for all: the line is that of the whole.
+    tails = {
+        "State": (log_weights["State"][:5_000], np.full(5_000, 4.0)),
+        "Rest": (log_weights["Rest"], np.ones(20_000)),
+    }
+    weights = Weights(np.concatenate([*log_weights.values()]))
+    figure = weights_figure(weights, tails, clip_fraction=0.01)
+    histogram, tail, _ = figure.axes
+    relative = np.sort(weights.normalised)[::-1] * 40_000
+    np.testing.assert_allclose(histogram.lines[0].get_xdata(), np.log(relative[400]))
+    labels = {line.get_label(): line for line in tail.lines}
+    fits = {label.split(":")[0]: line for label, line in labels.items() if "fit" in label}
+    for side, k in shapes.items():
+        fit = fits[side]
+        assert fit.get_label().endswith(f"k = {fit_tail(*tails[side]).shape:.2f}")
+        slope = np.polyfit(np.log(fit.get_xdata()[5:]), np.log(fit.get_ydata()[5:]), 1)[0]
+        assert slope == pytest.approx(-k, abs=0.08)
+        # The quantile function of a Pareto variable over its mean, 1 / (1 - k).
+        exact = (1 - k) * (20_000 / fit.get_xdata()) ** k
+        np.testing.assert_allclose(fit.get_ydata()[20:100], exact[20:100], rtol=0.15)
+
+
+def test_weights_show_what_share_of_the_weight_the_largest_hold() -> None:
     k = 0.5
-    log_weights = np.random.default_rng(0).exponential(k, 20_000)  # ln of a Pareto variable
+    log_weights = np.random.default_rng(0).exponential(k, 20_000)
     weights = Weights(log_weights)
-    figure = weights_figure(weights, clip_fraction=0.01)
-    _, tail, share = figure.axes
-    lines = {line.get_label().split(",")[0]: line for line in tail.lines}
-    relative = np.sort(np.exp(log_weights))[::-1] / np.exp(log_weights).mean()
-    points = next(line for line in tail.lines if line.get_marker() == ".")
-    np.testing.assert_allclose(points.get_ydata(), relative)
-    np.testing.assert_allclose(lines["Clip"].get_ydata(), relative[200])
-    fit = lines["Pareto fit"]
-    slope = np.polyfit(np.log(fit.get_xdata()[5:]), np.log(fit.get_ydata()[5:]), 1)[0]
-    assert slope == pytest.approx(-k, abs=0.07)
-    body = slice(20, 400)
-    np.testing.assert_allclose(fit.get_ydata()[body], relative[body], rtol=0.12)
+    share = weights_figure(weights, {}).axes[2]
     # The largest share s of Pareto weights holds s^(1 - k) of the sum.
     samples, cumulative = share.lines[0].get_data()
     np.testing.assert_allclose(cumulative, 100 * (samples / 100) ** (1 - k), atol=2)
@@ -147,15 +163,22 @@ def test_weights_show_a_pareto_tail_as_a_straight_line() -> None:
 def test_weights_survive_rejected_samples() -> None:
     log_weights = np.random.default_rng(0).normal(size=1_000)
     log_weights[:100] = -np.inf
-    figure = weights_figure(Weights(log_weights))
+    figure = weights_figure(Weights(log_weights), {"Rest": (log_weights, np.ones(1_000))})
     assert "n = 1,000" in figure.axes[2].texts[0].get_text()
 
 
 def test_weights_survive_one_sample_with_all_the_weight() -> None:
     log_weights = np.random.default_rng(0).normal(size=1_000)
     log_weights[7] = 200.0
-    figure = weights_figure(Weights(log_weights))
+    figure = weights_figure(Weights(log_weights), {"Rest": (log_weights, np.ones(1_000))})
     assert "ESS 0.1 %" in figure.axes[2].texts[0].get_text()
+
+
+def test_weights_too_few_for_a_tail_are_drawn_without_one() -> None:
+    log_weights = np.random.default_rng(0).normal(size=1_000)
+    few = {"State": (log_weights[:12], np.ones(12))}
+    (legend,) = weights_figure(Weights(log_weights), few).axes[1].get_legend().get_texts()
+    assert legend.get_text() == "State: no tail to fit"
 
 
 def test_log_density_reports_the_error_of_the_model() -> None:

@@ -59,6 +59,10 @@ METRICS: dict[str, Any] = {
     "ess_fraction_clipped": 0.469,
     "ess_num_samples": 10_000,
     "pareto_k": 0.30,
+    "annealing_num_levels": 19,
+    "annealing_num_levels_at_limit": 3,
+    "annealing_acceptance": [0.71, 0.84, 0.8],
+    "ess_fraction_one_step": 0.213,
     "clip_fraction": 0.002,
     "num_rejected": 5,
     "num_invalid": 2,
@@ -174,6 +178,8 @@ def test_the_report_says_what_came_out_and_whether_to_believe_it(page: Path) -> 
         "5: 2 no molecule, 3 of the wrong chirality; 11 mirror images were inverted",
         "3.3 minutes: simulate 140 s, evaluate 60 s",
         "a machine, 2 logical cores",
+        "19 levels (3 of them longer than asked, since max_levels allows no more), of whose moves"
+        " 71% to 84% were accepted; without it 0.213 of the samples were effective",
     ):
         assert said in text
 

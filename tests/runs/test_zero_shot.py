@@ -21,7 +21,7 @@ from bnce_dist.generator.boltzmann_generator import BoltzmannGenerator
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.shared_emulator import SharedEmulator
 from bnce_dist.generator.target import Target, TargetConfig
-from bnce_dist.pipeline.results import summary
+from bnce_dist.pipeline.summary import summary
 from bnce_dist.runs.transferable.internal import FILE_NAME
 
 SMOKE = Path(__file__).parents[2] / "jobs" / "configs" / "zero_shot_smoke.yaml"

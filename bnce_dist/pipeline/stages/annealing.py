@@ -61,7 +61,7 @@ def anneal_held_out(context: StageContext, held_out: ShardedDataset) -> ShardedD
     So for each of the other temperatures that are asked for.
     """
     annealed = _anneal(context, held_out, context.target, ANNEALED, "anneal")
-    for temperature_kelvin in context.config.evaluate.temperatures_kelvin:
+    for temperature_kelvin in context.config.other_temperatures_kelvin:
         target = context.target.at_temperature(temperature_kelvin)
         label = f"anneal to {temperature_kelvin:g} K"
         _anneal(context, held_out, target, annealed_at(temperature_kelvin), label)

@@ -15,7 +15,7 @@ from bnce_dist.core.weights import Weights
 from bnce_dist.generator.metrics import annealing_metrics, evaluation_metrics, one_step_metrics
 from bnce_dist.generator.samples import Samples
 from bnce_dist.generator.verdict import PRETRAINED, Verdict, judge
-from bnce_dist.pipeline.results import (
+from bnce_dist.pipeline.summary import (
     estimate_rows,
     reference_rows,
     table_of,

@@ -137,7 +137,7 @@ class TrainJob(Job):
         target = Target.from_config(config.target)
         run_folder = RunFolder(folder)
         provenance = Pipeline(config, target, run_folder, executor, Tracker()).run()
-        evaluation = load_evaluation(run_folder, target, config.evaluate.temperatures_kelvin)
+        evaluation = load_evaluation(run_folder, target, config.other_temperatures_kelvin)
         metrics = run_metrics(evaluation, config, target)
         metrics |= provenance or {}
         write_json(folder / "metrics.json", metrics)
