@@ -204,7 +204,7 @@ class Side:
 
         The tail that a verdict judges is fitted to these.
 
-        Returns: ``(chosen,)`` [nats] and ``(chosen,)``, whose sum is the number of samples.
+        Returns: ``(chosen,)`` [nats] and ``(chosen,)``.
         """
         light = self.calibrating & ~self.heavy
         chosen = self.heavy | light

@@ -213,7 +213,7 @@ def _references(evaluation: Evaluation, config: Config, target: Target) -> dict[
 
 def _temperatures(evaluation: Evaluation, config: Config) -> dict[str, Any]:
     """Return ``temperatures``, a list with the run's own among them; nothing if it is the only."""
-    if not config.evaluate.temperatures_kelvin:
+    if not evaluation.temperatures:
         return {}
     settings, own = (config.evaluate, config.seed), config.target.temperature_kelvin
     # The run's own number is reported whatever it is worth; its verdict says that.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -40,11 +41,12 @@ def weights_figure(
     label = f"Clip, top {100 * clip_fraction:g} %"
     histogram.axvline(threshold, color=REWEIGHTED, linestyle="--", linewidth=1.2, label=label)
     histogram.legend(loc="upper left")
+    histogram.set_ylim(top=1.2 * histogram.get_ylim()[1])
     for colour, (side, population) in zip((REWEIGHTED, EMULATOR), tails.items(), strict=False):
         _draw_tail(tail, side, colour, *population)
     tail.set(title="Largest exact weights", xlabel="Rank", ylabel="Weight / mean of its side")
     if tails:
-        tail.legend(loc="lower left")
+        tail.legend(loc="upper right")
     _draw_share(share, relative)
     lines = (
         f"n = {weights.num_samples:,}",
@@ -71,22 +73,24 @@ def _draw_tail(axis: Axes, side: str, colour: str, log_weights: Array, counts: A
     log_weights, counts = log_weights[order], counts[order]
     scaled, num_samples = np.exp(log_weights - log_weights[0]), float(counts.sum())
     relative = scaled * num_samples / (scaled @ counts)
-    # One that stands for several is drawn in the middle of their ranks.
-    rank = np.cumsum(counts) - counts / 2
+    # Of several samples that one stands for, half weigh more, half less.
+    heavier = np.cumsum(counts) - counts / 2
     tail_size = min(0.2 * num_samples, 3 * math.sqrt(num_samples))
-    shown = (rank <= min(20 * tail_size, num_samples / 2)) & (relative > 0)
-    axis.loglog(rank[shown], relative[shown], ".", color=colour, markersize=3.5, alpha=0.5)
-    fitted, label = fit_tail(log_weights, counts), f"{side}: no tail to fit"
-    in_tail = rank < tail_size
-    if fitted is not None and in_tail.any():
-        label = f"{side}: Pareto fit, k = {fitted.shape:.2f}"
-        cutoff = relative[np.count_nonzero(in_tail) - 1]
-        exceedances = np.repeat(relative[in_tail] - cutoff, np.rint(counts[in_tail]).astype(int))
-        scale = np.median(exceedances) / boxcox(2, fitted.shape)
-        quantiles = cutoff + scale * boxcox(tail_size / rank[in_tail], fitted.shape)
-        axis.loglog(rank[in_tail], quantiles, color=colour, label=label)
-    else:
-        axis.plot([], [], color=colour, label=label)
+    shown = (heavier <= min(20 * tail_size, num_samples / 2)) & (relative > 0)
+    points: dict[str, Any] = {"color": colour, "markersize": 3.5, "alpha": 0.5}
+    axis.loglog(heavier[shown] + 0.5, relative[shown], ".", **points)
+    if (fitted := fit_tail(log_weights, counts)) is None:
+        axis.plot([], [], color=colour, label=f"{side}: no tail to fit")
+        return
+    in_tail = heavier < tail_size
+    cutoff = relative[np.count_nonzero(in_tail)]
+    exceedances = relative[in_tail] - cutoff
+    positive = np.repeat(exceedances, np.rint(counts[in_tail]).astype(int))
+    positive = positive[positive > 0]
+    scale = np.median(positive) / boxcox(2, fitted.shape) if len(positive) else 0.0
+    quantiles = cutoff + scale * boxcox(tail_size / heavier[in_tail], fitted.shape)
+    label = f"{side}: Pareto fit, k = {fitted.shape:.2f}"
+    axis.loglog(heavier[in_tail] + 0.5, quantiles, color=colour, label=label)
 
 
 def _draw_share(axis: Axes, relative: Array) -> None:

@@ -9,10 +9,12 @@ from scipy.special import logsumexp
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.free_energy import (
     delta_f,
+    exact_populations,
     select_for_exact,
     stratified_delta_f,
     stratified_log_weights,
 )
+from bnce_dist.core.tails import fit_tail
 
 SHARE, SHIFT = 0.28, -3.0
 
@@ -123,6 +125,25 @@ def test_a_heavy_tail_on_one_side_shows_there_and_lengthens_that_end():
     low, high = result.interval_kT
     # More weight in the state would lower delta_f.
     assert result.value_kT - low > 1.3 * (high - result.value_kT)
+
+
+def test_a_population_stands_for_its_side_and_has_the_tail_that_is_judged():
+    approximate, exact, inside = draw(4, num_samples=40_000, sd=1.2)
+    partly = known(approximate, exact, inside, 4000, 400)
+    result = stratified_delta_f(approximate, partly, inside, num_random=4000)
+    populations = exact_populations(approximate, partly, inside, num_random=4000)
+    for side, of_side, judged in zip(
+        (inside, ~inside), populations, (result.state, result.rest), strict=True
+    ):
+        log_weights, counts = of_side
+        assert len(log_weights) < side.sum() == pytest.approx(counts.sum())
+        assert log_weights.max() == np.nanmax(partly[side])
+        mean = logsumexp(log_weights, b=counts) - math.log(counts.sum())
+        truth = logsumexp(exact[side]) - math.log(side.sum())
+        assert mean == pytest.approx(truth, abs=0.15)
+        assert fit_tail(log_weights, counts).shape == pytest.approx(judged.pareto_k)
+    # The two sides are 3 nats apart.
+    assert populations[0][0].mean() < populations[1][0].mean() - 2
 
 
 def test_a_replicate_is_never_empty():

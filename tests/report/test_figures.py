@@ -145,7 +145,7 @@ def test_weights_show_the_pareto_tail_of_each_side_as_a_straight_line() -> None:
         slope = np.polyfit(np.log(fit.get_xdata()[5:]), np.log(fit.get_ydata()[5:]), 1)[0]
         assert slope == pytest.approx(-k, abs=0.08)
         # The quantile function of a Pareto variable over its mean, 1 / (1 - k).
-        exact = (1 - k) * (20_000 / fit.get_xdata()) ** k
+        exact = (1 - k) * (20_000 / (fit.get_xdata() - 0.5)) ** k
         np.testing.assert_allclose(fit.get_ydata()[20:100], exact[20:100], rtol=0.15)
 
 

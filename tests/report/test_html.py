@@ -21,6 +21,7 @@ from bnce_dist.report.html import (
     CAPTIONS,
     RunReport,
     _estimates,
+    diagnostics,
     state_text,
     write_fleet_report,
     write_run_report,
@@ -182,6 +183,13 @@ def test_the_report_says_what_came_out_and_whether_to_believe_it(page: Path) -> 
         " 71% to 84% were accepted; without it 0.213 of the samples were effective",
     ):
         assert said in text
+
+
+def test_what_annealing_did_not_do_is_not_said() -> None:
+    without = {name: METRICS[name] for name in METRICS.keys() - {"annealing_num_levels"}}
+    assert "Annealing" not in dict(diagnostics(without))
+    nothing_before = dict(diagnostics(METRICS | {"ess_fraction_one_step": None}))
+    assert nothing_before["Annealing"].endswith("71% to 84% were accepted")
 
 
 def test_a_reference_from_a_trajectory_is_called_so(tmp_path: Path, run: RunResults) -> None:
