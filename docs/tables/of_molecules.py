@@ -37,6 +37,7 @@ def dipeptides() -> str:
         "torsion W2 (rad)": "{.torsion_w2_rad:.2f}",
         "ESS fraction": "{.ess_fraction:.2f}",
         "learned alone": "{.ess_fraction_learned:.2f}",
+        "exact alone": "{.ess_fraction_exact:.2f}",
         "without annealing": "{.ess_fraction_one_step:.3f}",
         "Pareto k": "{.pareto_k:.2f}",
     }
@@ -109,6 +110,7 @@ def oligopeptides() -> str:
         ),
         "ESS fraction": "{.ess_fraction:.2f}",
         "learned alone": "{.ess_fraction_learned:.2f}",
+        "exact alone": "{.ess_fraction_exact:.2f}",
         "without annealing": "{.ess_fraction_one_step:.3f}",
         "energy W2 (kT)": "{.energy_w2_kT:.2f} ({.energy_w2_baseline_kT:.2f})",
         learned: "{.energy_w2_learned_kT:.2f}",
