@@ -1,8 +1,8 @@
 """Do 95 % intervals hold the truth in 95 of 100 repetitions? Weights whose sums are closed forms.
 
 Each case draws exact log weights, with a known mean weight on both sides of a state, and what a
-learned density would make of them; the estimator sees exact ones of 2,000 of 10,000 samples and
-of the 250 heaviest of each side, as a run does.
+learned density would make of them; the estimator sees exact ones of 1,250 of 10,000 samples and
+of 625 of each side that are drawn by their weights, as a run does.
 
     python benchmarks/coverage.py --write                 # minutes on one core
     python benchmarks/coverage.py --repetitions 100 --case C --case one_sided_07
@@ -18,11 +18,8 @@ import typer
 from numpy.typing import NDArray
 from record import FOLDER, publish
 
-from bnce_dist.core.free_energy import (
-    FreeEnergyDifference,
-    select_for_exact,
-    stratified_delta_f,
-)
+from bnce_dist.core.exact_subset import select_for_exact
+from bnce_dist.core.free_energy import FreeEnergyDifference, stratified_delta_f
 from bnce_dist.data.atomic import read_json
 from bnce_dist.generator.metrics import evidence
 from bnce_dist.generator.verdict import judge
@@ -120,7 +117,7 @@ class Case:
         error: Of the learned log weights.
         share: Of the samples in the state.
         num_samples: Samples.
-        num_exact: Of them, the first ones that have an exact weight.
+        num_exact: Of them, the first ones that have an exact weight, and as many more do.
     """
 
     rest: Tail
@@ -128,7 +125,7 @@ class Case:
     error: Error
     share: float = 0.28
     num_samples: int = 10_000
-    num_exact: int = 2_000
+    num_exact: int = 1_250
 
     @property
     def truth(self) -> float:
@@ -144,12 +141,18 @@ class Case:
         exact = tail + np.where(inside, SHIFT_IN_STATE, 0.0)
         learned = exact + self.error(rng, tail, inside)
         known = np.full(len(exact), np.nan)
-        rows = select_for_exact(
-            learned, inside, num_random=self.num_exact, num_heavy=self.num_exact // 4
+        subset = select_for_exact(
+            learned, inside, num_random=self.num_exact, num_weighted=self.num_exact
         )
-        known[rows] = exact[rows]
+        known[subset.rows] = exact[subset.rows]
         result = stratified_delta_f(
-            learned, known, inside, num_random=self.num_exact, num_bootstrap=200, seed=seed
+            learned,
+            known,
+            inside,
+            num_random=self.num_exact,
+            inclusion=subset.inclusion,
+            num_bootstrap=200,
+            seed=seed,
         )
         return result, len(inside)
 
@@ -183,14 +186,14 @@ CASES = {
     "both_sides_08": _same(Tail(0.5, 0.8), noise(0.8)),
     "no_learned_tail": _same(Tail(0.2, 0.7), shrunk(1.0)),
     "no_learned_tail_09": Case(Tail(0.5, 0.3), Tail(0.5, 0.9), shrunk(1.0)),
-    "log_normal_22": _same(Tail(2.2), noise(0.7, 0.2), share=0.4, num_exact=3_500),
+    "log_normal_22": _same(Tail(2.2), noise(0.7, 0.2), share=0.4, num_exact=2_190),
     "rare_conformation": _same(Mixture(0.8, probability=0.005, jump=3.0), noise(0.5, 0.1)),
-    "few_samples": _same(Tail(0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=300),
+    "few_samples": _same(Tail(0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=190),
     "few_samples_09": Case(
-        Tail(0.9), Tail(0.5, 0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=300
+        Tail(0.9), Tail(0.5, 0.9), noise(0.6, 0.2), num_samples=1_000, num_exact=190
     ),
     "many_samples_09": Case(
-        Tail(0.5, 0.3), Tail(0.5, 0.9), noise(0.8, 0.3), num_samples=40_000, num_exact=4_000
+        Tail(0.5, 0.3), Tail(0.5, 0.9), noise(0.8, 0.3), num_samples=40_000, num_exact=2_500
     ),
     "all_exact": _same(Tail(1.2), noise(1.0), num_exact=10_000),
 }

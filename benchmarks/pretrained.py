@@ -36,7 +36,7 @@ SIZES = (
     "samples.shard_size=250",
     "samples.batch_size=250",
     "energy.num_steps=3000",
-    "evaluate.num_exact=1200",
+    "evaluate.num_exact=750",
 )
 
 

@@ -169,7 +169,7 @@ def cpu_minutes(run: RunFolder, config: Config, metrics: dict[str, Any]) -> floa
         emulator.transport(z_prior)
     sampling = (time.process_time() - started) / NUM_TIMED
     num_kept = config.evaluate.num_samples
-    num_exact = metrics["log_density_num_samples"] + metrics["num_exact_top"]
+    num_exact = metrics["log_density_num_samples"] + metrics["num_exact_weighted"]
     learning = 0.0
     if run.stage("generate").exists():
         history = read_json(run.stage("train_energy") / "history.json")

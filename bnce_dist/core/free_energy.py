@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtrit
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.exact_subset import calibrating_multiplicity, checked_weights
 from bnce_dist.core.strata import BoolArray, FloatArray, Side, SideWeights, light_log_ratio
 
 MIN_EXACT = 10
@@ -87,8 +88,7 @@ def delta_f(
         '2.20 +- 0.06 kT'
     """
     weights, inside = _checked(log_weights, in_state, num_bootstrap)
-    every = np.ones(len(weights), dtype=bool)
-    sides = [Side.split(weights[s], weights[s], every[s]) for s in (inside, ~inside)]
+    sides = [Side.split(weights[s], weights[s], np.ones(s.sum())) for s in (inside, ~inside)]
     return _difference(sides[0], sides[1], inside, num_bootstrap, seed)
 
 
@@ -137,57 +137,25 @@ def shift_by_folds(
     return of_rest - of_state
 
 
-def select_for_exact(
-    log_weights: ArrayLike, in_state: ArrayLike, *, num_random: int, num_heavy: int
-) -> NDArray[np.int64]:
-    """Return which samples are worth an exact log density.
-
-    The first ones, which are as good as drawn at random, calibrate the approximate weights; the
-    heaviest ones of each side decide its sum, and both sides decide ``delta_f`` alike.
-
-    Args:
-        log_weights: From the approximate density, ``(n,)`` [nats]; ``-inf`` for none.
-        in_state: Whether each sample is inside the state, ``(n,)`` bool.
-        num_random: How many of the first samples.
-        num_heavy: Half of it is how many of the heaviest samples of each side; some may be among
-            the first.
-
-    Returns: Rows, sorted and distinct.
-    Raises: InputError: more random samples than there are, a NaN, or shapes that differ.
-    """
-    weights, inside = _checked_shapes(log_weights, in_state)
-    if not 0 <= num_random <= len(weights) or num_heavy < 0:
-        raise InputError(
-            "samples with an exact density",
-            expected=f"0 to {len(weights)} at random and a number of heavy ones",
-            got=f"{num_random} and {num_heavy}",
-            remedy="evaluate fewer of them or draw more samples",
-        )
-    rows = [np.arange(num_random)]
-    for side in (inside, ~inside):
-        candidates = np.flatnonzero(side & np.isfinite(weights))
-        heaviest = np.argsort(-weights[candidates], kind="stable")[: num_heavy // 2]
-        rows.append(candidates[heaviest])
-    return np.unique(np.concatenate(rows))
-
-
 def stratified_delta_f(
     log_weights: ArrayLike,
     log_weights_exact: ArrayLike,
     in_state: ArrayLike,
     *,
     num_random: int,
+    inclusion: ArrayLike | None = None,
     num_bootstrap: int = 500,
     seed: int = 0,
 ) -> FreeEnergyDifference:
     r"""Return a free energy from many approximate weights and a few exact ones.
 
     Each side of the state is a heavy stratum ``H``, exact, and a light one ``L``, approximate and
-    calibrated by those of its samples ``K`` that were chosen at random:
+    calibrated by those of its samples ``K`` that have exact weights, which were chosen with
+    probabilities ``q``:
 
     .. math:: \Delta f = \ln W_{out} - \ln W_{in}, \qquad
               W = \sum_H w^{exact}
-                  + \frac{\sum_K w^{exact}}{\sum_K w^{approx}} \sum_L w^{approx}
+                  + \frac{\sum_K w^{exact} / q}{\sum_K w^{approx} / q} \sum_L w^{approx}
 
     ``H`` are the samples heavier, by approximate weight, than every one without an exact weight.
     Replicates weigh samples by exponential variables, so none is ever without samples. The interval
@@ -201,16 +169,19 @@ def stratified_delta_f(
             Rows as of `select_for_exact`.
         in_state: Whether each sample is inside the state, ``(n,)`` bool.
         num_random: How many of the first samples have an exact weight whatever they weigh.
+        inclusion: Probability that each had of getting one, as of `select_for_exact`, ``(n,)``; by
+            default the first ones alone calibrate, and others that are known are the heaviest.
         num_bootstrap: Replicates.
         seed: Of the replicates.
 
     Raises: InputError: lengths differ, a NaN among the approximate weights, a side has no weight,
         fewer than two samples, or fewer than ten exact weights and others that are not.
     Source: Cochran (1977), Sampling Techniques, sections 5 and 6 (stratified ratio estimator);
-        Rubin (1981), Ann. Statist. 9, 130 (Bayesian bootstrap); Satterthwaite (1946).
+        Horvitz & Thompson (1952), J. Am. Stat. Assoc. 47, 663 (unequal probabilities); Rubin
+        (1981), Ann. Statist. 9, 130 (Bayesian bootstrap); Satterthwaite (1946).
     """
     weights, inside = _checked(log_weights, in_state, num_bootstrap)
-    sides = _split(weights, log_weights_exact, inside, num_random)
+    sides = _split(weights, log_weights_exact, inside, num_random, inclusion)
     return _difference(sides[0], sides[1], inside, num_bootstrap, seed)
 
 
@@ -220,6 +191,7 @@ def stratified_log_weights(
     in_state: ArrayLike,
     *,
     num_random: int,
+    inclusion: ArrayLike | None = None,
 ) -> FloatArray:
     """Return the log weights whose sums over the sides `stratified_delta_f` compares, ``(n,)``.
 
@@ -230,7 +202,7 @@ def stratified_log_weights(
     exact = np.asarray(log_weights_exact, dtype=np.float64)
     result = weights.copy()
     for mask, side in zip(
-        (inside, ~inside), _split(weights, exact, inside, num_random), strict=True
+        (inside, ~inside), _split(weights, exact, inside, num_random, inclusion), strict=True
     ):
         part = weights[mask] + light_log_ratio(side)
         part[side.heavy] = exact[mask][side.heavy]
@@ -244,6 +216,7 @@ def exact_populations(
     in_state: ArrayLike,
     *,
     num_random: int,
+    inclusion: ArrayLike | None = None,
 ) -> tuple[tuple[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]:
     """Return what the tails of `stratified_delta_f` are fitted to, in the state and outside.
 
@@ -252,7 +225,7 @@ def exact_populations(
     Returns: Of each side, exact log weights [nats] and how many samples each stands for.
     """
     weights, inside = _checked(log_weights, in_state)
-    state, rest = _split(weights, log_weights_exact, inside, num_random)
+    state, rest = _split(weights, log_weights_exact, inside, num_random, inclusion)
     return state.population(), rest.population()
 
 
@@ -281,7 +254,11 @@ def with_correction(
 
 
 def _split(
-    weights: FloatArray, log_weights_exact: ArrayLike, inside: BoolArray, num_random: int
+    weights: FloatArray,
+    log_weights_exact: ArrayLike,
+    inside: BoolArray,
+    num_random: int,
+    inclusion: ArrayLike | None,
 ) -> tuple[Side, Side]:
     exact = np.asarray(log_weights_exact, dtype=np.float64)
     if exact.shape != weights.shape or np.isposinf(exact).any():
@@ -291,8 +268,7 @@ def _split(
             got=f"shape {exact.shape}, {np.isposinf(exact).sum()} inf",
             remedy="fill the rows without an exact density with NaN",
         )
-    random = np.arange(len(weights)) < num_random
-    random &= ~np.isnan(exact)
+    multiplicity = calibrating_multiplicity(exact, num_random, inclusion)
     for name, side in (("in the state", inside), ("outside the state", ~inside)):
         num_exact = int((~np.isnan(exact[side])).sum())
         if num_exact < min(MIN_EXACT, int(np.isfinite(weights[side]).sum())):
@@ -302,34 +278,14 @@ def _split(
                 got=f"{num_exact} of {side.sum()} samples",
                 remedy="raise num_exact",
             )
-    one, other = (Side.split(weights[s], exact[s], random[s]) for s in (inside, ~inside))
+    one, other = (Side.split(weights[s], exact[s], multiplicity[s]) for s in (inside, ~inside))
     return one, other
-
-
-def _checked_shapes(log_weights: ArrayLike, in_state: ArrayLike) -> tuple[FloatArray, BoolArray]:
-    weights, inside = np.asarray(log_weights, dtype=np.float64), np.asarray(in_state)
-    num_bad = int((np.isnan(weights) | np.isposinf(weights)).sum())
-    if weights.ndim != 1 or num_bad:
-        raise InputError(
-            "log_weights",
-            expected="one list without NaN or inf",
-            got=f"shape {weights.shape}, {num_bad} NaN or inf",
-            remedy="find the samples whose density or potential is not finite",
-        )
-    if inside.dtype != np.bool_ or inside.shape != weights.shape:
-        raise InputError(
-            "in_state",
-            expected=f"{len(weights)} booleans, one per log weight",
-            got=f"{inside.dtype} of shape {inside.shape}",
-            remedy="compare the samples' order parameter with the state's bounds",
-        )
-    return weights, inside
 
 
 def _checked(
     log_weights: ArrayLike, in_state: ArrayLike, num_bootstrap: int = 2
 ) -> tuple[FloatArray, BoolArray]:
-    weights, inside = _checked_shapes(log_weights, in_state)
+    weights, inside = checked_weights(log_weights, in_state)
     if num_bootstrap < 2:
         raise InputError(
             "num_bootstrap", expected="at least 2", got=num_bootstrap, remedy="200 is enough"

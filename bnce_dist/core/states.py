@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.exact_subset import calibrating_multiplicity
 from bnce_dist.core.strata import BoolArray, FloatArray, Side
 
 REST = "rest"
@@ -92,6 +93,7 @@ def state_free_energies(
     states: Mapping[str, BoolArray],
     *,
     num_random: int,
+    inclusion: ArrayLike | None = None,
     num_bootstrap: int = 500,
     seed: int = 0,
 ) -> StateFreeEnergies:
@@ -106,6 +108,7 @@ def state_free_energies(
         log_weights_exact: From the exact density, ``(n,)`` [nats]; NaN where it was not computed.
         states: Which samples are in each, ``(n,)`` bool, by name.
         num_random: How many of the first samples have an exact weight whatever they weigh.
+        inclusion: As for `stratified_delta_f`.
         num_bootstrap: Replicates.
         seed: Of the replicates.
 
@@ -115,11 +118,11 @@ def state_free_energies(
     weights = np.asarray(log_weights, dtype=np.float64)
     exact = np.asarray(log_weights_exact, dtype=np.float64)
     _require_disjoint(states, len(weights))
-    random = (np.arange(len(weights)) < num_random) & ~np.isnan(exact)
+    multiplicity = calibrating_multiplicity(exact, num_random, inclusion)
     rng = np.random.default_rng(seed)
 
     def weigh(inside: BoolArray) -> _Part:
-        columns = weights[inside], exact[inside], random[inside]
+        columns = weights[inside], exact[inside], multiplicity[inside]
         return _weigh_samples(*columns, num_bootstrap=num_bootstrap, rng=rng)
 
     parts = {name: weigh(inside) for name, inside in states.items()}
@@ -232,7 +235,7 @@ def _others(
 def _weigh_samples(
     log_weights: FloatArray,
     log_exact: FloatArray,
-    random: BoolArray,
+    multiplicity: FloatArray,
     *,
     num_bootstrap: int,
     rng: np.random.Generator,
@@ -242,7 +245,7 @@ def _weigh_samples(
     if not num_weighted:
         evidence = StateEvidence(num_samples, 0.0, fault=_fault(num_samples, 0.0))
         return _Part(-math.inf, np.full(num_bootstrap, -math.inf), evidence)
-    side, is_calibrated = _split(log_weights, log_exact, random)
+    side, is_calibrated = _split(log_weights, log_exact, multiplicity)
     replicates = side.replicates(num_bootstrap, rng)
     summary = side.summary(replicates)
     fault = _fault(num_samples, summary.ess)
@@ -256,13 +259,15 @@ def _weigh_samples(
     return _Part(side.log_sum, replicates.log_sums, evidence)
 
 
-def _split(log_weights: FloatArray, log_exact: FloatArray, random: BoolArray) -> tuple[Side, bool]:
+def _split(
+    log_weights: FloatArray, log_exact: FloatArray, multiplicity: FloatArray
+) -> tuple[Side, bool]:
     """Return the strata of a state, and whether exact weights calibrate them."""
     if np.isfinite(log_exact).any():
         with contextlib.suppress(InputError):
-            return Side.split(log_weights, log_exact, random), True
+            return Side.split(log_weights, log_exact, multiplicity), True
     # Approximate weights are the best there is to say of its share of the total.
-    return Side.split(log_weights, log_weights, np.ones_like(random)), False
+    return Side.split(log_weights, log_weights, np.ones(len(log_weights))), False
 
 
 def _fault(num_samples: int, ess: float) -> str | None:

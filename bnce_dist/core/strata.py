@@ -79,7 +79,8 @@ class Side:
 
     Args:
         heavy: Whether each sample is heavier than every one without an exact weight, ``(n,)``.
-        calibrating: Whether it is one of those that calibrate the light stratum, ``(n,)``.
+        multiplicity: How many samples each of those stands for that calibrate the light stratum,
+            zero for all others, ``(n,)``.
         known: Whether its exact weight is known, ``(n,)``.
         approximate: Approximate weights, ``(n,)``.
         exact: Exact weights, zero where unknown, ``(n,)``.
@@ -87,37 +88,44 @@ class Side:
     """
 
     heavy: BoolArray
-    calibrating: BoolArray
+    multiplicity: FloatArray
     known: BoolArray
     approximate: FloatArray
     exact: FloatArray
     log_scale: float
 
     @classmethod
-    def split(cls, log_weights: FloatArray, log_exact: FloatArray, random: BoolArray) -> "Side":
+    def split(
+        cls, log_weights: FloatArray, log_exact: FloatArray, multiplicity: FloatArray
+    ) -> "Side":
         """Divide samples into strata.
 
-        Few random samples in the light stratum do not calibrate it: then all random samples of the
-        side do, and if they are few as well, all exact ones.
+        Few calibrating samples in the light stratum do not calibrate it: then all calibrating ones
+        of the side do, and if they are few as well, all exact ones.
 
         Args:
             log_weights: Approximate, ``(n,)`` [nats].
             log_exact: Exact, ``(n,)`` [nats]; NaN where unknown.
-            random: Whether a sample was chosen whatever it weighs, ``(n,)``.
+            multiplicity: How many samples each stands for where it calibrates; zero for one that is
+                exact only because it is among the heaviest, ``(n,)``.
 
         Raises: InputError: the samples that decide have no exact weight above zero.
         """
         known = ~np.isnan(log_exact)
         ceiling = log_weights[~known].max() if not known.all() else -np.inf
         heavy = known & ((log_weights > ceiling) | known.all())
-        candidates = (random & ~heavy, random, known)
-        calibrating = next((c for c in candidates if c.sum() >= _MIN_CALIBRATING), known)
+        chosen = known & (multiplicity > 0)
+        candidates = (chosen & ~heavy, chosen)
+        calibrating = next((c for c in candidates if c.sum() >= _MIN_CALIBRATING), None)
+        stands_for = np.where(known, 1.0, 0.0)
+        if calibrating is not None:
+            stands_for = np.where(calibrating, multiplicity, 0.0)
         if ceiling == -np.inf:
-            calibrating = np.zeros_like(known)
+            stands_for = np.zeros(len(known))
         log_scale = float(max(log_weights.max(), log_exact[known].max()))
         side = cls(
             heavy=heavy,
-            calibrating=calibrating,
+            multiplicity=stands_for,
             known=known,
             approximate=np.exp(log_weights - log_scale),
             exact=np.exp(np.where(known, log_exact, -np.inf) - log_scale),
@@ -129,9 +137,9 @@ class Side:
     @cached_property
     def ratio(self) -> float:
         """Exact over approximate weight of the light stratum, by those that calibrate it."""
-        if not self.calibrating.any():
+        if not self.multiplicity.any():
             return 1.0
-        return float(self.exact[self.calibrating].sum() / self.approximate[self.calibrating].sum())
+        return float(self.multiplicity @ self.exact / (self.multiplicity @ self.approximate))
 
     @cached_property
     def log_sum(self) -> float:
@@ -143,10 +151,10 @@ class Side:
     def influence(self) -> FloatArray:
         """What each sample adds to the log of the side's weight, ``(n,)``; their sum is 1."""
         parts = np.where(self.heavy, self.exact, self.ratio * self.approximate)
-        chosen = self.calibrating
-        if chosen.any():
-            stretch = self.approximate[~self.heavy].sum() / self.approximate[chosen].sum()
-            parts[chosen] += stretch * (self.exact - self.ratio * self.approximate)[chosen]
+        if self.multiplicity.any():
+            light = self.approximate[~self.heavy].sum()
+            stretch = self.multiplicity * light / (self.multiplicity @ self.approximate)
+            parts += stretch * (self.exact - self.ratio * self.approximate)
         return parts / math.exp(self.log_sum - self.log_scale)
 
     def replicates(self, num_replicates: int, rng: np.random.Generator) -> Replicates:
@@ -157,8 +165,8 @@ class Side:
         """
         columns = np.stack([
             np.where(self.heavy, self.exact, 0.0),
-            np.where(self.calibrating, self.exact, 0.0),
-            np.where(self.calibrating, self.approximate, 0.0),
+            self.multiplicity * self.exact,
+            self.multiplicity * self.approximate,
             np.where(self.heavy, 0.0, self.approximate),
             self.approximate,
         ], axis=1)[self.known]  # fmt: skip
@@ -169,7 +177,7 @@ class Side:
         ])  # fmt: skip
         heavy, exact, approximate, light, every = sums.T
         others = _gamma_sums(self.approximate[~self.known], num_replicates, rng)
-        ratio = exact / approximate if self.calibrating.any() else np.ones(num_replicates)
+        ratio = exact / approximate if self.multiplicity.any() else np.ones(num_replicates)
         totals = heavy + ratio * (light + others)
         return Replicates(
             log_sums=np.log(totals) + self.log_scale,
@@ -206,10 +214,11 @@ class Side:
 
         Returns: ``(chosen,)`` [nats] and ``(chosen,)``.
         """
-        light = self.calibrating & ~self.heavy
-        chosen = self.heavy | light
+        light = np.where(self.heavy, 0.0, self.multiplicity)
+        chosen = self.heavy | (light > 0)
         num_light = int((~self.heavy).sum())
-        counts = np.where(light, num_light / max(int(light.sum()), 1), 1.0)[chosen]
+        share = light / light.sum() if light.any() else light
+        counts = np.where(self.heavy, 1.0, num_light * share)[chosen]
         with np.errstate(divide="ignore"):
             return np.log(self.exact[chosen]) + self.log_scale, counts
 
@@ -229,9 +238,10 @@ def _gamma_sums(weights: FloatArray, size: int, rng: np.random.Generator) -> Flo
 
 
 def _require_weight(side: Side) -> None:
-    decisive = side.calibrating if side.calibrating.any() else side.heavy
+    is_calibrated = bool(side.multiplicity.any())
+    decisive = side.multiplicity > 0 if is_calibrated else side.heavy
     if side.exact[decisive].sum() > 0 and (
-        not side.calibrating.any() or side.approximate[decisive].sum() > 0
+        not is_calibrated or side.approximate[decisive].sum() > 0
     ):
         return
     raise InputError(

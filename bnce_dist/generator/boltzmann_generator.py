@@ -129,8 +129,8 @@ class BoltzmannGenerator:
             num_samples: How many. The first ones do not depend on it, but for rounding; annealed
                 ones only in whole batches of ``BATCH``.
             seed: Of the noise.
-            num_exact: How many of them get an exact density as well, which is slow: a fifth are the
-                heaviest of each side of the state, the others the first.
+            num_exact: How many of them get an exact density as well, which is slow: half are the
+                first, the others drawn by their weights on each side of the state.
             annealing: How to anneal them from the learned density to the target; by default they
                 are weighted in one step.
             target: What to weight them to, if not the distribution the models were trained for:

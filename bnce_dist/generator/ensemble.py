@@ -49,6 +49,8 @@ class Ensemble:
         log_weights_exact: By the exact density, ``(samples,)`` [nats]; NaN where it was not
             computed; absent if nowhere.
         num_random: How many of the first samples have one whatever they weigh.
+        inclusion: Probability that each had of getting one, ``(samples,)``; absent where those
+            beside the first are the heaviest.
         inverted: Of those that have one, whether the sampler turned space inside out there,
             ``(samples,)``; absent if nobody looked.
         correction: What the learned density's ``delta_f`` of the target's state lacks, as an
@@ -65,6 +67,7 @@ class Ensemble:
     log_weights: FloatArray
     log_weights_exact: FloatArray | None = None
     num_random: int = 0
+    inclusion: FloatArray | None = None
     inverted: NDArray[np.bool_] | None = None
     correction: Estimate | None = None
     unseen: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +91,7 @@ class Ensemble:
                 self.log_weights_exact,
                 self.in_state,
                 num_random=self.num_random,
+                inclusion=self.inclusion,
             )
         )
 
@@ -179,6 +183,7 @@ class Ensemble:
                 self.log_weights_exact,
                 inside,
                 num_random=self.num_random,
+                inclusion=self.inclusion,
                 num_bootstrap=num_bootstrap,
                 seed=seed,
             )

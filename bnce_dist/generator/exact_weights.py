@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.free_energy import MIN_EXACT, select_for_exact
+from bnce_dist.core.exact_subset import ExactSubset, select_for_exact
+from bnce_dist.core.free_energy import MIN_EXACT
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.ensemble import Ensemble
 from bnce_dist.generator.samples import FloatArray
@@ -31,22 +32,23 @@ def with_exact(
     Args:
         ensemble: All samples.
         log_density_z: Learned one of where they started, ``(samples,)`` [nats].
-        num_exact: How many get one: a fifth are the heaviest of each side of the state, the others
-            the first.
+        num_exact: How many get one: half of them the first, the others drawn in proportion to their
+            weights, on each side of the state alike.
         emulator: Made the samples.
         prior: The noise that a batch was made of, by the batch's number.
         batch_size: Samples of a batch.
 
     Raises: InputError: too few of them are on one side of the state; it names how many would do.
     """
-    num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 5
-    _require_both_sides(ensemble, num_exact, num_random)
-    rows = select_for_exact(
+    num_random = num_exact if num_exact == len(ensemble) else num_exact - num_exact // 2
+    subset = select_for_exact(
         ensemble.log_weights,
         ensemble.in_state,
         num_random=num_random,
-        num_heavy=num_exact - num_random,
+        num_weighted=num_exact - num_random,
     )
+    rows = subset.rows
+    _require_both_sides(ensemble, subset)
     exact, inverted = np.full(len(ensemble), np.nan), np.zeros(len(ensemble), dtype=bool)
     for number, start in enumerate(range(0, len(ensemble), batch_size)):
         mine = rows[(rows >= start) & (rows < start + batch_size)]
@@ -61,33 +63,34 @@ def with_exact(
     # All else is in the learned weight; what has none has none by any density.
     weights = np.where(np.isneginf(learned), learned, learned + log_density_z - exact)
     weights[np.isnan(exact)] = np.nan
-    return replace(ensemble, log_weights_exact=weights, num_random=num_random, inverted=inverted)
+    return replace(
+        ensemble,
+        log_weights_exact=weights,
+        num_random=num_random,
+        inclusion=subset.inclusion,
+        inverted=inverted,
+    )
 
 
-def _require_both_sides(ensemble: Ensemble, num_exact: int, num_random: int) -> None:
+def _require_both_sides(ensemble: Ensemble, subset: ExactSubset) -> None:
     """Refuse exact densities of too few samples of one side, before they are computed.
 
     Args:
         ensemble: Of all samples.
-        num_exact: How many get an exact density.
-        num_random: How many of the first get an exact density whatever they weigh.
+        subset: Which of them get an exact density.
 
     Raises: InputError: it names how many would do.
     """
     possible = np.isfinite(ensemble.log_weights)
+    chosen = np.zeros(len(ensemble), dtype=bool)
+    chosen[subset.rows] = True
     for side in (ensemble.in_state & possible, ~ensemble.in_state & possible):
-        rows = np.flatnonzero(side)
-        # A side all of whose samples are among its heaviest has nothing to calibrate.
-        if len(rows) <= (num_exact - num_random) // 2:
-            continue
-        enough = rows[:MIN_EXACT]
-        last = int(enough[-1])
-        if last >= num_random:
-            # A fifth of those that are asked for go to the heaviest, half of it to each side.
-            needed = min(len(ensemble), last + 1 + last // 4, 10 * len(rows))
+        num_chosen, enough = int((chosen & side).sum()), min(MIN_EXACT, int(side.sum()))
+        if num_chosen < enough:
+            # A quarter of those that are asked for are drawn from each side.
             raise InputError(
                 "num_exact",
-                expected=f"at least {needed}, of which {len(enough)} are on the rarer side",
-                got=f"{num_random} that are not chosen by weight",
-                remedy=f"ask for {needed} or more, or for none",
+                expected=f"at least {4 * MIN_EXACT}, of which {MIN_EXACT} are on the rarer side",
+                got=f"{len(subset.rows)}, of which {num_chosen} are",
+                remedy=f"ask for {4 * MIN_EXACT} or more, or for none",
             )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,11 @@ from bnce_dist.config.section import (
 )
 from bnce_dist.core.annealing import MAX_LEVELS, num_levels_at_limit
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.exact_subset import ExactSubset, select_for_exact
 from bnce_dist.core.free_energy import (
+    MIN_EXACT,
     FreeEnergyDifference,
     delta_f,
-    select_for_exact,
     shift_by_folds,
     stratified_delta_f,
 )
@@ -30,28 +31,26 @@ from bnce_dist.core.weights import Weights
 from bnce_dist.generator.annealing import AnnealingConfig
 from bnce_dist.generator.samples import FloatArray, Samples
 
-# A side is not judged by fewer than ten exact likelihoods.
-_MIN_HEAVY = 20
-
 
 class WeightingConfig(Section):
     """The weights of samples, and the exact likelihoods that they are corrected and judged by."""
 
-    num_exact: Annotated[int, Field(ge=10)] = 2_500
+    renamed: ClassVar[Mapping[str, str]] = {"num_exact_top": "num_exact_weighted"}
+
+    num_exact: Annotated[int, Field(ge=10)] = 1_600
     """Of the samples, the first ones get an exact likelihood, which corrects the learned one; as
     many as num_samples is all of them."""
-    num_exact_top: Annotated[int, Field(ge=0)] | None = None
-    """Samples of the largest weights that get one too, half of them on each side of the state; null
-    is a quarter of num_exact, and at least ten on each side."""
+    num_exact_weighted: Annotated[int, Field(ge=0)] | None = None
+    """Samples that get one too, drawn in proportion to their weights, half of them on each side of
+    the state: they make the correction's error smaller than as many at random; null is as many as
+    num_exact, and at least ten on each side."""
     clip_fraction: Fraction = 0.002
     """Share of the largest weights that is clipped."""
     num_bootstrap: Annotated[int, Field(ge=20)] = 500
     """Bootstrap resamples."""
     annealing: AnnealingConfig = AnnealingConfig()
 
-    def rows_for_exact(
-        self, log_weights: FloatArray, in_state: NDArray[np.bool_]
-    ) -> NDArray[np.int64]:
+    def exact_subset(self, log_weights: FloatArray, in_state: NDArray[np.bool_]) -> ExactSubset:
         """Return which samples get an exact likelihood.
 
         Args:
@@ -60,12 +59,12 @@ class WeightingConfig(Section):
 
         Raises: InputError: fewer samples than `num_exact`.
         """
-        num_heavy = self.num_exact // 4 if self.num_exact_top is None else self.num_exact_top
+        asked = self.num_exact_weighted
         return select_for_exact(
             log_weights,
             in_state,
             num_random=self.num_exact,
-            num_heavy=max(num_heavy, _MIN_HEAVY),
+            num_weighted=max(self.num_exact if asked is None else asked, 2 * MIN_EXACT),
         )
 
 
@@ -140,6 +139,7 @@ def evaluation_metrics(samples: Samples, config: WeightingConfig, seed: int) -> 
         samples.log_weights_exact,
         samples.in_state,
         num_random=samples.num_random,
+        inclusion=samples.inclusion,
         num_bootstrap=config.num_bootstrap,
         seed=seed_from(seed, "bootstrap"),
     )
@@ -164,7 +164,9 @@ def evaluation_metrics(samples: Samples, config: WeightingConfig, seed: int) -> 
         "ess_fraction_learned": learned_weights.ess_fraction,
         "pareto_k_learned": learned_weights.pareto_k,
         "log_z": _log_z(learned_weights),
-        "num_exact_top": int(np.isfinite(samples.log_density_exact[samples.num_random :]).sum()),
+        "num_exact_weighted": int(
+            np.isfinite(samples.log_density_exact[samples.num_random :]).sum()
+        ),
         **_exact_metrics(samples, config, seed),
         **_density_metrics(samples),
     }

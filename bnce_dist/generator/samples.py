@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bnce_dist.core.free_energy import (
-    stratified_log_weights,
-)
+from bnce_dist.core.free_energy import stratified_log_weights
 from bnce_dist.generator.evaluation import molecule_log_weights
 
 FloatArray = NDArray[np.float64]
@@ -22,7 +20,7 @@ class Samples:
         reduced_potential: Where the samples are, ``(n,)`` [kT]; infinite where that is no molecule.
         log_density: Learned log density where they were drawn, ``(n,)`` [nats].
         log_density_exact: Exact one, ``(n,)``; NaN where it was not computed [nats].
-        num_random: How many of the first samples have one; the others that do weigh most.
+        num_random: How many of the first samples have one whatever they weigh.
         phi: First backbone torsion, ``(n,)`` [rad].
         psi: The one after it, ``(n,)`` [rad].
         in_state: Whether they are in the state, ``(n,)`` bool.
@@ -33,6 +31,8 @@ class Samples:
             exact density was not computed; None if nobody looked.
         cpu_seconds: Of the learned log density, per sample, ``(n,)`` [s].
         cpu_seconds_exact: Of the exact one, where it was computed [s].
+        inclusion: Probability that each had of getting an exact density, ``(n,)``; absent where
+            those beside the first are the heaviest, as versions before chose them.
         log_weights_annealed: By the learned density and the way from it, ``(n,)`` [nats]; absent
             if the samples were not annealed.
     """
@@ -50,6 +50,7 @@ class Samples:
     inverted: NDArray[np.bool_] | None
     cpu_seconds: FloatArray
     cpu_seconds_exact: FloatArray
+    inclusion: FloatArray | None = None
     log_weights_annealed: FloatArray | None = None
 
     @classmethod
@@ -67,17 +68,22 @@ class Samples:
             in_state: Whether they are in the state.
         """
         # Version 0.1 computed only those of the first samples.
-        is_top = exact.get("is_top", np.zeros(len(exact["log_density_z"]), dtype=bool))
-        rows = exact.get("row", np.arange(len(is_top)))
+        num_exact = len(exact["log_density_z"])
+        is_weighted = exact.get("is_weighted", exact.get("is_top", np.zeros(num_exact, dtype=bool)))
+        rows = exact.get("row", np.arange(num_exact))
         log_density_exact = np.full(len(evaluated["log_density"]), np.nan)
         log_density_exact[rows] = exact["log_density_z"] - evaluated["log_det_decode"][rows]
         inverted = np.zeros(len(log_density_exact), dtype=bool)
         inverted[rows] = exact.get("inverted", False)
+        inclusion = None
+        if "inclusion" in exact:
+            inclusion = np.zeros(len(log_density_exact))
+            inclusion[rows] = exact["inclusion"]
         return cls(
             reduced_potential=evaluated["reduced_potential"],
             log_density=evaluated["log_density"],
             log_density_exact=log_density_exact,
-            num_random=int((~is_top).sum()),
+            num_random=int((~is_weighted).sum()),
             phi=evaluated["phi"],
             psi=evaluated["psi"],
             in_state=in_state,
@@ -88,6 +94,7 @@ class Samples:
             inverted=inverted if "inverted" in exact else None,
             cpu_seconds=evaluated["cpu_seconds"],
             cpu_seconds_exact=exact["cpu_seconds"],
+            inclusion=inclusion,
         )
 
     def annealed(self, arrived: Mapping[str, np.ndarray], in_state: NDArray[np.bool_]) -> "Samples":
@@ -111,7 +118,7 @@ class Samples:
 
         Args:
             exact: Which, ``row``, the first `num_random` among them; ``log_density`` where they
-                were drawn [nats], ``inverted``, and ``cpu_seconds`` [s].
+                were drawn [nats], ``inverted``, and ``cpu_seconds`` [s]; ``inclusion`` of all.
         """
         log_density = np.full(len(self.log_density), np.nan)
         inverted = np.zeros(len(log_density), dtype=bool)
@@ -122,6 +129,7 @@ class Samples:
             log_density_exact=log_density,
             inverted=inverted,
             cpu_seconds_exact=exact["cpu_seconds"],
+            inclusion=exact["inclusion"],
         )
 
     @property
@@ -145,6 +153,7 @@ class Samples:
             self.log_weights_exact,
             self.in_state,
             num_random=self.num_random,
+            inclusion=self.inclusion,
         )
 
     @property

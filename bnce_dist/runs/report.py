@@ -126,6 +126,7 @@ def _tails(samples: Samples) -> dict[str, tuple[FloatArray, FloatArray]]:
         samples.log_weights_exact,
         samples.in_state,
         num_random=samples.num_random,
+        inclusion=samples.inclusion,
     )
     return dict(zip(("State", "Rest"), sides, strict=True))
 

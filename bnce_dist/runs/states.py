@@ -135,6 +135,7 @@ def states(folder: Path, conditions: Mapping[str, str], *, num_bootstrap: int = 
             samples.log_weights_exact,
             {name: members(molecule, text, positions) for name, text in conditions.items()},
             num_random=samples.num_random,
+            inclusion=samples.inclusion,
             **options,
         )
     }

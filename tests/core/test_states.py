@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.free_energy import select_for_exact, stratified_delta_f
+from bnce_dist.core.exact_subset import select_for_exact
+from bnce_dist.core.free_energy import stratified_delta_f
 from bnce_dist.core.states import (
     REST,
     StateFreeEnergies,
@@ -100,10 +101,11 @@ def test_errors_of_differences_are_those_of_repetitions(repeated: list[StateFree
 def test_one_state_against_the_rest_is_delta_f() -> None:
     x, approximate, exact = draw(0)
     state = x > 1.0
-    rows = select_for_exact(approximate, state, num_random=500, num_heavy=100)
+    subset = select_for_exact(approximate, state, num_random=300, num_weighted=300)
     partly = np.full(len(x), np.nan)
-    partly[rows] = exact[rows]
-    options = {"num_random": 500, "num_bootstrap": 2000, "seed": 1}
+    partly[subset.rows] = exact[subset.rows]
+    options = {"num_bootstrap": 2000, "seed": 1}
+    options |= {"num_random": 300, "inclusion": subset.inclusion}
     expected = stratified_delta_f(approximate, partly, state, **options)
     found = state_free_energies(approximate, partly, {"a": state}, **options)
     assert found.differences_kT[0, 1] == pytest.approx(expected.value_kT)

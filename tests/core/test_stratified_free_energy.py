@@ -7,10 +7,10 @@ import pytest
 from scipy.special import logsumexp
 
 from bnce_dist.core.errors import InputError
+from bnce_dist.core.exact_subset import select_for_exact
 from bnce_dist.core.free_energy import (
     delta_f,
     exact_populations,
-    select_for_exact,
     stratified_delta_f,
     stratified_log_weights,
 )
@@ -31,32 +31,82 @@ def draw(seed, num_samples=4000, sd=0.9, error=0.8, bias=0.3):
 TRUTH = math.log((1 - SHARE) / SHARE) - SHIFT
 
 
-def known(approximate, exact, inside, num_random, num_heavy):
-    rows = select_for_exact(approximate, inside, num_random=num_random, num_heavy=num_heavy)
+def known(approximate, exact, inside, num_random, num_weighted):
+    subset = select_for_exact(approximate, inside, num_random=num_random, num_weighted=num_weighted)
     partly = np.full(len(exact), np.nan)
-    partly[rows] = exact[rows]
-    return partly
+    partly[subset.rows] = exact[subset.rows]
+    return partly, {"num_random": num_random, "inclusion": subset.inclusion}
 
 
-def estimate(seed, num_random=800, num_heavy=200, **options):
+def estimate(seed, num_random=500, num_weighted=500, num_bootstrap=100, **options):
     approximate, exact, inside = draw(seed, **options)
-    partly = known(approximate, exact, inside, num_random, num_heavy)
+    partly, chosen = known(approximate, exact, inside, num_random, num_weighted)
     return stratified_delta_f(
-        approximate, partly, inside, num_random=num_random, num_bootstrap=100, seed=seed
+        approximate, partly, inside, **chosen, num_bootstrap=num_bootstrap, seed=seed
     )
 
 
-def test_the_selection_is_the_first_and_the_heaviest_of_each_side():
-    log_weights = np.array([0.0, 1.0, 5.0, -np.inf, 4.0, 3.0, 2.0])
-    inside = np.array([True, False, True, True, False, True, False])
-    rows = select_for_exact(log_weights, inside, num_random=2, num_heavy=4)
-    # In the state 5.0 and 3.0, outside 4.0 and 2.0; a sample without weight is never worth it.
-    assert rows.tolist() == [0, 1, 2, 4, 5, 6]
-    assert select_for_exact(log_weights, inside, num_random=7, num_heavy=0).tolist() == list(
-        range(7)
-    )
-    with pytest.raises(InputError, match="0 to 7 at random"):
-        select_for_exact(log_weights, inside, num_random=8, num_heavy=0)
+def test_the_first_are_chosen_and_of_the_others_the_heaviest_for_certain():
+    log_weights = np.log([1.0, 1.0, 8.0, 1e-9, 4.0, 1.0, 1.0, 1.0])
+    log_weights[3] = -np.inf
+    inside = np.array([True, False, True, True, False, False, True, True])
+    subset = select_for_exact(log_weights, inside, num_random=2, num_weighted=4)
+    # One of two on each side has most of the weight, and one of the light ones comes along.
+    assert {0, 1, 2, 4} < set(subset.rows) < {0, 1, 2, 4, 5, 6, 7}
+    light, certain = 0.25 + 0.75 / 2, 1.0
+    expected = [light, 1.0, certain, 0.25, certain, 1.0, light, light]
+    np.testing.assert_allclose(subset.inclusion, expected)
+    everything = select_for_exact(log_weights, inside, num_random=8, num_weighted=0)
+    assert everything.rows.tolist() == list(range(8))
+    np.testing.assert_array_equal(everything.inclusion, 1.0)
+    # A sample without weight is never worth it, and a side that has fewer gives all it has.
+    rest = select_for_exact(log_weights, inside, num_random=0, num_weighted=40)
+    assert rest.rows.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    nothing = select_for_exact(np.full(8, -np.inf), inside, num_random=2, num_weighted=4)
+    assert nothing.rows.tolist() == [0, 1]
+    with pytest.raises(InputError, match="0 to 8 at random"):
+        select_for_exact(log_weights, inside, num_random=9, num_weighted=0)
+
+
+def test_samples_are_chosen_as_often_as_is_said():
+    rng, size, repetitions = np.random.default_rng(0), 400, 3000
+    log_weights, inside = 1.5 * rng.standard_normal(size), np.arange(size) % 3 == 0
+    counts, said = np.zeros(size), np.zeros(size)
+    for _ in range(repetitions):
+        order = rng.permutation(size)
+        subset = select_for_exact(
+            log_weights[order], inside[order], num_random=100, num_weighted=80
+        )
+        counts[order[subset.rows]] += 1
+        said[order] += subset.inclusion
+        assert len(subset.rows) == 180
+    difference = (counts - said) / repetitions
+    assert np.abs(difference).max() < 4 * math.sqrt(0.25 / repetitions)
+    by_weight = np.argsort(log_weights)
+    for part in np.split(by_weight, 4):  # The heaviest are chosen three times as often.
+        assert abs(difference[part].mean()) < 0.003
+    assert counts[by_weight[-100:]].mean() > 2 * counts[by_weight[:100]].mean()
+
+
+def test_drawing_by_weight_makes_the_error_smaller_than_as_many_at_random():
+    options = {"error": 1.4, "num_samples": 8000}
+    by_weight = [estimate(s, 500, 500, 2, **options).value_kT for s in range(150)]
+    at_random = [estimate(s, 1000, 0, 2, **options).value_kT for s in range(150)]
+    truth_and_noise = [
+        delta_f(exact, inside, num_bootstrap=2).value_kT
+        for _, exact, inside in (draw(s, **options) for s in range(150))
+    ]
+    # Of the exact estimates by all samples, which know no learned density.
+    errors = [np.std(np.subtract(values, truth_and_noise)) for values in (by_weight, at_random)]
+    assert errors[0] < 0.85 * errors[1]
+
+
+def test_an_impossible_choice_is_refused():
+    approximate, exact, inside = draw(0)
+    partly, chosen = known(approximate, exact, inside, 500, 500)
+    for inclusion in (np.zeros(len(exact)), chosen["inclusion"][:-1]):
+        with pytest.raises(InputError, match="inclusion"):
+            stratified_delta_f(approximate, partly, inside, num_random=500, inclusion=inclusion)
 
 
 def test_exact_weights_undo_the_bias_of_approximate_ones_and_narrow_their_own_bar():
@@ -93,19 +143,19 @@ def test_with_every_sample_exact_it_is_the_plain_estimate():
 
 def test_the_weights_give_the_number():
     approximate, exact, inside = draw(1)
-    partly = known(approximate, exact, inside, 800, 200)
-    weights = stratified_log_weights(approximate, partly, inside, num_random=800)
-    result = stratified_delta_f(approximate, partly, inside, num_random=800)
+    partly, chosen = known(approximate, exact, inside, 500, 500)
+    weights = stratified_log_weights(approximate, partly, inside, **chosen)
+    result = stratified_delta_f(approximate, partly, inside, **chosen)
     assert logsumexp(weights[~inside]) - logsumexp(weights[inside]) == pytest.approx(
         result.value_kT, abs=1e-10
     )
-    heavy = weights == partly
-    assert heavy[inside].sum() >= 100
-    assert heavy[~inside].sum() >= 100
+    # The heaviest are certain to be exact, and are.
+    for side in (inside, ~inside):
+        assert (weights == partly)[side][np.argmax(approximate[side])]
 
 
 def test_the_correction_of_each_side_is_the_error_that_was_put_in():
-    result = estimate(0, num_samples=40_000, num_random=20_000, num_heavy=2000, error=0.3)
+    result = estimate(0, num_samples=40_000, num_random=10_000, num_weighted=10_000, error=0.3)
     # The mean of exp(noise) is exp(0.3^2 / 2) on both sides.
     assert result.rest.correction_kT == pytest.approx(-0.045, abs=0.02)
     assert result.state.correction_kT == pytest.approx(-0.345, abs=0.02)
@@ -129,9 +179,9 @@ def test_a_heavy_tail_on_one_side_shows_there_and_lengthens_that_end():
 
 def test_a_population_stands_for_its_side_and_has_the_tail_that_is_judged():
     approximate, exact, inside = draw(4, num_samples=40_000, sd=1.2)
-    partly = known(approximate, exact, inside, 4000, 400)
-    result = stratified_delta_f(approximate, partly, inside, num_random=4000)
-    populations = exact_populations(approximate, partly, inside, num_random=4000)
+    partly, chosen = known(approximate, exact, inside, 2000, 2000)
+    result = stratified_delta_f(approximate, partly, inside, **chosen)
+    populations = exact_populations(approximate, partly, inside, **chosen)
     for side, of_side, judged in zip(
         (inside, ~inside), populations, (result.state, result.rest), strict=True
     ):

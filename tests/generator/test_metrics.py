@@ -11,7 +11,8 @@ import pytest
 
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.core.errors import InputError
-from bnce_dist.core.free_energy import delta_f, select_for_exact
+from bnce_dist.core.exact_subset import select_for_exact
+from bnce_dist.core.free_energy import delta_f
 from bnce_dist.generator.distances import (
     baseline_distance,
     distance_of_energies,
@@ -107,12 +108,12 @@ def test_exact_densities_of_the_largest_weights_repair_what_the_model_got_wrong(
     assert worse["ess_fraction"] < 0.01
 
     samples = make_samples(log_density=spoilt)
-    rows = select_for_exact(
-        samples.log_weights_learned, samples.in_state, num_random=NUM_EXACT, num_heavy=2_000
+    subset = select_for_exact(
+        samples.log_weights_learned, samples.in_state, num_random=NUM_EXACT, num_weighted=2_000
     )
     exact = np.full(NUM_SAMPLES, np.nan)
-    exact[rows] = truth[rows]
-    samples = make_samples(log_density=spoilt, log_density_exact=exact)
+    exact[subset.rows] = truth[subset.rows]
+    samples = make_samples(log_density=spoilt, log_density_exact=exact, inclusion=subset.inclusion)
     repaired = evaluation_metrics(samples, CONFIG, seed=0)
     assert repaired["ess_fraction_learned"] < 0.01
     assert repaired["ess_fraction"] == pytest.approx(metrics["ess_fraction"], rel=0.05)

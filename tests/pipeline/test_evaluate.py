@@ -15,7 +15,7 @@ from bnce_dist.generator.architectures import EnergyConfig, build_energy_model
 from bnce_dist.generator.learned_density import LearnedDensity
 from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target, TargetConfig
-from bnce_dist.pipeline.stages.evaluate import Evaluator, rows_for_exact
+from bnce_dist.pipeline.stages.evaluate import Evaluator, exact_subset
 
 SCALE_NM = 0.2
 
@@ -57,7 +57,7 @@ def test_mirror_images_are_mapped_and_broken_molecules_are_kept_without_weight(
     np.testing.assert_allclose(evaluated["log_density"], of_image + math.log(2), atol=1e-4)
 
 
-def test_exact_likelihoods_go_to_the_first_samples_and_to_the_heaviest_of_each_side(
+def test_exact_likelihoods_go_to_the_first_samples_and_to_heavy_ones_of_each_side(
     target: Target, tmp_path: Path
 ) -> None:
     num_samples = 200
@@ -74,10 +74,13 @@ def test_exact_likelihoods_go_to_the_first_samples_and_to_the_heaviest_of_each_s
     metadata = DatasetMetadata("any", dict.fromkeys(arrays, "1"))
     write_shard(tmp_path, 0, arrays, metadata)
     evaluated = ShardedDataset.finish(tmp_path, 1, metadata)
-    config = EvaluateConfig(num_samples=num_samples, num_exact=20, num_exact_top=24)
-    rows = rows_for_exact(evaluated, target, config)
+    config = EvaluateConfig(num_samples=num_samples, num_exact=20, num_exact_weighted=24)
+    subset = exact_subset(evaluated, target, config)
+    # Each weighs e times as much as the one before: all but a few of the heaviest weigh nothing.
     inside = np.arange(192, 144, -4)[:12]
     outside = [row for row in range(199, 0, -1) if row % 4 and row != 198][:12]
-    assert rows.tolist() == sorted([*range(20), *inside.tolist(), *outside])
-    few = rows_for_exact(evaluated, target, config.model_copy(update={"num_exact_top": 0}))
-    assert len(few) == 20 + 2 * 10
+    assert subset.rows.tolist() == sorted([*range(20), *inside.tolist(), *outside])
+    np.testing.assert_allclose(subset.inclusion[[192, 199]], 1.0)
+    np.testing.assert_allclose(subset.inclusion[[0, 1, 196, 198]], 20 / num_samples)
+    few = exact_subset(evaluated, target, config.model_copy(update={"num_exact_weighted": 0}))
+    assert len(few.rows) == 20 + 2 * 10

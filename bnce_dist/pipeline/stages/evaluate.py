@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bnce_dist.chem.coordinates import WhitenedInternal
 from bnce_dist.core.device import worker_device
+from bnce_dist.core.exact_subset import ExactSubset
 from bnce_dist.data.shards import ShardedDataset
 from bnce_dist.generator.emulator import Emulator
 from bnce_dist.generator.evaluation import evaluate_samples, molecule_log_weights
@@ -36,7 +37,8 @@ _EVALUATION_UNITS = {
 }
 _EXACT_UNITS = {
     "row": "1",
-    "is_top": "1",
+    "is_weighted": "1",
+    "inclusion": "1",
     "log_density_z": "nat",
     "inverted": "1",
     "cpu_seconds": "s",
@@ -79,17 +81,17 @@ def run(context: StageContext) -> None:
     is_internal = isinstance(Emulator.load(emulator_path).coordinates, WhitenedInternal)
     anneals = config.annealing.enabled and is_internal
     annealed = anneal_held_out(context, held_out) if anneals else None
-    rows = rows_for_exact(evaluated, context.target, config, annealed)
+    subset = exact_subset(evaluated, context.target, config, annealed)
     context.executor.map_shards(
         partial(
             ExactLikelihood,
             emulator_path=emulator_path,
             samples_folder=held_out.folder,
-            rows=rows,
+            subset=subset,
             num_first=config.num_exact,
             shard_size=config.exact_shard_size,
         ),
-        num_shards(len(rows), config.exact_shard_size),
+        num_shards(len(subset.rows), config.exact_shard_size),
         context.folder / "exact",
         metadata=context.metadata(_EXACT_UNITS),
         label="exact likelihood",
@@ -98,12 +100,12 @@ def run(context: StageContext) -> None:
         weigh_frames(context, emulator_path)
 
 
-def rows_for_exact(
+def exact_subset(
     evaluated: ShardedDataset,
     target: Target,
     config: EvaluateConfig,
     annealed: ShardedDataset | None = None,
-) -> np.ndarray:
+) -> ExactSubset:
     """Return which samples get an exact likelihood.
 
     Args:
@@ -122,7 +124,7 @@ def rows_for_exact(
             arrays["reduced_potential"], arrays["log_density"], arrays["native_chirality"]
         )
     in_state = target.state.contains(arrays["phi"], arrays["psi"])
-    return config.rows_for_exact(weights, in_state)
+    return config.exact_subset(weights, in_state)
 
 
 class HeldOutSampler(Sampler):
@@ -181,7 +183,7 @@ class ExactLikelihood:
     Args:
         emulator_path: The emulator's file.
         samples_folder: Data set with ``z_prior``, from which the samples were made.
-        rows: Which of the samples.
+        subset: Which of the samples, and with what probability each was chosen.
         num_first: How many of them are not there for their weight.
         shard_size: Samples of each shard but the last.
     """
@@ -190,14 +192,15 @@ class ExactLikelihood:
         self,
         emulator_path: Path,
         samples_folder: Path,
-        rows: np.ndarray,
+        subset: ExactSubset,
         num_first: int,
         shard_size: int,
     ) -> None:
         self.emulator = Emulator.load(emulator_path).to(worker_device())
-        z_prior = ShardedDataset.open(samples_folder).take("z_prior", rows)
+        z_prior = ShardedDataset.open(samples_folder).take("z_prior", subset.rows)
         self.shards = torch.from_numpy(z_prior).split(shard_size)
-        self.rows = torch.from_numpy(rows).split(shard_size)
+        self.rows = torch.from_numpy(subset.rows).split(shard_size)
+        self.inclusion = subset.inclusion
         self.num_first = num_first
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
@@ -208,7 +211,8 @@ class ExactLikelihood:
         cpu_seconds = (time.process_time() - started) / len(z_prior)
         return {
             "row": self.rows[index].numpy(),
-            "is_top": (self.rows[index] >= self.num_first).numpy(),
+            "is_weighted": (self.rows[index] >= self.num_first).numpy(),
+            "inclusion": self.inclusion[self.rows[index].numpy()],
             "log_density_z": log_density.double().cpu().numpy(),
             "inverted": inverted.cpu().numpy(),
             "cpu_seconds": np.full(len(z_prior), cpu_seconds),

@@ -49,7 +49,7 @@ class PretrainedEnergyConfig(EnergyConfig):
 class PretrainedEvaluateConfig(WeightingConfig):
     """What the weights are turned into; the defaults are what xTB can do in an hour."""
 
-    num_exact: Annotated[int, Field(ge=10)] = 1_000
+    num_exact: Annotated[int, Field(ge=10)] = 600
     """Of the samples, the first ones get an exact likelihood, two CPU-seconds each, which corrects
     the learned one."""
     annealing: AnnealingConfig = AnnealingConfig(num_levels=30, num_pilot=60)

@@ -217,7 +217,8 @@ class PretrainedRun:
         self, executor: Executor, held_out: ShardedDataset, samples: Samples
     ) -> dict[str, np.ndarray]:
         """Return the rows of some samples, their exact log densities and what each took."""
-        rows = self.config.evaluate.rows_for_exact(samples.log_weights_learned, samples.in_state)
+        subset = self.config.evaluate.exact_subset(samples.log_weights_learned, samples.in_state)
+        rows = subset.rows
         field = self._field_worker("held_out", self.config.samples.num_held_out)
         likelihoods = executor.map_shards(
             partial(LikelihoodWorker, field, rows),
@@ -228,7 +229,7 @@ class PretrainedRun:
             ),
             label="exact likelihood",
         )
-        return likelihoods.load()
+        return likelihoods.load() | {"inclusion": subset.inclusion}
 
     def _learn(self, executor: Executor, samples: ShardedDataset) -> LearnedDensity:
         """Train the energy model on the samples that are the molecule."""
