@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 from bnce_dist.core.errors import InputError
 from bnce_dist.core.strata import FloatArray
 
-# A weight that is smaller by a factor of so many nats does not count.
-_NOTHING = 500.0
+# Weights that are smaller by more than so many nats are drawn as if it were so many.
+_LIGHTEST = 500.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ def select_for_exact(
         if not np.isfinite(weights[side]).any():
             continue
         heaviest = weights[side].max()
-        possible = side & (weights > heaviest - _NOTHING)
-        scaled = np.exp(weights[possible] - heaviest)
+        possible = side & np.isfinite(weights)
+        scaled = np.exp(np.maximum(weights[possible] - heaviest, -_LIGHTEST))
         candidates = ~is_first[possible]
         drawn = np.minimum(_scale(scaled[candidates], num_weighted // 2) * scaled, 1.0)
         inclusion[possible] += (1 - share) * drawn

@@ -117,9 +117,11 @@ class Side:
         chosen = known & (multiplicity > 0)
         candidates = (chosen & ~heavy, chosen)
         calibrating = next((c for c in candidates if c.sum() >= _MIN_CALIBRATING), None)
-        stands_for = np.where(known, 1.0, 0.0)
-        if calibrating is not None:
-            stands_for = np.where(calibrating, multiplicity, 0.0)
+        if calibrating is None:
+            calibrating = known
+        if not (multiplicity[calibrating] > 0).all():
+            multiplicity = np.ones(len(known))
+        stands_for = np.where(calibrating, multiplicity, 0.0)
         if ceiling == -np.inf:
             stands_for = np.zeros(len(known))
         log_scale = float(max(log_weights.max(), log_exact[known].max()))

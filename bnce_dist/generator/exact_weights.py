@@ -88,9 +88,10 @@ def _require_both_sides(ensemble: Ensemble, subset: ExactSubset) -> None:
         num_chosen, enough = int((chosen & side).sum()), min(MIN_EXACT, int(side.sum()))
         if num_chosen < enough:
             # A quarter of those that are asked for are drawn from each side.
+            needed = min(4 * MIN_EXACT, len(ensemble))
             raise InputError(
                 "num_exact",
-                expected=f"at least {4 * MIN_EXACT}, of which {MIN_EXACT} are on the rarer side",
+                expected=f"at least {needed}, of which {enough} are on the rarer side",
                 got=f"{len(subset.rows)}, of which {num_chosen} are",
-                remedy=f"ask for {4 * MIN_EXACT} or more, or for none",
+                remedy=f"ask for {needed} or more, or for none",
             )

@@ -11,6 +11,7 @@ from typing import Any
 from bnce_dist.core.errors import InputError, as_input_error
 from bnce_dist.core.places import local_path
 from bnce_dist.data.atomic import file_sha256
+from bnce_dist.data.shards import MANIFEST
 from bnce_dist.generator.folder import RunFolder
 from bnce_dist.generator.metrics import EvaluateConfig
 from bnce_dist.generator.target import Target
@@ -181,6 +182,17 @@ class Pipeline:
 
     def _keyed(self, spec: StageSpec, inputs: Mapping[str, Artifact]) -> Iterator[dict[str, Any]]:
         """Yield what the key of a stage is made of: in earlier versions first, today last."""
+        # Exact densities that an earlier version computed are of the heaviest samples: all of them,
+        # or they would be mixed with those of others.
+        exact = self.folder.stage(spec.name) / "exact" / MANIFEST
+        if spec.run is evaluate.run and exact.exists():
+            for parts in self._keyed_as_now(spec, inputs):
+                yield {**parts, "settings": _as_before(parts["settings"])}
+        yield from self._keyed_as_now(spec, inputs)
+
+    def _keyed_as_now(
+        self, spec: StageSpec, inputs: Mapping[str, Artifact]
+    ) -> Iterator[dict[str, Any]]:
         parts = self._parts(spec)
         read = [(name, inputs[name], part) for name, part in spec.inputs.items()]
         labelled = {name: source.digest_with_labels(part) for name, source, part in read}
@@ -264,6 +276,13 @@ class Pipeline:
             }
         )
         logger.info("%s: finished in %.0f s", spec.name, seconds)
+
+
+def _as_before(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under the names of versions that gave the heaviest exact densities."""
+    asked = {**settings["evaluate"]}
+    asked["num_exact_top"] = asked.pop("num_exact_weighted")
+    return {**settings, "evaluate": asked}
 
 
 def _unreadable(setting: str, path: str, got: object) -> InputError:

@@ -55,10 +55,15 @@ def inside(x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def estimate(seed: int) -> StateFreeEnergies:
+    """Exact weights are of samples that were chosen by other weights and for another state."""
     x, approximate, exact = draw(seed)
-    partly = np.where(np.arange(len(x)) < 600, exact, np.nan)
+    others = approximate + 0.5 * np.random.default_rng([seed, 1]).standard_normal(len(x))
+    subset = select_for_exact(others, x > 0.5, num_random=300, num_weighted=300)
+    partly = np.full(len(x), np.nan)
+    partly[subset.rows] = exact[subset.rows]
+    options = {"num_random": 300, "inclusion": subset.inclusion}
     return state_free_energies(
-        approximate, partly, inside(x), num_random=600, num_bootstrap=200, seed=seed
+        approximate, partly, inside(x), **options, num_bootstrap=200, seed=seed
     )
 
 

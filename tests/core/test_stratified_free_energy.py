@@ -62,6 +62,9 @@ def test_the_first_are_chosen_and_of_the_others_the_heaviest_for_certain():
     # A sample without weight is never worth it, and a side that has fewer gives all it has.
     rest = select_for_exact(log_weights, inside, num_random=0, num_weighted=40)
     assert rest.rows.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    # However little some weigh, a side gives as many as are asked for.
+    spread = np.where(np.arange(8) % 2 == 0, 0.0, -np.arange(8) * 1e4)
+    assert len(select_for_exact(spread, inside, num_random=0, num_weighted=8).rows) == 4 + 3
     nothing = select_for_exact(np.full(8, -np.inf), inside, num_random=2, num_weighted=4)
     assert nothing.rows.tolist() == [0, 1]
     with pytest.raises(InputError, match="0 to 8 at random"):

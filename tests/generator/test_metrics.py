@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 from bnce_dist.chem.simulation.reference_frames import Reference
 from bnce_dist.core.errors import InputError
@@ -192,6 +193,40 @@ def test_annealed_weights_take_the_place_of_one_step_ones() -> None:
     assert metrics["ess_fraction_learned"] > beside["ess_fraction_learned_one_step"]
     one_step = evaluation_metrics(drawn, CONFIG, seed=0)
     assert beside["delta_f_one_step_kT"] == one_step["delta_f_kT"]
+
+
+def test_how_samples_were_chosen_is_read_and_decides_what_they_stand_for() -> None:
+    """Half of the samples are in the state; exact weights are twice the learned ones of a quarter
+    of it, which was three times as likely to be chosen, and of nothing else."""
+    rng, size = np.random.default_rng(0), 20_000
+    in_state, doubled = np.arange(size) % 2 == 0, np.arange(size) % 8 == 0
+    inclusion = np.where(doubled, 0.3, 0.1)
+    rows = np.flatnonzero(rng.random(size) < inclusion)
+    names = ("log_density", "reduced_potential", "phi", "psi", "log_det_decode", "cpu_seconds")
+    evaluated = dict.fromkeys(names, np.zeros(size))
+    evaluated |= dict.fromkeys(("valid", "native_chirality"), np.ones(size, dtype=bool))
+    exact = {
+        "row": rows,
+        "log_density_z": np.where(doubled[rows], -math.log(2), 0.0),
+        "cpu_seconds": np.ones(len(rows)),
+    }
+
+    def difference(**chosen: np.ndarray) -> float:
+        samples = Samples.from_arrays(evaluated, exact | chosen, in_state)
+        assert samples.num_random == 0
+        of_sides = (logsumexp(samples.log_weights[side]) for side in (in_state, ~in_state))
+        return float(np.subtract(*of_sides))
+
+    weighted = {"is_weighted": np.ones(len(rows), dtype=bool), "inclusion": inclusion[rows]}
+    assert difference(**weighted) == pytest.approx(math.log(1.25), abs=0.04)
+    # Of an earlier version nothing but the heaviest is known beside the first samples.
+    heaviest = {"is_top": np.ones(len(rows), dtype=bool)}
+    assert difference(**heaviest) == pytest.approx(math.log(1.5), abs=0.04)
+
+
+def test_the_setting_has_its_earlier_name_too() -> None:
+    config = EvaluateConfig.model_validate({"num_exact_top": 30})
+    assert config.num_exact_weighted == 30
 
 
 def test_speedup_is_per_sample(metrics: dict) -> None:

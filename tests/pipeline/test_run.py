@@ -1,5 +1,6 @@
 """Which stages run when: with stages that only write what they were given."""
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -175,6 +176,36 @@ def test_work_of_an_earlier_version_is_not_repeated(
     execute(folder, "emulator.width=64")
     execute(folder, "emulator.width=64")
     assert stages.ran == ["b", "c"]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_an_evaluation_of_the_heaviest_is_kept_if_all_its_exact_densities_are_there(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, is_finished: bool
+) -> None:
+    ran = []
+
+    def run(context: StageContext) -> None:
+        ran.append(context.key)
+        if is_finished or len(ran) > 1:
+            ShardedDataset.finish(context.folder / "exact", 0, DatasetMetadata("molecule", {}))
+        elif len(ran) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module.evaluate, "run", run)
+    spec = StageSpec("evaluate", run, ("evaluate",))
+    monkeypatch.setattr(run_module, "PER_MOLECULE", RunKind((spec,)))
+    monkeypatch.setattr(run_module, "STAGE_NAMES", ("evaluate",))
+    now = Pipeline._settings
+    with monkeypatch.context() as earlier, contextlib.suppress(KeyboardInterrupt):
+        earlier.setattr(
+            Pipeline, "_settings", lambda self, spec: run_module._as_before(now(self, spec))
+        )
+        earlier.setattr(run_module, "_as_before", dict)
+        execute(folder, last_stage="evaluate")
+    execute(folder, last_stage="evaluate")
+    assert len(ran) == (1 if is_finished else 2)
+    execute(folder, last_stage="evaluate")
+    assert len(ran) == (1 if is_finished else 2)
 
 
 def test_a_file_that_was_replaced_is_read_again(

@@ -223,7 +223,7 @@ class PretrainedRun:
         likelihoods = executor.map_shards(
             partial(LikelihoodWorker, field, rows),
             num_shards(len(rows), LIKELIHOODS_PER_SHARD),
-            self.folder.stage("exact"),
+            self.folder.stage("exact_by_weight"),
             metadata=self._metadata(
                 LIKELIHOOD_UNITS, target=True, samples=True, energy=True, evaluate=True
             ),
