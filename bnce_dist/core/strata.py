@@ -218,9 +218,10 @@ class Side:
         """
         light = np.where(self.heavy, 0.0, self.multiplicity)
         chosen = self.heavy | (light > 0)
-        num_light = int((~self.heavy).sum())
-        share = light / light.sum() if light.any() else light
-        counts = np.where(self.heavy, 1.0, num_light * share)[chosen]
+        # As many as have the light stratum's weight: how many that are by count is less well known.
+        if light.any():
+            light *= self.approximate[~self.heavy].sum() / (light @ self.approximate)
+        counts = np.where(self.heavy, 1.0, light)[chosen]
         with np.errstate(divide="ignore"):
             return np.log(self.exact[chosen]) + self.log_scale, counts
 

@@ -185,11 +185,14 @@ def test_a_population_stands_for_its_side_and_has_the_tail_that_is_judged():
     partly, chosen = known(approximate, exact, inside, 2000, 2000)
     result = stratified_delta_f(approximate, partly, inside, **chosen)
     populations = exact_populations(approximate, partly, inside, **chosen)
+    weights = stratified_log_weights(approximate, partly, inside, **chosen)
     for side, of_side, judged in zip(
         (inside, ~inside), populations, (result.state, result.rest), strict=True
     ):
         log_weights, counts = of_side
-        assert len(log_weights) < side.sum() == pytest.approx(counts.sum())
+        assert len(log_weights) < side.sum() == pytest.approx(counts.sum(), rel=0.1)
+        total = logsumexp(log_weights, b=counts)
+        assert total == pytest.approx(logsumexp(weights[side]), abs=1e-9)
         assert log_weights.max() == np.nanmax(partly[side])
         mean = logsumexp(log_weights, b=counts) - math.log(counts.sum())
         truth = logsumexp(exact[side]) - math.log(side.sum())
