@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         of_molecules.alanine_dipeptide,
         of_molecules.dipeptides,
+        of_molecules.exact_choice,
         of_molecules.like_for_like,
         of_molecules.pretrained,
         of_molecules.oligopeptides,

@@ -44,6 +44,19 @@ def dipeptides() -> str:
     return row_per_name("molecule", columns, "dipeptides.molecules")
 
 
+def exact_choice() -> str:
+    """Return errors by which samples get an exact density."""
+    rows = []
+    for name, run in value_of("exact_choice.runs").items():
+        for number in run["rmse_kT"]:
+            cells = Template(f"exact_choice.runs.{name}.rmse_kT.{number}")
+            ways = ("{.at_random:.2f}", "{.heaviest:.2f}", "{.by_weight:.2f}")
+            rows.append([name, f"{int(number):,}", *(cells.format(way) for way in ways)])
+    header = ("molecule", "exact densities", "at random (kT)", "a fifth to the heaviest (kT)",
+              "half by weight (kT)")  # fmt: skip
+    return table(header, rows)
+
+
 def like_for_like() -> str:
     """Return mean errors beside published ones, of the same densities to the same reference."""
     molecules = value_of("dipeptides.molecules").values()
