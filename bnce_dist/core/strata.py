@@ -218,9 +218,12 @@ class Side:
         """
         light = np.where(self.heavy, 0.0, self.multiplicity)
         chosen = self.heavy | (light > 0)
-        # As many as have the light stratum's weight: how many that are by count is less well known.
         if light.any():
-            light *= self.approximate[~self.heavy].sum() / (light @ self.approximate)
+            light *= (~self.heavy).sum() / light.sum()
+            # As many as have the stratum's weight, which is better known than their number, unless
+            # few of little weight stand for the others.
+            ours, all_light = light @ self.approximate, self.approximate[~self.heavy].sum()
+            light *= np.clip(all_light / ours, 0.5, 2.0) if ours > 0 else 1.0
         counts = np.where(self.heavy, 1.0, light)[chosen]
         with np.errstate(divide="ignore"):
             return np.log(self.exact[chosen]) + self.log_scale, counts

@@ -202,6 +202,28 @@ def test_a_population_stands_for_its_side_and_has_the_tail_that_is_judged():
     assert populations[0][0].mean() < populations[1][0].mean() - 2
 
 
+@pytest.mark.parametrize("lost", [1.0, 60.0])
+def test_few_light_samples_of_little_weight_stand_for_no_more_than_there_are(lost):
+    """All of a side is exact but one sample, below which the others weigh next to nothing."""
+    approximate, exact, inside = draw(5, num_samples=400)
+    rows = np.flatnonzero(inside)
+    order = rows[np.argsort(-approximate[rows])]
+    unknown, below = order[20], order[21:]
+    approximate[below] -= lost
+    exact[below] -= lost
+    partly = exact.copy()
+    partly[unknown] = np.nan
+    chosen = {"num_random": 0, "inclusion": np.full(400, 0.5)}
+    state, _ = exact_populations(approximate, partly, inside, **chosen)
+    assert 0.5 <= state[1].sum() / len(rows) <= 2.0
+    result = stratified_delta_f(approximate, partly, inside, **chosen)
+    known = stratified_delta_f(approximate, exact, inside, **chosen)
+    assert result.value_kT == pytest.approx(known.value_kT, abs=0.2)
+    # What is not known of the one that is left out may make the tail look heavier, not lighter.
+    assert result.state.pareto_k > known.state.pareto_k - 0.4
+    assert math.isfinite(result.interval_kT[0])
+
+
 def test_a_replicate_is_never_empty():
     inside = np.arange(1000) < 3
     result = delta_f(np.zeros(1000), inside)
