@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
         of_molecules.alanine_dipeptide,
         of_molecules.dipeptides,
         of_molecules.exact_choice,
+        of_molecules.emulator_width,
         of_molecules.like_for_like,
         of_molecules.pretrained,
         of_molecules.oligopeptides,

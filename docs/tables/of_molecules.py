@@ -57,6 +57,23 @@ def exact_choice() -> str:
     return table(header, rows)
 
 
+def emulator_width() -> str:
+    """Return finished runs with emulators of two widths."""
+    columns = {
+        "molecule": "{.molecule}",
+        "features": "{.width}",
+        "steps": "{.num_steps:,}",
+        "training (s)": "{.train_seconds:.0f}",
+        "an exact density (CPU-s)": "{.exact_cpu_seconds_per_sample:.3f}",
+        "learned from exact, sd (kT)": "{.log_density_error_sd_kT:.2f}",
+        "ESS, learned alone": "{.ess_fraction_learned:.2f}",
+        "Δf (kT)": "{.delta_f_kT:.2f} +- {.delta_f_stderr_kT:.2f}",
+        "reference (kT)": "{.delta_f_reference_run_kT:.2f}",
+    }
+    runs = range(len(value_of("emulator_width.runs")))
+    return row_per_path(columns, [f"emulator_width.runs.{index}" for index in runs])
+
+
 def like_for_like() -> str:
     """Return mean errors beside published ones, of the same densities to the same reference."""
     molecules = value_of("dipeptides.molecules").values()
