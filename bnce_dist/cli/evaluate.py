@@ -34,7 +34,10 @@ def evaluate(
     ] = 10_000,
     num_exact: Annotated[
         int,
-        typer.Option(min=0, help="Of them, those with an exact density, which corrects the model."),
+        typer.Option(
+            min=0,
+            help="How many of them get an exact density, which corrects the model: half at random.",
+        ),
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     anneal: Annealing = None,

@@ -149,9 +149,10 @@ class BoltzmannGenerator:
                 "num_exact", expected=f"0 to {num_samples}, the number of samples", got=num_exact,
                 remedy="ask for fewer, or draw more samples",
             )  # fmt: skip
-        if 0 < num_exact < min(2 * MIN_EXACT, num_samples):
+        # A quarter of them is drawn from each side of the state.
+        if 0 < num_exact < min(4 * MIN_EXACT, num_samples):
             raise InputError(
-                "num_exact", expected=f"at least {2 * MIN_EXACT}, or of all samples", got=num_exact,
+                "num_exact", expected=f"at least {4 * MIN_EXACT}, or of all samples", got=num_exact,
                 remedy="ask for more, or for none",
             )  # fmt: skip
         # The batches, then the same joined.

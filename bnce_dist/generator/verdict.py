@@ -162,7 +162,7 @@ def _more_levels(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     if not at_limit:
         return ()
     return (
-        f"Allow more levels of annealing (evaluate.annealing.max_levels): {at_limit} of "
+        f"Allow more, shorter levels of annealing (evaluate.annealing.max_levels): {at_limit} of "
         f"{metrics['annealing_num_levels']} were longer than min_ess_fraction asks for.",
     )
 
@@ -191,7 +191,7 @@ def _tails(metrics: Mapping[str, Any], remedies: Remedies) -> list[_Check]:
             _Check(
                 passes,
                 f"The tail of the weights {where} has a Pareto k of {shape:.2f}{may_hide}",
-                f"and has no mean with a probability of {probability:.0%}, more than "
+                f"and has no mean with a probability of {probability:.1%}, more than "
                 f"{MAX_NO_MEAN_PROBABILITY:.0%}",
                 f"{remedies.correct}. If that does not help, {_continued(remedies.learn)}",
             )

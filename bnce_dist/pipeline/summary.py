@@ -94,7 +94,7 @@ def _one_step_row(metrics: Mapping[str, Any]) -> dict[str, str]:
         return {}
     levels = f"{metrics['annealing_num_levels']} levels"
     if at_limit := metrics.get("annealing_num_levels_at_limit"):
-        levels += f", {at_limit} of them longer than asked: max_levels allows no more,"
+        levels += f", {at_limit} of them longer than asked: max_levels lets none be shorter,"
     row = with_error(metrics, "delta_f_one_step")
     if (fraction := metrics["ess_fraction_one_step"]) is not None:
         row += f", effective samples {fraction:.3f}"

@@ -174,7 +174,7 @@ def _annealing(metrics: Mapping[str, Any]) -> list[Row]:
         return []
     acceptance = metrics["annealing_acceptance"]
     at_limit = metrics.get("annealing_num_levels_at_limit", 0)
-    too_long = f" ({at_limit} of them longer than asked, since max_levels allows no more)"
+    too_long = f" ({at_limit} of them longer than asked: max_levels lets none be shorter)"
     text = (
         f"{metrics['annealing_num_levels']} levels{too_long if at_limit else ''}, of whose moves"
         f" {min(acceptance):.0%} to {max(acceptance):.0%} were accepted"

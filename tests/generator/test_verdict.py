@@ -46,7 +46,7 @@ def test_a_good_estimate_is_reliable_and_says_why() -> None:
 @pytest.mark.parametrize(
     ("change", "reason", "advice"),
     [
-        ({"no_mean_probability_in_state": 0.4}, "no mean with a probability of 40%", "width"),
+        ({"no_mean_probability_in_state": 0.4}, "no mean with a probability of 40.0%", "width"),
         ({"no_mean_probability_outside_state": 1.0}, "outside the state has a Par", "width"),
         ({"ess_exact_in_state": 40.0}, "holds 40 effective", "dataset.state_fraction"),
         ({"ess_exact_in_state": 4.0}, "holds 4 effective", "dataset.state_fraction"),
@@ -121,5 +121,5 @@ def test_wide_scatter_of_the_learned_density_does_no_harm_where_the_correction_i
 def test_a_tail_without_a_mean_hides_nobody_knows_what() -> None:
     heavy = {"pareto_k_in_state": 1.7, "no_mean_probability_in_state": 0.97}
     (reason,) = judge(GOOD | heavy).reasons
-    assert "Pareto k of 1.70, and has no mean with a probability of 97%, more than 25%" in reason
+    assert "Pareto k of 1.70, and has no mean with a probability of 97.0%, more than 25%" in reason
     assert "hide" not in reason

@@ -179,7 +179,7 @@ def test_the_report_says_what_came_out_and_whether_to_believe_it(page: Path) -> 
         "5: 2 no molecule, 3 of the wrong chirality; 11 mirror images were inverted",
         "3.3 minutes: simulate 140 s, evaluate 60 s",
         "a machine, 2 logical cores",
-        "19 levels (3 of them longer than asked, since max_levels allows no more), of whose moves"
+        "19 levels (3 of them longer than asked: max_levels lets none be shorter), of whose moves"
         " 71% to 84% were accepted; without it 0.213 of the samples were effective",
     ):
         assert said in text
